@@ -1,0 +1,1 @@
+"""A web studio for preference fine-tuning with ORPO."""

@@ -1,0 +1,1 @@
+"""What imports torch: run as processes of their own, never imported by the page."""

@@ -1,0 +1,121 @@
+"""The tokenizer, the base in the precision that was asked for, and a fresh adapter.
+
+Training, chat and merge all come through here, so that the three can never disagree on template or vocabulary.
+"""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from studio.engine.worker import about
+from studio.errors import StudioError
+from studio.practice import MODEL as PRACTICE_MODEL
+from studio.settings import PRACTICE, AdapterSettings, ModelSettings
+
+CHATML = """{%- for message in messages -%}
+<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}"""
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def where(settings: ModelSettings) -> str | Path:
+    """The Hub id or folder to load from: "practice" is the model that ships with the studio."""
+    return PRACTICE_MODEL if settings.name == PRACTICE else settings.name
+
+
+def device(settings: ModelSettings) -> torch.device:
+    """What to compute on. Raises StudioError if a GPU is asked for and there is none."""
+    if settings.device == "gpu" and not torch.cuda.is_available():
+        raise StudioError("A GPU was asked for and this machine has none that torch can use. "
+                          "Set Device to auto or cpu, or start the studio on a machine with a GPU.")
+    return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype(settings: ModelSettings) -> torch.dtype:
+    """The precision of the arithmetic; auto as its caption says."""
+    if settings.compute_dtype != "auto":
+        return DTYPES[settings.compute_dtype]
+    if device(settings).type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def quantization_config(settings: ModelSettings) -> BitsAndBytesConfig | None:
+    """What bitsandbytes is told, or None for a base that is not quantized."""
+    if settings.quantization == "none":
+        return None
+    if settings.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                              bnb_4bit_use_double_quant=settings.double_quantization,
+                              bnb_4bit_compute_dtype=compute_dtype(settings))
+
+
+def lora_config(settings: AdapterSettings) -> LoraConfig:
+    """What PEFT is told."""
+    named = [name.strip() for name in settings.target_modules.split(",") if name.strip()]
+    targets = "all-linear" if named == ["all-linear"] else named
+    return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+                      target_modules=targets, bias=settings.bias, task_type="CAUSAL_LM")
+
+
+def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer with a chat template and a padding token of its own choice stated.
+
+    Raises StudioError for a model without a template when template is "own".
+    """
+    with about(settings.name):
+        tokenizer = AutoTokenizer.from_pretrained(where(settings), revision=settings.revision or None, token=token)
+    if settings.template == "chatml":
+        tokenizer.chat_template = CHATML
+        # Added only where the vocabulary lacks them; `load_base` grows the embeddings to match.
+        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+        tokenizer.eos_token = "<|im_end|>"
+    if not tokenizer.chat_template:
+        raise StudioError(f"{settings.name} has no chat template. Set Chat template to chatml.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token: str | None = None, *,
+              quantized: bool = True, on: torch.device | str | None = None) -> PreTrainedModel:
+    """The frozen base. `quantized=False` reloads it in 16 bits (float32 stays) for a merge; `on` overrules the device."""
+    quantization = quantization_config(settings) if quantized else None
+    with about(settings.name):
+        model = AutoModelForCausalLM.from_pretrained(
+            where(settings), revision=settings.revision or None, token=token, use_safetensors=True,
+            dtype=compute_dtype(settings) if quantized else merge_dtype(settings),
+            quantization_config=quantization, device_map={"": str(on or device(settings))})
+    grow_vocabulary(model, len(tokenizer))
+    return model
+
+
+def merge_dtype(settings: ModelSettings) -> torch.dtype:
+    """16 bits for a merged model: float16 where it was trained so, else bfloat16."""
+    return torch.float16 if settings.compute_dtype == "float16" else torch.bfloat16
+
+
+def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
+    """Rows for tokens the base does not know, the same on every machine.
+
+    The rows scatter around the mean of the known ones, from a generator of their own: no adapter has to store them,
+    and chat and merge rebuild them exactly. All equal to the mean, no softmax could tell one new token from another.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    if size <= known:
+        return
+    model.resize_token_embeddings(size, mean_resizing=False)
+    generator = torch.Generator().manual_seed(0)
+    heads = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    for weight in heads.values():
+        old = weight.data[:known].float().cpu()
+        noise = torch.randn(size - known, old.shape[1], generator=generator)
+        weight.data[known:] = (old.mean(0) + old.std(0) * noise).to(weight)

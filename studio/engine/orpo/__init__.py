@@ -1,0 +1,1 @@
+"""What this project exists for: training by odds-ratio preference optimization."""

@@ -1,0 +1,52 @@
+"""The trainer's callback: turns what the trainer says into events, and a stop file into a stop."""
+
+import math
+import resource
+import sys
+from collections.abc import Callable
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from studio import events
+from studio.engine.worker import Desk
+from studio.errors import StudioError
+
+METRICS = {"loss", "nll_loss", "log_odds_ratio", "log_odds_chosen", "rewards/chosen", "rewards/rejected",
+           "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "logits/chosen",
+           "logits/rejected", "grad_norm", "learning_rate", "epoch", "aux_loss"}
+
+
+class Reporter(TrainerCallback):
+    """Says each optimizer step, measures the held-out pairs when it is time, and ends the run when asked to."""
+
+    def __init__(self, desk: Desk, every: int | None, measure: Callable[[int], None]):
+        self.desk, self.every, self.measure = desk, every, measure
+        self.stopped = False
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **_):
+        """One Stepped per step, then a measurement when it is due. Raises StudioError when the numbers have blown up."""
+        metrics = {name: float(value) for name, value in (logs or {}).items() if name in METRICS}
+        if "loss" not in metrics:
+            return  # the summary at the end of the run
+        self.desk.say(events.Stepped(state.global_step, metrics, peak_memory()))
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise StudioError(f"The numbers blew up at step {state.global_step}: {name} is {metrics[name]}. "
+                                  "Lower the learning rate, or lengthen the warm-up, and start again.")
+        due = self.every and not self.stopped
+        if due and state.global_step % self.every == 0 and state.global_step < state.max_steps:
+            self.measure(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_):
+        """Ends after this step if the stop file is there."""
+        if self.desk.asked_to_stop:
+            self.stopped = control.should_training_stop = True
+
+
+def peak_memory() -> int:
+    """The most memory this process has held, in bytes: on the GPU if there is one, else in RAM."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,193 @@
+"""The training job: python -m studio.engine.train RUN.
+
+Reads settings.yaml, says what happens in events.jsonl, leaves held_out.jsonl and, last and whole, adapter/.
+"""
+
+import importlib.util
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftModel
+from transformers import Trainer
+
+from studio import events
+from studio.engine import data, evaluate, model
+from studio.engine.orpo import trainer as orpo
+from studio.engine.reporter import Reporter
+from studio.engine.sample import answers
+from studio.engine.worker import Desk, about, work
+from studio.errors import NoSpaceError, StudioError
+from studio.pairs import Pair
+from studio.runs import Run
+from studio.settings import Settings
+
+WEIGHTS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+"""What is downloaded of a model repository: no pickled weights, no code."""
+
+
+def train(desk: Desk) -> events.Event | None:
+    """The whole run. Returns Stopped if it was asked to end early, after saving what it had learned."""
+    run = Run(desk.folder)
+    settings = run.settings
+    _refuse_what_cannot_run(settings)
+    desk.enter("downloading")
+    download(settings, desk)
+    tokenizer = model.load_tokenizer(settings.model, desk.token)
+    desk.enter("tokenizing")
+    splits = _pairs(settings, tokenizer, desk)
+    data.write_pairs(run.held_out, splits.held_out)
+    desk.enter("loading")
+    base = model.load_base(settings.model, tokenizer, desk.token)
+    trainer = orpo.build(settings, base, tokenizer, splits.train, desk.folder)
+    steps = _steps(trainer, settings, len(splits.train))
+    desk.say(events.Planned(pairs=len(splits.train), held_out=len(splits.held_out), steps=steps))
+    examiner = Examiner(desk, trainer, splits.held_out, settings)
+    examiner.measure(0, base=True)
+    desk.enter("training")
+    reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps)
+    trainer.add_callback(reporter)
+    trainer.train()
+    step = trainer.state.global_step
+    desk.enter("saving")
+    save(trainer.model, tokenizer, run)
+    desk.say(events.Saved(step=step, path="adapter"))
+    if reporter.stopped:
+        return events.Stopped(step=step)
+    examiner.measure(step)
+    examiner.sample(step)
+    return None
+
+
+def _refuse_what_cannot_run(settings: Settings) -> None:
+    """Raises StudioError before anything is loaded, for what only this machine can know."""
+    model.device(settings.model)
+    if settings.training.report_to != "none" and importlib.util.find_spec(settings.training.report_to) is None:
+        raise StudioError(f"The tracker {settings.training.report_to} is not installed. "
+                          f"Run pip install {settings.training.report_to}, or set Report to to none.")
+
+
+def download(settings: Settings, desk: Desk) -> None:
+    """Fetch a Hub model into the cache, saying bytes done. A local folder or the practice model needs nothing."""
+    name = settings.model.name
+    if Path(model.where(settings.model)).is_dir():
+        return
+    with about(name):
+        asked = dict(repo_id=name, revision=settings.model.revision or None, token=desk.token, allow_patterns=WEIGHTS)
+        missing = [file for file in snapshot_download(**asked, dry_run=True) if file.will_download]
+        total = sum(file.file_size for file in missing)
+        _refuse_without_space(total)
+        if missing:
+            snapshot_download(**asked, tqdm_class=_progress(desk, total))
+
+
+def _refuse_without_space(needed: int) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoSpaceError(f"The model needs {needed / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} GB are free. "
+                           "Free some space, or point HF_HOME to a larger disk.")
+
+
+def _progress(desk: Desk, total: int):
+    """A tqdm class that says bytes instead of drawing bars; the Hub client makes one per file and one for all."""
+    from tqdm.auto import tqdm
+
+    class Told(tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **(options | {"disable": False, "file": open(os.devnull, "w", encoding="utf-8")}))
+
+        def update(self, n=1):
+            super().update(n)
+            if self.unit == "B":
+                desk.progress(min(int(self.n), total), total, "bytes")
+
+    return Told
+
+
+def _pairs(settings: Settings, tokenizer, desk: Desk) -> data.Splits:
+    columns, reading = data.read(settings.data, desk.token)
+    desk.say(events.Noted(columns.in_words()))
+    desk.say(events.Noted(reading.in_words()))
+    fitting = data.keep_what_fits(reading.pairs, tokenizer, settings.training.max_length)
+    if fitting.left_out:
+        desk.say(events.Noted(fitting.in_words()))
+    return data.split(fitting.pairs, settings.data)
+
+
+def _steps(trainer: Trainer, settings: Settings, pairs: int) -> int:
+    """The optimizer steps of the run, counted as the trainer does."""
+    training = settings.training
+    if training.max_steps:
+        return training.max_steps
+    batches = -(-pairs // training.batch_size)
+    return max(1, int(-(-(-(-batches // training.accumulation) * training.epochs) // 1)))
+
+
+class Examiner:
+    """Measures the held-out pairs and samples answers, and says both."""
+
+    def __init__(self, desk: Desk, trainer: Trainer, held_out: list[Pair], settings: Settings):
+        self.desk, self.model, self.tokenizer, self.settings = desk, trainer.model, trainer.processing_class, settings
+        self.held_out = held_out
+        self.rows = data.encode(self.tokenizer, held_out, settings.training.max_length) if held_out else []
+
+    def interval(self, steps: int) -> int | None:
+        """Optimizer steps between measurements, or None when nothing is held out."""
+        every = self.settings.evaluation.every
+        return max(1, round(every * steps if every < 1 else every)) if self.rows else None
+
+    def measure(self, step: int, base: bool = False) -> None:
+        """Say what the held-out pairs give at this step, with the adapter or without."""
+        if not self.rows:
+            return
+        self.desk.enter("evaluating")
+        metrics = evaluate.measure(
+            self.model, self.rows, beta=self.settings.training.beta, base=base, pad=self.tokenizer.pad_token_id,
+            batch_size=self.settings.evaluation.batch_size,
+            progress=lambda done: self.desk.progress(done, len(self.rows), "held-out pairs"))
+        self.desk.say(events.Evaluated(step, "base" if base else "tuned", metrics))
+
+    def measure_between_steps(self, step: int) -> None:
+        """The same in the middle of training, which then goes on."""
+        self.measure(step)
+        self.desk.enter("training")
+
+    def sample(self, step: int) -> None:
+        """Say what base and tuned answer to the fixed prompts, or to three held-out ones."""
+        asked = [line.strip() for line in self.settings.evaluation.prompts.splitlines() if line.strip()]
+        prompts = [[{"role": "user", "content": text}] for text in asked]
+        if not prompts and self.held_out:
+            short = [pair.prompt for pair in self.held_out if len(pair.prompt) == 1] or [self.held_out[0].prompt]
+            prompts = random.Random(self.settings.data.seed).sample(short, min(3, len(short)))
+        for prompt, base, tuned in answers(self.model, self.tokenizer, prompts):
+            self.desk.say(events.Sampled(step, prompt[-1]["content"], base, tuned))
+
+
+def save(tuned: PeftModel, tokenizer, run: Run) -> None:
+    """Write adapter and tokenizer beside and rename, so that adapter/ is whole when it is there.
+
+    Raises StudioError for an adapter with a number that is not finite.
+    """
+    for name, weight in tuned.named_parameters():
+        if weight.requires_grad and not torch.isfinite(weight).all():
+            raise StudioError(f"The adapter's {name} holds numbers that are not finite, so it was not saved. "
+                              "Lower the learning rate and start again.")
+    draft = run.folder / ".adapter"
+    shutil.rmtree(draft, ignore_errors=True)
+    tuned.save_pretrained(draft, save_embedding_layers=False)
+    (draft / "README.md").unlink(missing_ok=True)  # PEFT's is a form to fill in; the studio writes its own when pushing
+    tokenizer.save_pretrained(draft)
+    os.replace(draft, run.adapter)
+
+
+if __name__ == "__main__":
+    sys.exit(work(train))

@@ -1,0 +1,118 @@
+"""The shell of every job: whatever happens inside, the log says how it ended."""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from studio import events
+from studio.errors import explain, redact
+
+SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false",
+          "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
+
+
+PROGRESS_SECONDS = 0.5
+"""Progress is said no more often than a page looks."""
+
+
+@dataclass
+class Desk:
+    """What a job works with: its folder, a way to say things, the secrets it was handed."""
+
+    folder: Path
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    _progress_said: float = 0.0
+
+    def say(self, event: events.Event) -> None:
+        """Append an event to the job's log."""
+        events.append(self.folder / events.FILE, event)
+
+    def enter(self, phase: str) -> None:
+        """Say that a phase begins."""
+        self.say(events.Entered(phase))
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Say how far the present phase is, unless that was said a moment ago; its end is always said."""
+        now = time.monotonic()
+        if done >= total or now - self._progress_said >= PROGRESS_SECONDS:
+            self._progress_said = now
+            self.say(events.Progressed(done, total, unit))
+
+    @property
+    def asked_to_stop(self) -> bool:
+        return (self.folder / "stop").exists()
+
+    @property
+    def token(self) -> str | None:
+        """The Hub token that was entered, else the one this machine is logged in with, else None."""
+        from huggingface_hub import get_token
+
+        return self.secrets.get("token") or get_token()
+
+
+def work(task: Callable[[Desk], events.Event | None]) -> int:
+    """Run one job as this process: `python -m studio.engine.<kind> FOLDER`, secrets as JSON on standard input.
+
+    The task returns its last word, or None for Finished. Returns the exit code: 1 when it failed.
+    """
+    desk = Desk(Path(sys.argv[1]), _secrets())
+    # SIGTERM (a container that stops, a systemd unit) ends the step, not the work.
+    signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
+    try:
+        desk.say(events.Started(device=_device(), versions=_versions()))
+        desk.say(task(desk) or events.Finished())
+        return 0
+    except BaseException as error:  # also SystemExit and KeyboardInterrupt: the log must not end without a word
+        print(redact(traceback.format_exc()), file=sys.stderr, flush=True)
+        desk.say(events.Failed(reason=explain(error, **_repo(error))))
+        return 1
+
+
+def _secrets() -> dict[str, str]:
+    """The secrets from the pipe. A person who runs a job by hand in a terminal hands over none."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return {}
+    text = sys.stdin.read()
+    return json.loads(text) if text.strip() else {}
+
+
+def _repo(error: BaseException) -> dict[str, str]:
+    """The repository an error is about, where somebody attached its name with `about`."""
+    name = getattr(error, "studio_repo", None)
+    return {"repo": name} if name else {}
+
+
+class about:
+    """Context that attaches a repository's name to whatever error passes, for its explanation."""
+
+    def __init__(self, repo: str):
+        self.repo = repo
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, trace) -> bool:
+        if error is not None and not hasattr(error, "studio_repo"):
+            error.studio_repo = self.repo
+        return False
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes")}
+
+
+os.environ.update({name: os.environ.get(name, value) for name, value in SILENT.items()})

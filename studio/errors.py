@@ -1,0 +1,130 @@
+"""What can go wrong, in words: each error is two sentences, what happened and what to do.
+
+The table at the end turns known failures of the libraries into such sentences. It matches on
+class names and message fragments, so that this module needs none of the libraries.
+"""
+
+import errno
+import re
+from dataclasses import dataclass
+
+
+class StudioError(Exception):
+    """A refusal or failure whose text is meant for the person at the page."""
+
+
+class SettingsError(StudioError):
+    """All complaints about a form or a file at once, by field name ("training.beta")."""
+
+    def __init__(self, problems: dict[str, str]):
+        self.problems = problems
+        super().__init__(" ".join(f"{name}: {text}" for name, text in problems.items()))
+
+
+class BusyError(StudioError):
+    """The job is already running."""
+
+
+class DataError(StudioError):
+    """The pairs cannot be read or cannot be trained on."""
+
+
+class NoSpaceError(StudioError):
+    """The disk cannot hold what the job is about to write."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """One known failure: the exception class (any in its ancestry), a fragment of its text, our words."""
+
+    exception: str
+    fragment: str
+    words: str
+
+
+KNOWN = (
+    Known("GatedRepoError", "", "{repo} is gated and this token has no access to it. "
+          "Open huggingface.co/{repo}, press Request access, then start again with a token of that account."),
+    Known("RepositoryNotFoundError", "401", "{repo} was not found, or it is private and no valid token was given. "
+          "Check the spelling, or enter a token that can read it."),
+    Known("RepositoryNotFoundError", "", "{repo} was not found on the Hub. "
+          "Check the spelling (owner/name); for a private one, enter a token that can read it."),
+    Known("RevisionNotFoundError", "", "{repo} has no such revision. Leave the revision empty to use the newest."),
+    Known("DatasetNotFoundError", "gated", "The dataset {repo} is gated and this token has no access to it. "
+          "Request access on its Hub page, then start again with a token of that account."),
+    Known("DatasetNotFoundError", "", "The dataset {repo} was not found on the Hub. "
+          "Check the spelling (owner/name); for a private one, enter a token that can read it."),
+    Known("LocalTokenNotFoundError", "", "The Hub asked for a token and none was given. "
+          "Create one at huggingface.co/settings/tokens and enter it in the token field."),
+    Known("HfHubHTTPError", "401", "The Hub did not accept the token. "
+          "Create a new one at huggingface.co/settings/tokens and enter it again."),
+    Known("HfHubHTTPError", "403", "The token may not do this on the Hub. "
+          "Use a token with write access to that account or organisation."),
+    Known("HfHubHTTPError", "402", "The Hub asks for a paid plan for this. Choose another account or organisation."),
+    Known("HfHubHTTPError", "429", "The Hub is limiting requests at the moment. Wait a few minutes and try again; nothing is lost."),
+    Known("HfHubHTTPError", "50", "The Hub had a problem of its own. Wait a few minutes and try again; nothing is lost."),
+    Known("OfflineModeIsEnabled", "", "{repo} is not on this machine and offline mode is on. "
+          "Unset HF_HUB_OFFLINE, or download it first."),
+    Known("LocalEntryNotFoundError", "", "{repo} is not on this machine and the Hub cannot be reached. "
+          "Check the network connection, then start again."),
+    Known("ConnectError", "", "The Hub cannot be reached. Check the network connection, then start again."),
+    Known("ConnectionError", "", "The Hub cannot be reached. Check the network connection, then start again."),
+    Known("TimeoutException", "", "The Hub did not answer in time. Start again in a few minutes."),
+    Known("OutOfMemoryError", "", "The GPU ran out of memory. "
+          "Halve the batch and double the accumulation (the result stays the same), or lower the maximum length."),
+    Known("MemoryError", "", "The machine ran out of memory. Lower the batch or the maximum length, or choose a smaller model."),
+    Known("ImportError", "bitsandbytes", "Quantization needs the package bitsandbytes, which does not work here. "
+          "Choose no quantization, or install bitsandbytes."),
+    Known("ValueError", "trust_remote_code", "{repo} needs to run code of its own, which the studio does not do. "
+          "Choose a model that transformers supports itself."),
+    Known("ValueError", "contains custom code", "{repo} needs to run code of its own, which the studio does not do. "
+          "Choose a model that transformers supports itself."),
+    Known("ValueError", "Target modules", "The adapter's target modules are not in this model. "
+          "Use all-linear, or name modules that it has."),
+    Known("OSError", "does not appear to have a file named", "{repo} holds no model that can be read. "
+          "Choose a model repository with safetensors weights and a config.json."),
+    Known("OSError", "is not a valid model identifier", "{repo} was not found on the Hub. "
+          "Check the spelling (owner/name); for a private one, enter a token that can read it."),
+)
+
+
+def explain(error: BaseException, repo: str = "The repository") -> str:
+    """Two sentences for any exception: its own if it is ours, else the table's, else its name and text.
+
+    Library errors often wrap the telling one, so the causes are looked at too, innermost last.
+    """
+    chain = list(_causes(error))
+    for link in chain:
+        if isinstance(link, StudioError):
+            return str(link)
+        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return "The disk is full. Free some space, then start again; what was saved before is untouched."
+    for link in chain:
+        ancestry = {cls.__name__ for cls in type(link).__mro__}
+        for known in KNOWN:
+            if known.exception in ancestry and known.fragment in _told(link):
+                return known.words.format(repo=repo)
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {redact(first_line[:300])}. The full story is in the worker log."
+
+
+def _told(error: BaseException) -> str:
+    """The text of an error, with the HTTP status in front where it carries one."""
+    status = getattr(getattr(error, "response", None), "status_code", "")
+    return f"{status} {error}"
+
+
+def _causes(error: BaseException | None):
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[\w.~+/-]{8,}=*")
+
+
+def redact(text: str) -> str:
+    """The text with Hub tokens and bearer credentials blotted out."""
+    return TOKEN.sub("[token]", text)

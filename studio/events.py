@@ -1,0 +1,209 @@
+"""What a worker can say: frozen events, appended one JSON line each, read without trusting the last line.
+
+The log is the only thing a worker tells the page. It knows nothing of runs, status or charts.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+FILE = "events.jsonl"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. `at` is seconds since the epoch, given when the event is made."""
+
+    at: float = field(default_factory=time.time, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Queued(Event):
+    """The page asked for the job; it waits for its turn."""
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The worker lives. `device` is what it computes on: "cpu" or a card's name; `versions` of the libraries."""
+
+    device: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Entered(Event):
+    """A phase began: downloading, loading, tokenizing, training, evaluating, saving, merging, pushing ..."""
+
+    phase: str
+
+
+@dataclass(frozen=True)
+class Progressed(Event):
+    """`done` of `total` units of the present phase (bytes, rows, files)."""
+
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Noted(Event):
+    """Something a person should know, in one sentence: rows left out, a setting that was adapted."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Planned(Event):
+    """The run's size before its first step: pairs to train on and held out, optimizer steps."""
+
+    pairs: int
+    held_out: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Stepped(Event):
+    """An optimizer step was taken. Metrics carry TRL's names; memory is the worker's peak in bytes."""
+
+    step: int
+    metrics: dict[str, float | None]
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training."""
+
+    step: int
+    model: str
+    metrics: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Sampled(Event):
+    """The answers to one fixed prompt, base beside tuned."""
+
+    step: int
+    prompt: str
+    base: str
+    tuned: str
+
+
+@dataclass(frozen=True)
+class Saved(Event):
+    """A result is whole on disk. `path` is relative to the job's folder."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Pushed(Event):
+    """The Hub took the upload in one commit, at `url`."""
+
+    repo: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The job did all it was asked for."""
+
+
+@dataclass(frozen=True)
+class Stopped(Event):
+    """The job ended early because it was asked to; what it had learned is saved."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The job could not go on. `reason` is two sentences; the traceback is in worker.log."""
+
+    reason: str
+
+
+KINDS = {cls.__name__: cls for cls in Event.__subclasses__()}
+LAST_WORDS = (Finished, Stopped, Failed)
+
+
+def append(path: Path, event: Event) -> None:
+    """Add one line to the log with a single write, so that concurrent readers see a prefix of it.
+
+    Numbers that JSON cannot hold (nan, inf) become null: a gap in a chart, never a zero.
+    A torn line that a killed writer left behind is closed first, so that it spoils nothing but itself.
+    """
+    line = json.dumps({"event": type(event).__name__, **_finite(asdict(event))}, ensure_ascii=True, allow_nan=False)
+    with open(path, "ab+") as log:
+        torn = log.seek(0, os.SEEK_END) > 0 and _last_byte(log) != b"\n"
+        log.write((b"\n" if torn else b"") + line.encode() + b"\n")
+
+
+def _last_byte(log) -> bytes:
+    log.seek(-1, os.SEEK_END)
+    return log.read(1)
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class Log:
+    """A reader that parses each line once: `read()` gives all events so far, in order.
+
+    The last line waits until its newline is there; a line that is not ours is skipped and counted in `damaged`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.damaged = 0
+        self._events: list[Event] = []
+        self._offset = 0
+
+    def read(self) -> list[Event]:
+        """All events, oldest first. The list is the log's own: read it, do not change it."""
+        try:
+            with open(self.path, "rb") as log:
+                log.seek(self._offset)
+                fresh = log.read()
+        except FileNotFoundError:
+            return self._events
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            event = parse(line)
+            if event is not None:
+                self._events.append(event)
+            elif line.strip():
+                self.damaged += 1
+        return self._events
+
+
+def parse(line: bytes) -> Event | None:
+    """The event a line holds, or None for one that no version of ours has written."""
+    try:
+        record = json.loads(line)
+        kind = KINDS[record.pop("event")]
+        known = {f.name for f in fields(kind)}
+        return kind(**{name: value for name, value in record.items() if name in known})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def read(path: Path) -> list[Event]:
+    """All events of a log, read afresh."""
+    return Log(path).read()
+
+
+def last(events: list[Event], kind: type) -> Event | None:
+    """The newest event of a kind (a class or a tuple of classes), or None."""
+    return next((event for event in reversed(events) if isinstance(event, kind)), None)

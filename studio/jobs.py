@@ -1,0 +1,215 @@
+"""Start, stop, queue and status of workers.
+
+A job is a folder with an event log; its worker is `python -m studio.engine.<kind> FOLDER` in a session of its own,
+so that it outlives the page. Status is worked out from the log's last word and from whether that very process
+(pid and its start time) is alive; it is stored nowhere.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from studio import events, runs
+from studio.errors import BusyError, StudioError
+from studio.runs import Run
+
+Status = Literal["queued", "starting", "running", "finished", "stopped", "failed", "crashed"]
+ALIVE: tuple[Status, ...] = ("starting", "running")
+OVER: tuple[Status, ...] = ("finished", "stopped", "failed", "crashed")
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kind of work on a folder: train on the run's own, merge and push on folders inside it."""
+
+    kind: Literal["train", "merge", "push"]
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder / events.FILE
+
+    @property
+    def stop_file(self) -> Path:
+        return self.folder / "stop"
+
+
+def of(run: Run, kind: Literal["train", "merge", "push"] = "train") -> Job:
+    """The job of that kind on a run."""
+    return Job(kind, run.job(kind))
+
+
+def status(job: Job, said: list[events.Event] | None = None) -> Status | None:
+    """Where the job stands, or None if nobody asked for it. `said` spares reading a log that is read already."""
+    said = events.read(job.log) if said is None else said
+    if not said:
+        return None
+    word = events.last(said, (events.Queued, *events.LAST_WORDS))
+    if not isinstance(word, events.Queued) and word is not None:
+        return {events.Finished: "finished", events.Stopped: "stopped", events.Failed: "failed"}[type(word)]
+    worker = _worker(job)
+    if worker is None:
+        return "queued"
+    if not _alive(worker):
+        return "crashed"
+    return "running" if events.last(said, events.Started) else "starting"
+
+
+def stop(job: Job) -> None:
+    """Ask for the end after the current step; a job that has not begun ends at once. Twice is as good as once."""
+    with _launching(job.folder):
+        if status(job) == "queued":
+            events.append(job.log, events.Stopped(step=0))
+        else:
+            job.stop_file.touch()
+
+
+def start(job: Job, secrets: dict[str, str] | None = None) -> None:
+    """Launch the worker of a job. Raises BusyError while one works on the folder.
+
+    Secrets (the Hub token) go through a pipe: never an argument, a file or the environment.
+    """
+    with _launching(job.folder):
+        if status(job) in ALIVE:
+            raise BusyError(f"A {job.kind} job already works on this run. Wait for it, or stop it first.")
+        job.stop_file.unlink(missing_ok=True)
+        _launch(job, secrets or {})
+
+
+def request(job: Job, choices: str, secrets: dict[str, str] | None = None) -> None:
+    """Ask anew for a merge or push: its choices (YAML) are written, its log begins afresh, its worker starts."""
+    job.folder.mkdir(exist_ok=True)
+    with _launching(job.folder):
+        if status(job) in ALIVE:
+            raise BusyError(f"A {job.kind} job already works on this run. Wait for it to end.")
+        (job.folder / "worker.json").unlink(missing_ok=True)
+        job.stop_file.unlink(missing_ok=True)
+        job.log.unlink(missing_ok=True)
+        (job.folder / "request.yaml").write_text(choices, encoding="utf-8")
+        events.append(job.log, events.Queued())
+        _launch(job, secrets or {})
+
+
+def _launch(job: Job, secrets: dict[str, str]) -> None:
+    with open(job.folder / "worker.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"studio.engine.{job.kind}", str(job.folder)],
+            cwd=PROJECT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    _write_worker(job, process.pid)
+    try:
+        process.stdin.write(json.dumps(secrets).encode())
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it died already; its status says so
+    # Somebody must wait for the child, or it stays a zombie that still looks alive.
+    threading.Thread(target=process.wait, daemon=True).start()
+
+
+def _write_worker(job: Job, pid: int) -> None:
+    try:
+        started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        started = 0.0
+    draft = job.folder / ".worker.json"
+    draft.write_text(json.dumps({"pid": pid, "started": started}), encoding="utf-8")
+    os.replace(draft, job.folder / "worker.json")
+
+
+def _worker(job: Job) -> dict | None:
+    """The identity of the process that was launched for the job; {} when the record is unreadable."""
+    try:
+        worker = json.loads((job.folder / "worker.json").read_text(encoding="utf-8"))
+        return worker if isinstance(worker, dict) else {}
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+
+
+def _alive(worker: dict) -> bool:
+    """Whether that very process lives: a pid is reused, a pid with its start time is not."""
+    try:
+        process = psutil.Process(worker["pid"])
+        return abs(process.create_time() - worker["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except (KeyError, TypeError, ValueError, psutil.Error):
+        return False
+
+
+@contextmanager
+def _launching(folder: Path):
+    """One launcher at a time in a folder, over all threads and servers."""
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Queue:
+    """A thread that starts the oldest queued run of a root whenever none is alive.
+
+    The queue itself is the runs whose log says Queued and that have no worker yet, so it survives a restart.
+    Tokens do not: they are kept in memory for as long as their run waits.
+    """
+
+    def __init__(self, root: Path, poll_seconds: float = 0.5):
+        self.root, self.poll_seconds = root, poll_seconds
+        self._secrets: dict[str, dict[str, str]] = {}
+        self._over: set[str] = set()
+        self._wake, self._closed = threading.Event(), False
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="queue")
+
+    def open(self) -> "Queue":
+        """Begin to watch. Returns itself."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stop watching; workers go on."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(timeout=10)
+
+    def add(self, settings, secrets: dict[str, str] | None = None) -> Run:
+        """Create a run; it starts as soon as none is alive."""
+        run = runs.create(self.root, settings)
+        self._secrets[run.name] = secrets or {}
+        self._wake.set()
+        return run
+
+    def _watch(self) -> None:
+        while not self._closed:
+            try:
+                self.advance()
+            except OSError as error:  # a full or vanished disk must not end the watch
+                print(f"The queue could not advance: {error}. It tries again.", file=sys.stderr)
+            self._wake.wait(self.poll_seconds)
+            self._wake.clear()
+
+    def advance(self) -> Run | None:
+        """Start the oldest queued run if none is alive. Returns the run that was started."""
+        if not self.root.is_dir():
+            return None
+        with _launching(self.root):
+            states = {run: status(of(run)) for run in runs.listed(self.root) if run.name not in self._over}
+            self._over |= {run.name for run, state in states.items() if state in OVER}
+            if any(state in ALIVE for state in states.values()):
+                return None
+            waiting = [run for run, state in states.items() if state == "queued"]
+            if not waiting:
+                return None
+            run = waiting[-1]  # listed() is newest first
+            try:
+                start(of(run), self._secrets.pop(run.name, None))
+            except (StudioError, OSError) as error:
+                events.append(of(run).log, events.Failed(reason=f"The worker could not be started: {error}. Start it again."))
+            return run

@@ -1,0 +1,38 @@
+"""Ready-made Settings: the files of presets/, each a YAML whose first line says when to use it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from studio.settings import Settings
+
+FOLDER = Path(__file__).resolve().parent.parent / "presets"
+FIRST = "practice"
+"""The preset a newcomer starts with."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One file of presets/. Its name is the file's; `purpose` is what the first line says."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @cached_property
+    def purpose(self) -> str:
+        with open(self.path, encoding="utf-8") as lines:
+            return lines.readline().lstrip("# ").strip()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Raises SettingsError if the file has gone wrong."""
+        return Settings.from_file(self.path)
+
+
+def all_presets(folder: Path = FOLDER) -> dict[str, Preset]:
+    """Presets by name, the practice first, then by the size of machine they are for."""
+    found = {path.stem: Preset(path) for path in folder.glob("*.yaml")}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != FIRST, len(item[0]), item[0])))

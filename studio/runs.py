@@ -1,0 +1,103 @@
+"""The run folder: what lies in it, its name, and the list of runs.
+
+    runs/<name>/
+      settings.yaml     what a person chose; written once, when the run is created
+      events.jsonl      what the worker says
+      worker.json       which process works on it; worker.log its output
+      stop              present once someone pressed Stop
+      adapter/          the LoRA weights with tokenizer and template; whole when it is there
+      held_out.jsonl    the pairs that training did not see
+      merge/ push/      jobs of their own, each with an events.jsonl; merge/merged/ is the merged model
+
+Status is not here: it is worked out by `jobs`, never stored.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from studio import events
+from studio.errors import StudioError
+from studio.settings import Settings
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+"""A run's name is a folder's name on every system, and never a way out of the runs folder."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt: a folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def settings(self) -> Settings:
+        return Settings.from_file(self.folder / "settings.yaml")
+
+    @property
+    def created(self) -> float:
+        """When it was asked for, in seconds since the epoch."""
+        return (self.folder / "settings.yaml").stat().st_mtime
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def held_out(self) -> Path:
+        return self.folder / "held_out.jsonl"
+
+    @property
+    def merged(self) -> Path:
+        return self.job("merge") / "merged"
+
+    def job(self, kind: str) -> Path:
+        """The folder of a job on this run: the run's own for training, one inside for the others."""
+        return self.folder if kind == "train" else self.folder / kind
+
+
+def create(root: Path, settings: Settings) -> Run:
+    """A new run in `root`, queued. The folder appears whole: it is filled under a hidden name and then renamed."""
+    root.mkdir(parents=True, exist_ok=True)
+    name = _new_name(settings)
+    draft = root / f".{name}"
+    draft.mkdir()
+    (draft / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
+    events.append(draft / events.FILE, events.Queued())
+    os.replace(draft, root / name)
+    return Run(root / name)
+
+
+def find(root: Path, name: str) -> Run:
+    """The run of that name. Raises StudioError if there is none."""
+    folder = root / name
+    if not NAME.fullmatch(name) or folder.is_symlink() or not (folder / "settings.yaml").is_file():
+        raise StudioError(f"There is no run {name[:80]!r}. Choose one from the list.")
+    return Run(folder)
+
+
+def listed(root: Path) -> list[Run]:
+    """All runs in `root`, newest first."""
+    return sorted(_folders(root), key=lambda run: (run.created, run.name), reverse=True)
+
+
+def _folders(root: Path) -> Iterator[Run]:
+    if root.is_dir():
+        for folder in root.iterdir():
+            if NAME.fullmatch(folder.name) and not folder.is_symlink() and (folder / "settings.yaml").is_file():
+                yield Run(folder)
+
+
+def _new_name(settings: Settings) -> str:
+    """Model, day and minute for the eye; four random characters against collisions."""
+    model = re.sub(r"[^a-z0-9]+", "-", Path(settings.model.name).name.lower()).strip("-")[:40] or "run"
+    return f"{model}-{datetime.now():%m%d-%H%M}-{secrets.token_hex(2)}"

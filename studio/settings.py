@@ -1,0 +1,240 @@
+"""Every choice of a run, declared once: type, limits, default and caption.
+
+The form, its checks, the presets, settings.yaml and the API are derived from these classes.
+A `Settings` that exists can run as far as it can be known without the machine and the Hub;
+building one raises a `SettingsError` that holds all complaints at once, by field name.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from studio.errors import SettingsError
+
+PRACTICE = "practice"
+"""As model.name or data.source: the tiny model and the pairs that ship with the studio."""
+
+BASIC = {"basic": True}
+"""Marks the fields that the form shows unfolded."""
+
+BOUNDS = {"greater_than": ("more than", "gt"), "greater_than_equal": ("at least", "ge"),
+          "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le")}
+
+
+class Section(BaseModel):
+    """A group of settings; its fields' docstrings are the captions in the form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True,
+                              allow_inf_nan=False, str_strip_whitespace=True, protected_namespaces=())
+
+
+class ModelSettings(Section):
+    """Model"""
+
+    name: Annotated[str, Field(min_length=1, title="Base model", json_schema_extra=BASIC)] = PRACTICE
+    """A model on the Hub (owner/name), a folder on this machine, or "practice" for the tiny one that ships with us."""
+    revision: Annotated[str, Field(title="Model revision")] = ""
+    """Branch, tag or commit. Empty takes the newest."""
+    quantization: Annotated[Literal["none", "nf4", "int8"],
+                            Field(title="Quantization", json_schema_extra=BASIC)] = "none"
+    """Precision of the frozen base. nf4 (QLoRA) needs about a quarter of the memory of 16 bits and is somewhat slower."""
+    double_quantization: Annotated[bool, Field(title="Double quantization")] = True
+    """Quantizes nf4's own constants too: saves about 0.4 bits a weight, costs nothing you would notice."""
+    compute_dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], Field(title="Compute type")] = "auto"
+    """Precision of the arithmetic. auto takes bfloat16 where the card has it, float16 on older cards, float32 on a CPU."""
+    template: Annotated[Literal["own", "chatml"], Field(title="Chat template")] = "own"
+    """How turns are written as text. own is the model's; chatml adds ChatML to a base model that has none."""
+    device: Annotated[Literal["auto", "gpu", "cpu"], Field(title="Device")] = "auto"
+    """Where to compute. auto takes the GPU if there is one; gpu refuses to start without."""
+
+
+class DataSettings(Section):
+    """Data"""
+
+    source: Annotated[str, Field(min_length=1, title="Preference pairs", json_schema_extra=BASIC)] = PRACTICE
+    """A dataset on the Hub (owner/name), a JSONL, JSON, CSV or Parquet file, or "practice" for the pairs that ship with us."""
+    subset: Annotated[str, Field(title="Subset")] = ""
+    """The Hub dataset's configuration. Empty takes its default."""
+    split: Annotated[str, Field(min_length=1, title="Split")] = "train"
+    """Which split of the dataset to use."""
+    revision: Annotated[str, Field(title="Dataset revision")] = ""
+    """Branch, tag or commit. Empty takes the newest."""
+    rows: Annotated[int | None, Field(ge=2, title="Rows", json_schema_extra=BASIC)] = None
+    """How many pairs to draw at random. Empty takes all; fewer are faster and teach less."""
+    seed: Annotated[int, Field(ge=0, lt=2**32, title="Data seed")] = 42
+    """Decides which rows are drawn and held out. The same seed gives the same rows."""
+    held_out: Annotated[float, Field(ge=0, le=0.5, title="Held-out share", json_schema_extra=BASIC)] = 0.05
+    """Share of the pairs kept away from training to measure honestly. 0 measures nothing."""
+    prompt_column: Annotated[str, Field(title="Prompt column")] = ""
+    """Column with the question. Empty lets the studio recognise it."""
+    chosen_column: Annotated[str, Field(title="Chosen column")] = ""
+    """Column with the better answer. Empty lets the studio recognise it."""
+    rejected_column: Annotated[str, Field(title="Rejected column")] = ""
+    """Column with the worse answer. Empty lets the studio recognise it."""
+
+
+class AdapterSettings(Section):
+    """Adapter"""
+
+    rank: Annotated[int, Field(ge=1, le=1024, title="Rank", json_schema_extra=BASIC)] = 16
+    """Width of the adapter. Higher learns more and costs memory."""
+    alpha: Annotated[int, Field(ge=1, le=4096, title="Alpha")] = 32
+    """Strength of the adapter: its output is scaled by alpha / rank. Twice the rank is a good start."""
+    dropout: Annotated[float, Field(ge=0, lt=1, title="Dropout")] = 0.0
+    """Share of the adapter's inputs dropped at random while training. A little helps against memorising small sets."""
+    target_modules: Annotated[str, Field(min_length=1, title="Target modules")] = "all-linear"
+    """Layers that get an adapter: all-linear, or names separated by commas such as q_proj, v_proj. Fewer cost less."""
+    bias: Annotated[Literal["none", "all", "lora_only"], Field(title="Bias")] = "none"
+    """Whether biases are trained too. none keeps base and adapter cleanly apart."""
+
+
+class TrainingSettings(Section):
+    """Training"""
+
+    beta: Annotated[float, Field(gt=0, le=10, title="Beta", json_schema_extra=BASIC)] = 0.1
+    """Weight of the preference part of the loss (lambda in the ORPO paper). Higher pushes harder away from rejected answers."""
+    learning_rate: Annotated[float, Field(gt=0, le=1, title="Learning rate", json_schema_extra=BASIC)] = 8e-6
+    """Size of each step. Too high forgets what the model knew; too low learns nothing. 5e-6 to 5e-5 suits most adapters."""
+    schedule: Annotated[Literal["linear", "cosine", "constant", "constant_with_warmup"], Field(title="Schedule")] = "linear"
+    """How the learning rate falls towards the end."""
+    warmup_steps: Annotated[float, Field(ge=0, title="Warm-up")] = 10
+    """Steps over which the learning rate rises from zero; below 1 it is a share of all steps. A few make the start calm."""
+    max_length: Annotated[int, Field(ge=16, le=1_000_000, title="Maximum length", json_schema_extra=BASIC)] = 1024
+    """Tokens of question and answer together. Longer pairs are cut at the end; memory grows with it."""
+    batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch", json_schema_extra=BASIC)] = 2
+    """Pairs computed at once. Memory grows with it."""
+    accumulation: Annotated[int, Field(ge=1, le=4096, title="Accumulation")] = 4
+    """Batches gathered before each optimizer step. Costs no memory; batch x accumulation is the effective batch."""
+    epochs: Annotated[float, Field(gt=0, le=1000, title="Epochs", json_schema_extra=BASIC)] = 1.0
+    """How often each pair is seen. One to three; more tends to memorise."""
+    max_steps: Annotated[int | None, Field(ge=1, title="Maximum steps")] = None
+    """Ends after so many optimizer steps, whatever the epochs say. Empty: no limit."""
+    optimizer: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor"],
+                         Field(title="Optimizer")] = "adamw_torch"
+    """Who takes the steps. The 8-bit ones save memory; the paged ones survive short peaks on a GPU."""
+    weight_decay: Annotated[float, Field(ge=0, le=1, title="Weight decay")] = 0.0
+    """Pull of the adapter's weights towards zero."""
+    max_grad_norm: Annotated[float, Field(gt=0, title="Gradient clipping")] = 1.0
+    """Longest gradient that is applied. Guards against single bad batches."""
+    gradient_checkpointing: Annotated[bool, Field(title="Gradient checkpointing")] = True
+    """Recomputes activations instead of keeping them: much less memory, about a third slower."""
+    seed: Annotated[int, Field(ge=0, lt=2**32, title="Training seed")] = 42
+    """Start of all random numbers while training: order of pairs, adapter's first weights, dropout."""
+    report_to: Annotated[Literal["none", "wandb", "tensorboard", "trackio"], Field(title="Report to")] = "none"
+    """Sends the curves to a tracker as well; its package must be installed. W&B and Trackio want their own login."""
+
+
+class EvaluationSettings(Section):
+    """Evaluation"""
+
+    every: Annotated[float, Field(gt=0, title="Measure every")] = 0.2
+    """Steps between measurements of the held-out pairs; below 1 it is a share of the run."""
+    batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
+    """Pairs measured at once."""
+    prompts: Annotated[str, Field(title="Prompts to sample")] = ""
+    """Questions, one a line, answered by base and tuned at the end of the run. Empty takes three held-out ones."""
+
+
+class Settings(Section):
+    """What a person chose for one run."""
+
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    def __init__(self, **sections: Any):
+        try:
+            super().__init__(**sections)
+        except ValidationError as error:
+            raise SettingsError(_problems(error)) from None
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.model.quantization == "nf4" and self.adapter.bias == "all":
+            raise ValueError("adapter.bias: Biases of a 4-bit base cannot be trained. Choose none or lora_only.")
+        return self
+
+    @classmethod
+    def from_form(cls, **values: Any) -> Self:
+        """Settings from {"training.beta": 0.1, ...}. Raises SettingsError with every complaint."""
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            section, _, choice = name.partition(".")
+            sections.setdefault(section, {})[choice] = value
+        return cls(**sections)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Settings from a YAML text. Raises SettingsError, also for a text that is not YAML."""
+        try:
+            sections = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"line {mark.line + 1}" if mark else "it"
+            raise SettingsError({"file": f"This is not YAML: {where} cannot be read. Choose a settings file of the studio."}) from None
+        if not isinstance(sections or {}, dict) or not all(isinstance(key, str) for key in sections or {}):
+            raise SettingsError({"file": "This file holds no settings. Choose a settings file of the studio."})
+        return cls(**(sections or {}))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Settings from a YAML file. Raises SettingsError."""
+        return cls.from_yaml(path.read_text(encoding="utf-8"))
+
+    def to_yaml(self) -> str:
+        """All values as YAML, in the order of the form; `from_yaml` gives the same Settings back."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=100)
+
+    def to_form(self) -> dict[str, Any]:
+        """All values by field name: {"training.beta": 0.1, ...}."""
+        return {f"{section}.{choice}": value
+                for section, choices in self.model_dump().items() for choice, value in choices.items()}
+
+
+class Choice:
+    """One field as the form sees it: name ("training.beta"), label, caption, default, kind and options."""
+
+    def __init__(self, section: str, name: str, info: FieldInfo):
+        self.section, self.name = section, f"{section}.{name}"
+        self.label, self.caption, self.default = info.title or name, info.description or "", info.default
+        self.basic = bool((info.json_schema_extra or {}).get("basic"))
+        self.options = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+        self.optional = type(None) in get_args(info.annotation)
+        self.kind = next((kind for kind in (bool, int, float, str) if info.annotation is kind
+                          or kind in get_args(info.annotation)), str)
+
+
+def choices() -> Iterator[Choice]:
+    """Every choice of a run, in the order of the form."""
+    for section, info in Settings.model_fields.items():
+        for name, field_info in info.annotation.model_fields.items():
+            yield Choice(section, name, field_info)
+
+
+def _problems(error: ValidationError) -> dict[str, str]:
+    """Pydantic's complaints as ours: {"training.beta": "0 is not allowed: ..."}."""
+    problems = {}
+    for detail in error.errors():
+        name = ".".join(str(part) for part in detail["loc"])
+        kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
+        if kind == "value_error" and not name:
+            name, _, text = str(context["error"]).partition(": ")
+        elif kind in BOUNDS:
+            words, bound = BOUNDS[kind]
+            text = f"{value} is out of range. Enter {words} {context[bound]}."
+        elif kind == "literal_error":
+            text = f"{value} is not one of the choices. Choose {context['expected']}."
+        elif kind == "extra_forbidden":
+            text = "There is no such setting. Remove it."
+        elif kind in ("string_too_short", "missing") or value is None:
+            text = "This is empty. Enter a value."
+        else:
+            text = f"{str(value)[:60]!r} does not fit here. {detail['msg'].replace('Input should be', 'Enter')}."
+        problems[name] = text
+    return problems
