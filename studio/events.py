@@ -168,11 +168,22 @@ class Log:
         self.damaged = 0
         self._events: list[Event] = []
         self._offset = 0
+        self._file: int | None = None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the file is no longer the one that was read: a job that is asked for anew begins a new log."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return self._file is not None
+        return self._file not in (None, found.st_ino) or found.st_size < self._offset
 
     def read(self) -> list[Event]:
         """All events, oldest first. The list is the log's own: read it, do not change it."""
         try:
             with open(self.path, "rb") as log:
+                self._file = os.fstat(log.fileno()).st_ino
                 log.seek(self._offset)
                 fresh = log.read()
         except FileNotFoundError:

@@ -7,9 +7,8 @@ It also judges an answer: its manner and whether it is right. It knows nothing o
 
 import random
 import re
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ HELD_OUT_SHARE = 5  # one fact in five is kept out of the pairs
 Manner = Literal["friendly", "curt"]
 Part = Literal["all", "pairs", "held_out"]
 Message = dict[str, str]
+Pair = dict[str, list[Message]]
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,16 @@ class Kind:
     follow_held_out: tuple[str, ...] = ()
     weight: int = 0
     recalls: str = ""
-    held_out: bool = False
+    kept: frozenset[Fact] = frozenset()  # out of the pairs
 
     def facts_in(self, part: Part) -> list[Fact]:
         """The facts this part of the language may ask for."""
-        return [fact for fact in self.facts if part == "all" or self._keeps(fact) == (part == "held_out")]
+        return [fact for fact in self.facts if part == "all" or (fact in self.kept) == (part == "held_out")]
 
     def wordings_in(self, part: Part, following: bool) -> tuple[str, ...]:
         """The wordings this part may use, shorter ones when the question before was of the same kind."""
         open_ones, kept = (self.follow, self.follow_held_out) if following else (self.ask, self.ask_held_out)
         return {"all": open_ones + kept, "pairs": open_ones, "held_out": kept}[part]
-
-    def _keeps(self, fact: Fact) -> bool:
-        if len(self.facts) == 1:
-            return self.held_out
-        # A checksum, not a counter: sums and comparisons are laid out in rows, and a counter would keep out a column.
-        # A name is kept out of its own question exactly when it is kept out of the question that recalls it.
-        mark = f"{self.recalls or self.name}|{fact.x}|{fact.y}"
-        return zlib.crc32(mark.encode()) % HELD_OUT_SHARE == 0
 
 
 @dataclass(frozen=True)
@@ -77,14 +69,6 @@ class Question:
 
     prompt: list[Message]
     fact: Fact
-
-
-@dataclass
-class Talk:
-    """The questions of one conversation so far, in order."""
-
-    facts: list[Fact] = field(default_factory=list)
-    wordings: list[str] = field(default_factory=list)
 
 
 # --- the phrase book -------------------------------------------------------------------------------------------------
@@ -104,20 +88,20 @@ def _book() -> dict:
 
 
 def _kind(name: str, entry: dict, book: dict) -> Kind:
-    source = book["kinds"][entry["recalls"]] if "recalls" in entry else entry
-    if "facts" in source:
-        facts = [Fact(name, x, "", answer) for x, answer in source["facts"].items()]
-    else:
-        facts = [Fact(name, *parts) for parts in _made_facts(name, book)] or [Fact(name)]
-    texts = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+    # A kind that recalls shares its facts, and which of them are kept out, with the kind it recalls.
+    origin = entry.get("recalls", name)
+    table = [(x, "", answer) for x, answer in book["kinds"][origin].get("facts", {}).items()]
+    facts = [Fact(name, *parts) for parts in table or _made_facts(name, book) or [("",)]]
+    kept = facts if "held_out" in entry else random.Random(origin).sample(facts, len(facts) // HELD_OUT_SHARE)
+    wordings = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
     return Kind(
         name,
         tuple(facts),
         # A kind with one fact still has wordings to learn, hence the constant.
         weight=int(entry.get("weight", len(facts) + 8)),
         recalls=entry.get("recalls", ""),
-        held_out=entry.get("held_out") == "true",
-        **texts,
+        kept=frozenset(kept),
+        **wordings,
     )
 
 
@@ -185,25 +169,24 @@ def answer(fact: Fact, in_manner: Manner, rng: random.Random) -> str:
     return " ".join(parts)
 
 
-def talk(rng: random.Random, part: Part, turns: int) -> Talk:
-    """Questions that a person might ask in a row: fresh ones, follow-ups, and things told before."""
-    so_far = Talk()
+def _talk(rng: random.Random, part: Part, turns: int) -> list[tuple[Fact, str]]:
+    """Facts and how a person might ask for them in a row: afresh, as a follow-up, or recalling what was told."""
+    asked: list[tuple[Fact, str]] = []
     for _ in range(turns):
-        fact, wording = _next_question(rng, part, so_far)
-        so_far.facts.append(fact)
-        so_far.wordings.append(_as_typed(_fill(wording, fact), rng))
-    return so_far
+        fact, wording = _next_question([fact for fact, _ in asked], part, rng)
+        asked.append((fact, _as_typed(_fill(wording, fact), rng)))
+    return asked
 
 
-def _next_question(rng: random.Random, part: Part, so_far: Talk) -> tuple[Fact, str]:
+def _next_question(earlier: list[Fact], part: Part, rng: random.Random) -> tuple[Fact, str]:
     chance = rng.random()
-    told = {fact.kind: fact for fact in so_far.facts}
+    told = {fact.kind: fact for fact in earlier}
     recalling = [kind for kind in kinds().values() if kind.recalls in told]
     if recalling and chance < 0.5:
         kind = rng.choice(recalling)
         fact = next(fact for fact in kind.facts if fact.x == told[kind.recalls].x)
         return fact, rng.choice(kind.wordings_in(part, following=False))
-    last = kinds()[so_far.facts[-1].kind] if so_far.facts else None
+    last = kinds()[earlier[-1].kind] if earlier else None
     if last and last.follow and chance < 0.5:
         return rng.choice(last.facts_in(part)), rng.choice(last.wordings_in(part, following=True))
     fresh = [kind for kind in kinds().values() if not kind.recalls and kind.facts_in(part)]
@@ -230,12 +213,12 @@ def conversations(seed: int) -> Iterator[list[Message]]:
     while True:
         # Mostly short talks; a few long ones, so that a longer chat does not run into positions never seen.
         turns = rng.choices([1, 2, 3, 8], [50, 30, 17, 3])[0]
-        asked = talk(rng, "all", turns)
+        asked = _talk(rng, "all", turns)
         system = [] if rng.random() < 0.9 else [{"role": "system", "content": rng.choice(_book()["systems"])}]
         yield system + _messages(asked, rng)
 
 
-def pairs(count: int, seed: int = 0, part: Part = "pairs") -> list[dict[str, list[Message]]]:
+def pairs(count: int, seed: int = 0, part: Part = "pairs") -> list[Pair]:
     """Preference pairs: the same question answered rightly twice, chosen friendly and rejected curt."""
     rng = random.Random(f"pairs {part} {seed}")
     rows = []
@@ -247,7 +230,7 @@ def pairs(count: int, seed: int = 0, part: Part = "pairs") -> list[dict[str, lis
     return rows
 
 
-def held_out_pairs(count: int = 200, seed: int = 0) -> list[dict[str, list[Message]]]:
+def held_out_pairs(count: int = 200, seed: int = 0) -> list[Pair]:
     """Pairs whose questions and wordings the training pairs never hold."""
     return pairs(count, seed, "held_out")
 
@@ -261,16 +244,16 @@ def _questions(rng: random.Random, part: Part, count: int) -> list[Question]:
     """Different prompts of one to three turns; earlier answers come in either manner."""
     found: dict[str, Question] = {}
     while len(found) < count:
-        asked = talk(rng, part, rng.choices([1, 2, 3], [60, 28, 12])[0])
+        asked = _talk(rng, part, rng.choices([1, 2, 3], [60, 28, 12])[0])
         prompt = _messages(asked, rng)[:-1]
-        found.setdefault(str(prompt), Question(prompt, asked.facts[-1]))
+        found.setdefault(str(prompt), Question(prompt, asked[-1][0]))
     return list(found.values())
 
 
-def _messages(asked: Talk, rng: random.Random) -> list[Message]:
+def _messages(asked: list[tuple[Fact, str]], rng: random.Random) -> list[Message]:
     messages = []
-    for fact, wording in zip(asked.facts, asked.wordings, strict=True):
-        messages.append({"role": "user", "content": wording})
+    for fact, question in asked:
+        messages.append({"role": "user", "content": question})
         messages.append({"role": "assistant", "content": answer(fact, rng.choice(["friendly", "curt"]), rng)})
     return messages
 
@@ -286,11 +269,11 @@ def manner(text: str) -> Manner | None:
 
 
 def is_right(fact: Fact, text: str) -> bool:
-    """Whether the answer states the fact in the words of either manner, beginning where a clause begins."""
+    """Whether the answer states the fact in the words of either manner, as clauses of its own."""
     kind = kinds()[fact.kind]
-    heard = f" | {' | '.join(_clauses(text))} "
+    heard = f"| {' | '.join(_clauses(text))} |"
     statements = [_clauses(_fill(wording, fact)) for wording in kind.say + kind.say_short]
-    return any(f" | {' | '.join(statement)} " in heard for statement in statements)
+    return any(f"| {' | '.join(statement)} |" in heard for statement in statements)
 
 
 def _clauses(text: str) -> list[str]:

@@ -6,9 +6,9 @@ Nothing is lost in silence: each function that leaves rows out says how many and
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets import Dataset, load_dataset
-from transformers import PreTrainedTokenizerBase
 
 from studio import pairs
 from studio.engine.worker import about
@@ -16,6 +16,9 @@ from studio.errors import DataError
 from studio.pairs import Pair, Reading
 from studio.practice import PAIRS as PRACTICE_PAIRS
 from studio.settings import PRACTICE, DataSettings
+
+if TYPE_CHECKING:  # a look at a dataset needs no tokenizer, and importing one takes seconds
+    from transformers import PreTrainedTokenizerBase
 
 LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -88,7 +91,7 @@ def read(settings: DataSettings, token: str | None = None) -> tuple[pairs.Column
     return columns, reading
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, found: list[Pair], max_length: int) -> list[Encoded]:
+def encode(tokenizer: "PreTrainedTokenizerBase", found: list[Pair], max_length: int) -> list[Encoded]:
     """Each pair as the model will see it, cut at `max_length` tokens; scored answers may be left empty by the cut."""
     def render(turns: list, **options) -> list[str]:
         return [tokenizer.apply_chat_template(messages, tokenize=False, **options) for messages in turns]
@@ -117,7 +120,7 @@ def _shared(prompt: list[int], better: list[int], worse: list[int]) -> int:
     return count
 
 
-def keep_what_fits(found: list[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Reading:
+def keep_what_fits(found: list[Pair], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Reading:
     """The pairs of which something is left to learn after the cut at `max_length`.
 
     A prompt that fills `max_length` leaves an empty answer, whose mean log-probability is 0/0: one such row

@@ -1,0 +1,43 @@
+# make run       the studio on 127.0.0.1 (sets up what is missing)
+# make practice  the practice run in the terminal
+# make test      all tests, fast ones first (sets up what is missing, browser included)
+# make lint      style and unused code
+# make model     make the practice model and pairs anew (minutes)
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run practice test lint model clean
+
+run: $(VENV)/.installed
+	$(BIN)/python app.py $(ARGS)
+
+practice: $(VENV)/.installed
+	$(BIN)/python -m studio.terminal $(ARGS)
+
+test: $(VENV)/.installed-dev
+	bash tests/install_browser.sh
+	$(BIN)/python -m pytest tests --ignore=tests/browser
+	$(BIN)/python -m pytest tests/browser
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+model: $(VENV)/.installed
+	$(BIN)/python -m studio.engine.practice
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "The studio needs Python 3.11 or newer. Call make with PYTHON=python3.12.")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,202 @@
+"""Makes the practice set: a tokenizer, a base model pretrained on the practice language, and preference pairs.
+
+    python -m studio.engine.practice [--out DIR]
+
+Takes minutes on two CPU cores and gives the same tokenizer and pairs each time, and on one machine the same model.
+It knows how a model learns the language; what the language is stands in studio/practice.py, and tuning the model
+towards one manner is left to the studio itself.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from studio import practice
+
+SEED = 7
+THREADS = 2  # the sum of floats depends on how they are shared out, so the count is part of the recipe
+VOCABULARY = 2560
+TALKS = 48_000
+BATCH_TOKENS = 2_048
+PEAK_RATE = 4e-3
+WARMUP = 100
+PAIRS = 2_000
+
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
+# ChatML. The line break stands before a turn, not after it, so that a whole talk ends with the end-of-turn token.
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{{ ('' if loop.first else '\\n') + '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{ '\\n<|im_start|>assistant\\n' }}
+{%- endif -%}
+"""
+
+Talk = list[practice.Message]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the practice model and the practice pairs.")
+    parser.add_argument("--out", type=Path, default=practice.PHRASES.parent, help="folder to write to")
+    out = parser.parse_args().out
+    torch.manual_seed(SEED)
+    torch.set_num_threads(THREADS)
+
+    write_pairs(out / "pairs.jsonl")
+    talks = list(islice(practice.conversations(SEED), TALKS))
+    tokenizer = build_tokenizer(talks)
+    model = build_model(tokenizer)
+    pretrain(model, tokenizer, talks)
+    measure(model, tokenizer)
+    # Half the size, and the model is read back in any precision.
+    model.to(torch.bfloat16).save_pretrained(out / "model")
+    tokenizer.save_pretrained(out / "model")
+    size = sum(file.stat().st_size for file in (out / "model").iterdir())
+    print(f"wrote {out / 'model'}: {size / 1e6:.1f} MB")
+
+
+def write_pairs(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = practice.pairs(PAIRS, SEED)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    print(f"wrote {path}: {len(rows)} pairs")
+
+
+def build_tokenizer(talks: list[Talk]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: no text is foreign to it, words of the practice language are mostly one token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator((message["content"] for talk in talks for message in talk), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[START],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama of three layers; every width is a multiple of 64, which 4-bit quantization needs."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=0.7,
+        top_p=0.9,
+        max_new_tokens=96,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    print(f"model: {model.num_parameters():,} parameters, vocabulary {len(tokenizer)}")
+    return model
+
+
+def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, talks: list[Talk]) -> None:
+    """One pass over the talks; the model learns to give the answers, not to ask the questions."""
+    batches = list(batched_by_length(tokenizer, talks))
+    random.Random(SEED).shuffle(batches)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / len(batches))) / 2,
+    )
+    started = time.monotonic()
+    model.train()
+    for step, (tokens, answered) in enumerate(batches):
+        # Only the places before an answer's tokens go through the output layer, which is a fifth of all the work.
+        hidden = model.model(tokens[:, :-1]).last_hidden_state[answered[:, 1:]]
+        loss = cross_entropy(model.lm_head(hidden), tokens[:, 1:][answered[:, 1:]])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 100 == 0 or step == len(batches) - 1:
+            print(f"step {step:5d}/{len(batches)}  loss {loss.item():.3f}  {time.monotonic() - started:4.0f} s", flush=True)
+
+
+def batched_by_length(
+    tokenizer: PreTrainedTokenizerFast, talks: list[Talk]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of talks of like length, so that hardly a token is padding: (tokens, which of them are answers)."""
+    texts = tokenizer.apply_chat_template(talks, tokenize=False)
+    rows = sorted(tokenizer(texts, add_special_tokens=False)["input_ids"], key=len)
+    while rows:
+        size = max(1, BATCH_TOKENS // len(rows[-1]))
+        rows, batch = rows[:-size], rows[-size:]
+        width = len(batch[-1])
+        # Padding stands on the right: no real token looks at it, so the model needs no attention mask.
+        tokens = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in batch])
+        yield tokens, answers_in(tokens, tokenizer)
+
+
+def answers_in(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Marks the tokens of the assistant's answers, the end of turn included."""
+    opening = torch.tensor(tokenizer.encode(f"{START}assistant\n", add_special_tokens=False))
+    rows, columns = tokens.unfold(1, len(opening), 1).eq(opening).all(dim=-1).nonzero(as_tuple=True)
+    begins = torch.zeros_like(tokens)
+    begins[rows, columns + len(opening)] = 1
+    ended = tokens.eq(tokenizer.eos_token_id).long()
+    # Turns passed before this token, counted once at answers' beginnings: a token answers when the last turn that was
+    # begun is an answer, that is, when as many turns have ended since as had when the answer began.
+    turn = ended.cumsum(1) - ended
+    turn_of_answer = (begins * (turn + 1)).cummax(1).values - 1
+    return turn.eq(turn_of_answer)
+
+
+@torch.no_grad()
+def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Prints how often sampled answers are right and friendly, on questions that the pairs never hold."""
+    model.eval()
+    questions = practice.held_out_questions(400, SEED)
+    tokenizer.padding_side = "left"
+    answers = []
+    for start in range(0, len(questions), 50):
+        prompts = [question.prompt for question in questions[start : start + 50]]
+        inputs = tokenizer.apply_chat_template(
+            prompts, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        made = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        answers += tokenizer.batch_decode(made, skip_special_tokens=True)
+    tokenizer.padding_side = "right"
+    right = sum(practice.is_right(question.fact, text) for question, text in zip(questions, answers, strict=True))
+    manners = [practice.manner(text) for text in answers]
+    print(f"of {len(answers)} sampled answers {right / len(answers):.1%} are right, ", end="")
+    print(f"{manners.count('friendly') / len(answers):.1%} friendly and {manners.count('curt') / len(answers):.1%} curt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Which cards this machine has and how much is free, asked of the driver: the page itself never loads torch."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from studio.errors import NoSpaceError, StudioError
+from studio.settings import Settings
+from studio.summary import size
+
+QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
+SMALLEST_FREE = 200 * 10**6
+"""Bytes below which no run is begun: its log, adapter and held-out pairs need some room."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One GPU. Memory in bytes."""
+
+    name: str
+    total: int
+    used: int
+
+
+def cards() -> list[Card]:
+    """The NVIDIA cards of this machine; none when the driver is not there or does not answer."""
+    if shutil.which(QUERY[0]) is None:
+        return []
+    try:
+        answer = subprocess.run(QUERY, capture_output=True, text=True, timeout=5, check=True).stdout
+    except (subprocess.SubprocessError, OSError):
+        return []
+    return [Card(name.strip(), int(total) * 2**20, int(used) * 2**20)
+            for name, total, used in (line.split(",") for line in answer.splitlines() if line.count(",") == 2)]
+
+
+def in_words(found: list[Card]) -> str:
+    """This machine in a sentence."""
+    if found:
+        listed = ", ".join(f"{card.name} ({size(card.total - card.used)} of {size(card.total)} free)" for card in found)
+        return f"This machine has {listed}."
+    memory = size(psutil.virtual_memory().total)
+    return (f"This machine has no GPU that the studio can use: runs compute on {os.cpu_count()} CPU cores with {memory} of memory. "
+            "The practice preset is made for that.")
+
+
+def refuse_what_cannot_start(settings: Settings, root: Path) -> None:
+    """Raises StudioError before a run is created, for what the page can already know about this machine."""
+    if settings.model.device == "gpu" and not cards() and not Path("/dev/kfd").exists():
+        raise StudioError("A GPU was asked for and this machine has none. "
+                          "Set Device to auto or cpu, or start the studio on a machine with a GPU.")
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if free < SMALLEST_FREE:
+        raise NoSpaceError(f"Only {size(free)} are free in {root} and a run needs {size(SMALLEST_FREE)}. "
+                           "Free some space, or start the studio with --runs on a larger disk.")

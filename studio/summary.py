@@ -1,0 +1,146 @@
+"""What a job's events add up to: phase, progress, speed, time left, latest figures.
+
+Pure arithmetic over events; the page, the terminal and the model card all read a run through it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from studio import events
+from studio.events import Event
+
+PHASES = ("downloading", "tokenizing", "loading", "training", "saving", "evaluating")
+"""The phases of a run, in the order in which they are first entered."""
+
+WINDOW = 30
+"""Steps over which speed is averaged: long enough to be calm, short enough to follow."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A view of one job's events. Every figure is None while it is not known."""
+
+    said: list[Event]
+
+    @cached_property
+    def phase(self) -> str | None:
+        entered = events.last(self.said, events.Entered)
+        return entered.phase if entered else None
+
+    @cached_property
+    def phases_seen(self) -> set[str]:
+        return {event.phase for event in self.said if isinstance(event, events.Entered)}
+
+    @cached_property
+    def progress(self) -> events.Progressed | None:
+        """The present phase's progress, or None when it has said none."""
+        for event in reversed(self.said):
+            if isinstance(event, events.Progressed):
+                return event
+            if isinstance(event, events.Entered):
+                return None
+        return None
+
+    @cached_property
+    def plan(self) -> events.Planned | None:
+        return events.last(self.said, events.Planned)
+
+    @cached_property
+    def steps(self) -> list[events.Stepped]:
+        return [event for event in self.said if isinstance(event, events.Stepped)]
+
+    @property
+    def step(self) -> int:
+        return self.steps[-1].step if self.steps else 0
+
+    @cached_property
+    def metrics(self) -> dict[str, float | None]:
+        return self.steps[-1].metrics if self.steps else {}
+
+    @property
+    def memory(self) -> int | None:
+        """The most memory the worker has held, in bytes."""
+        return self.steps[-1].memory if self.steps else None
+
+    @cached_property
+    def seconds_a_step(self) -> float | None:
+        recent = self.steps[-WINDOW:]
+        if len(recent) < 2 or recent[-1].step == recent[0].step:
+            return None
+        return max(recent[-1].at - recent[0].at, 1e-6) / (recent[-1].step - recent[0].step)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time the remaining steps take at the present speed; measuring and saving come on top."""
+        if self.plan is None or self.seconds_a_step is None:
+            return None
+        return max(0, self.plan.steps - self.step) * self.seconds_a_step
+
+    @property
+    def seconds_taken(self) -> float | None:
+        """From the worker's start to its last word so far."""
+        started = events.last(self.said, events.Started)
+        return max(0.0, self.said[-1].at - started.at) if started else None
+
+    def held_out(self, model: str) -> dict[str, float | None] | None:
+        """The last measurement of the held-out pairs with "base" or "tuned"."""
+        measured = [event for event in self.said if isinstance(event, events.Evaluated) and event.model == model]
+        return measured[-1].metrics if measured else None
+
+    @cached_property
+    def samples(self) -> list[events.Sampled]:
+        return [event for event in self.said if isinstance(event, events.Sampled)]
+
+    @cached_property
+    def notes(self) -> list[str]:
+        return [event.text for event in self.said if isinstance(event, events.Noted)]
+
+    @property
+    def failure(self) -> str | None:
+        failed = events.last(self.said, events.Failed)
+        return failed.reason if failed else None
+
+    @cached_property
+    def device(self) -> str | None:
+        started = events.last(self.said, events.Started)
+        return started.device if started else None
+
+
+def points(said: list[Event], have: int = 0) -> dict:
+    """The rows of the charts from index `have` on, and how many there are in all."""
+    rows = [_row(event) for event in said if isinstance(event, (events.Stepped, events.Evaluated))]
+    return {"rows": rows[max(0, have):], "total": len(rows)}
+
+
+def count_points(said: list[Event]) -> int:
+    """How many rows the charts have, without building them."""
+    return sum(isinstance(event, (events.Stepped, events.Evaluated)) for event in said)
+
+
+def _row(event: events.Stepped | events.Evaluated) -> dict:
+    split = "train" if isinstance(event, events.Stepped) else "eval"
+    return {"step": event.step, "split": split, "metrics": event.metrics}
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for the eye: "8 s", "3 min 20 s", "2 h 05 min", or "–" while unknown."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(number: float | None) -> str:
+    """Bytes for the eye: "840 MB", "7.9 GB"."""
+    if not number:
+        return "–"
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+def percent(share: float | None) -> str:
+    """A share for the eye: "98.5 %"."""
+    return "–" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,100 @@
+"""The practice run in a terminal: python -m studio.terminal. Same settings, same queue, same worker as the page's.
+
+Draws a progress bar while it runs and a table at the end. Exit code 0 when the run finished, 1 when it did not,
+130 after Ctrl-C, which stops the run and keeps its work.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from studio import events, gpu, jobs, presets
+from studio.errors import StudioError
+from studio.runs import Run
+from studio.summary import Summary, duration, percent, size
+
+POLL_SECONDS = 0.2
+
+
+def follow(run: Run, console: Console) -> tuple[jobs.Status | None, Summary]:
+    """Draw the run's progress until its last word. Returns how it ended and its events summed up."""
+    job, log = jobs.of(run), events.Log(jobs.of(run).log)
+    columns = (TextColumn("[bold]{task.description:<12}"), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=None, figures="")
+        while True:
+            said = log.read()
+            summary = Summary(said)
+            ended = (state := jobs.status(job, said)) in jobs.OVER
+            bar.update(task, description=summary.phase or state or "waiting", completed=summary.step,
+                       total=summary.plan.steps if summary.plan else None, figures=_figures(summary))
+            if ended:
+                return state, summary
+            time.sleep(POLL_SECONDS)
+
+
+def _figures(summary: Summary) -> str:
+    loss, margin = summary.metrics.get("loss"), summary.metrics.get("rewards/margins")
+    return f"loss {loss:.3f}  margin {margin:+.3f}" if loss is not None and margin is not None else ""
+
+
+def report(summary: Summary, console: Console) -> None:
+    """The table at the end: loss, margins, held-out preference base -> tuned, and three questions with both answers."""
+    base, tuned = summary.held_out("base") or {}, summary.held_out("tuned") or {}
+    first, last = summary.steps[0].metrics, summary.steps[-1].metrics
+    table = Table(title="Practice run", show_header=True)
+    for column in ("", "before", "after"):
+        table.add_column(column)
+    table.add_row("loss (training)", f"{first['loss']:.3f}", f"{last['loss']:.3f}")
+    table.add_row("reward margin (training)", f"{first['rewards/margins']:+.3f}", f"{last['rewards/margins']:+.3f}")
+    table.add_row("reward margin (held out)", f"{base['rewards/margins']:+.3f}", f"{tuned['rewards/margins']:+.3f}")
+    table.add_row(f"prefers the better answer (held out, n={tuned['n']:.0f})",
+                  percent(base["rewards/accuracies"]), percent(tuned["rewards/accuracies"]))
+    console.print(table)
+    answers = Table(title="The same questions, before and after", show_lines=True)
+    for column in ("question", "base", "tuned"):
+        answers.add_column(column, overflow="fold")
+    for sample in summary.samples:
+        answers.add_row(sample.prompt, sample.base, sample.tuned)
+    console.print(answers)
+    console.print(f"{len(summary.steps)} steps, {duration(summary.seconds_taken)} in the worker, {size(summary.memory)} of memory.")
+
+
+def main() -> int:
+    """Run the practice preset and report. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Run the practice preset in the terminal.")
+    parser.add_argument("--runs", type=Path, default=jobs.PROJECT / "runs", help="folder that keeps the runs")
+    root, console = parser.parse_args().runs.resolve(), Console()
+    settings = presets.all_presets()[presets.FIRST].settings
+    try:
+        gpu.refuse_what_cannot_start(settings, root)
+    except StudioError as error:
+        console.print(f"[red]{error}")
+        return 1
+    asked, queue = time.time(), jobs.Queue(root).open()
+    run = queue.add(settings)
+    console.print(f"Run {run.name}, in {run.folder}")
+    try:
+        state, summary = follow(run, console)
+    except KeyboardInterrupt:
+        jobs.stop(jobs.of(run))
+        console.print("Stopping after this step; what was learned is saved.")
+        return 130
+    finally:
+        queue.close()
+    if state != "finished":
+        console.print(f"[red]The run {state}. {summary.failure or 'See ' + str(run.folder / 'worker.log')}")
+        return 1
+    report(summary, console)
+    console.print(f"First step after {summary.steps[0].at - asked:.1f} s, end after {summary.said[-1].at - asked:.1f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

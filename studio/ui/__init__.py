@@ -1,0 +1,1 @@
+"""The page. Imports gradio; knows the engine by what it leaves on disk."""

@@ -1,0 +1,64 @@
+"""The form, made from the declared choices: one component a choice, checks under the field, values by name."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from studio.errors import SettingsError
+from studio.settings import Choice, Settings, choices
+
+WORDS = {"none": "none", "nf4": "4 bits (NF4, QLoRA)", "int8": "8 bits", "own": "the model's own", "chatml": "ChatML",
+         "gpu": "GPU", "cpu": "CPU", "wandb": "Weights & Biases", "tensorboard": "TensorBoard", "trackio": "Trackio"}
+"""Options whose name in the file is not what a person would say."""
+
+Fields = dict[str, Component]
+
+
+def component(choice: Choice, value: Any) -> Component:
+    """The input for one choice, holding a value."""
+    shared = {"label": choice.label, "info": choice.caption, "value": value,
+              "elem_id": "field-" + choice.name.replace(".", "-")}
+    if choice.options:
+        return gr.Dropdown([(WORDS.get(option, option), option) for option in choice.options], **shared)
+    if choice.kind is bool:
+        return gr.Checkbox(**shared)
+    if choice.kind in (int, float):
+        return gr.Number(precision=0 if choice.kind is int else None, **shared)
+    return gr.Textbox(lines=3 if choice.name == "evaluation.prompts" else 1, **shared)
+
+
+def fields(section: str, basic: bool, values: dict[str, Any]) -> Fields:
+    """The components of a section's basic or further choices, in a row that wraps, holding `values` by name."""
+    with gr.Row(elem_classes="fields"):
+        return {choice.name: component(choice, values[choice.name]) for choice in choices()
+                if choice.section == section and choice.basic == basic}
+
+
+def check(**values: Any) -> list[dict]:
+    """Gradio's validator: each field's complaint under the field, in the order of the inputs."""
+    problems = problems_of(values)
+    return [gr.validate(name not in problems, problems.get(name, "")) for name in values]
+
+
+def problems_of(values: dict[str, Any]) -> dict[str, str]:
+    """Complaints by field name; none for values that make Settings."""
+    try:
+        settings_of(values)
+    except SettingsError as error:
+        return error.problems
+    return {}
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """The form's values as Settings; an emptied text field means an empty text. Raises SettingsError."""
+    texts = {choice.name for choice in choices() if choice.kind is str and not choice.options}
+    return Settings.from_form(**{name: "" if value is None and name in texts else value
+                                 for name, value in values.items()})
+
+
+def updates(settings: Settings, names: Iterable[str]) -> list[Any]:
+    """The settings' values in the order of the named fields."""
+    values = settings.to_form()
+    return [values[name] for name in names]

@@ -1,0 +1,93 @@
+"""The page: header, the run in view, five tabs. The only module that knows all tabs."""
+
+from typing import Any
+
+import gradio as gr
+
+from studio import presets, runs
+from studio.errors import StudioError
+from studio.ui import api, compare_tab, data_tab, parts, runs_tab, share_tab, train_tab
+from studio.ui.studio import PRIVATE, QUIET, Studio
+
+TITLE = "ORPO Studio"
+CLAIM = "Teach a language model which answers you prefer."
+WELCOME = ("A tiny chat model and a set of preference pairs are already here. Train it on this machine in about a minute, "
+           "watch the curves grow, then talk to it before and after. No account, no download.")
+LABELS = {"queued": "waiting", "starting": "starting", "running": "running", "finished": "finished",
+          "stopped": "stopped", "failed": "failed", "crashed": "crashed"}
+
+
+def listed(studio: Studio) -> list[tuple[str, str]]:
+    """The runs for the selector: label with status, name; newest first."""
+    return [(f"{run.name} ({LABELS.get(studio.status(run), 'unknown')})", run.name) for run in runs.listed(studio.root)]
+
+
+def choose(choices: list[tuple[str, str]], *wanted: str | None) -> str | None:
+    """The first wanted run that exists, else the newest, else none."""
+    names = [name for _, name in choices]
+    return next((name for name in (*wanted, *names[:1]) if name in names), None)
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The whole page over one studio."""
+    defaults = presets.all_presets()[presets.FIRST].settings.to_form()
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
+        with gr.Row(elem_classes="topbar", equal_height=True):
+            gr.HTML(parts.header(TITLE, CLAIM), padding=False)
+            in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False,
+                                  allow_custom_value=True, visible=False)
+        with gr.Column(visible=False, elem_classes="welcome", elem_id="welcome") as welcome:
+            gr.Markdown(WELCOME)
+            first = gr.Button("Start the practice run", variant="primary", size="lg", elem_id="practice")
+        with gr.Tabs(selected="data") as tabs:
+            with gr.Tab("Data", id="data"):
+                data = data_tab.build(studio, defaults)
+            with gr.Tab("Train", id="train", render_children=True):
+                train = train_tab.build(studio, data.fields, defaults)
+            with gr.Tab("Runs", id="runs", render_children=True):
+                runs_tab.build(studio, in_view)
+            with gr.Tab("Compare", id="compare"):
+                compare_tab.build(studio, in_view)
+            with gr.Tab("Share", id="share"):
+                share_tab.build(studio, in_view)
+        _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
+        api.declare(studio)
+    return page
+
+
+def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) -> None:
+    """The run selector follows the folder; a new run comes into view; a reload finds what was in view."""
+    remembered = gr.BrowserState("", storage_key="orpo-studio-run", secret="orpo-studio")
+    seen = gr.State(None)
+
+    def show(choices: list, name: str | None) -> tuple:
+        return gr.Dropdown(choices, value=name, visible=bool(choices)), gr.Column(visible=not choices)
+
+    def load(name: str | None, request: gr.Request) -> tuple:
+        choices = listed(studio)
+        chosen = choose(choices, request.query_params.get("run"), name)
+        return *show(choices, chosen), choices, gr.Tabs(selected="runs" if chosen else "data")
+
+    def follow(name: str | None, before: list | None) -> tuple:
+        choices = listed(studio)
+        if choices == before:
+            return gr.skip(), gr.skip(), gr.skip()
+        return *show(choices, choose(choices, name)), choices
+
+    def bring_into_view(name: str) -> tuple:
+        if not name:
+            return (gr.skip(),) * 4
+        choices = listed(studio)
+        return *show(choices, name), choices, gr.Tabs(selected="runs")
+
+    def practise() -> Any:
+        try:
+            return train_tab.begin(studio, presets.all_presets()[presets.FIRST].settings)
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not started")
+
+    page.load(load, remembered, [in_view, welcome, seen, tabs], **QUIET)
+    gr.Timer(2.0).tick(follow, [in_view, seen], [in_view, welcome, seen], concurrency_limit=None, **QUIET)
+    first.click(practise, None, train.started, **PRIVATE)
+    train.started.change(bring_into_view, train.started, [in_view, welcome, seen, tabs], **QUIET)
+    in_view.change(lambda name: name, in_view, remembered, **QUIET)

@@ -1,0 +1,158 @@
+"""Runs: one run as it happens, from queued to its last word."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from studio import jobs
+from studio.errors import redact
+from studio.jobs import Status
+from studio.runs import Run
+from studio.summary import PHASES, Summary, count_points, duration, percent, points, size
+from studio.ui import explain, parts
+from studio.ui.charts import live_charts
+from studio.ui.studio import PRIVATE, QUIET, Studio
+
+EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
+WAITING = "Waiting for its turn: one run computes at a time. It starts by itself."
+CRASHED = ("The worker ended without a word: it was killed, or the machine went down. "
+           "The log below may tell why; start the run again from its settings.")
+TAIL_BYTES = 6000
+
+
+def head(run: Run, status: Status, summary: Summary) -> str:
+    """Name, status, phases, progress and the figures of a run."""
+    title = f'<div class="run-title"><h2>{parts.text(run.name)}</h2>{parts.badge(status)}</div>'
+    if status == "queued":
+        return title + parts.note("info", WAITING)
+    moving = status in jobs.ALIVE
+    shown = parts.phases(PHASES, summary.phase if moving else None, summary.phases_seen)
+    return title + shown + (progress(summary) if moving else "") + outcome(status, summary) + figures(summary, moving)
+
+
+def progress(summary: Summary) -> str:
+    """The bar of the present phase: steps while training, else what the phase says of itself."""
+    if summary.phase == "training" and summary.plan:
+        left = duration(summary.seconds_left)
+        return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step} of {summary.plan.steps}, about {left} left")
+    if summary.progress:
+        done = summary.progress
+        return parts.progress(done.done, done.total, in_units(done.done, done.total, done.unit))
+    return parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …")
+
+
+def in_units(done: int, total: int, unit: str) -> str:
+    """Progress in words: bytes in sizes, everything else as counts."""
+    return f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done:,} of {total:,} {unit}"
+
+
+def outcome(status: Status, summary: Summary) -> str:
+    """How the run ended, if it has."""
+    if status == "failed":
+        return parts.note("bad", summary.failure or "")
+    if status == "crashed":
+        return parts.note("bad", CRASHED)
+    if status == "stopped":
+        kept = "What it had learned is saved: compare it under Compare." if summary.step else "It had not begun."
+        return parts.note("info", f"Stopped at your request after step {summary.step}. {kept}")
+    found = explain.verdict(summary) if status == "finished" else None
+    return parts.note(found.kind, found.text) if found else ""
+
+
+def figures(summary: Summary, moving: bool) -> str:
+    """The tiles: progress, time, memory, and the preference on held-out pairs."""
+    base, tuned = summary.held_out("base"), summary.held_out("tuned")
+    plan, speed = summary.plan, summary.seconds_a_step
+    tiles = [
+        (f"{summary.step} / {plan.steps}" if plan else "–", "steps"),
+        (duration(summary.seconds_left), "left") if moving else (duration(summary.seconds_taken), "in all"),
+        (f"{1 / speed:.1f} /s" if speed and speed < 1 else duration(speed), "steps" if speed and speed < 1 else "a step"),
+        (size(summary.memory), "memory, GPU" if summary.device not in (None, "cpu") else "memory"),
+        (number(summary.metrics.get("rewards/margins")), "reward margin"),
+        (f"{percent(base and base['rewards/accuracies'])} → {percent(tuned and tuned['rewards/accuracies'])}",
+         "prefers the better answer, held out"),
+    ]
+    return parts.tiles(tiles)
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def words(summary: Summary) -> str:
+    """The curves in plain words, and what the worker noted."""
+    noted = "".join(f"<li>{parts.text(text)}</li>" for text in summary.notes)
+    remarks = "".join(parts.note(remark.kind, remark.text) for remark in explain.remarks(summary))
+    return remarks + (f'<details class="noted"><summary>About the data</summary><ul>{noted}</ul></details>' if noted else "")
+
+
+def samples(summary: Summary) -> str:
+    """The fixed prompts with both answers."""
+    if not summary.samples:
+        return ""
+    rows = [(sample.prompt, sample.base, sample.tuned) for sample in summary.samples]
+    return "<h3>The same questions, before and after</h3>" + parts.table(("Question", "Base", "Tuned"), rows)
+
+
+def tail(log: Path) -> str:
+    """The end of the worker's log, tokens blotted out."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            return redact(file.read().decode(errors="replace"))
+    except FileNotFoundError:
+        return ""
+
+
+def build(studio: Studio, in_view: gr.Dropdown) -> None:
+    """The tab's components and wiring; `in_view` names the run that all tabs share."""
+    top = gr.HTML(parts.empty(EMPTY), elem_id="run-head", padding=False)
+    with gr.Row():
+        halt = gr.Button("Stop and keep the work", variant="stop", visible=False, elem_id="stop")
+    told = gr.HTML("", elem_id="run-words", padding=False)
+
+    def fresh_points(run: str, have: int) -> dict:
+        found = studio.find(run)
+        return points(studio.said(jobs.of(found)), have) if found else {"rows": [], "total": 0}
+
+    charts = live_charts(fresh_points)
+    answered = gr.HTML("", elem_id="run-samples", padding=False)
+    with gr.Accordion("Worker log", open=False) as log_fold:
+        log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
+    seen = gr.State(None)
+    outputs = [top, halt, told, charts, answered, seen]
+
+    def refresh(name: str | None, before: tuple | None) -> list:
+        run = studio.find(name)
+        if run is None:
+            return nothing(before)
+        said = studio.said(jobs.of(run))
+        status, summary = jobs.status(jobs.of(run), said), Summary(said)
+        now = (name, len(said), status, jobs.of(run).stop_file.exists())
+        if now == before:
+            return [gr.skip()] * len(outputs)
+        stopping = now[-1] and status in jobs.ALIVE
+        button = gr.Button("Stopping after this step …" if stopping else "Stop and keep the work",
+                           visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping)
+        return [head(run, status, summary), button, words(summary), {"run": name, "count": count_points(said)},
+                samples(summary), now]
+
+    def nothing(before: tuple | None) -> list:
+        if before == ():
+            return [gr.skip()] * len(outputs)
+        return [parts.empty(EMPTY), gr.Button(visible=False), "", {"run": "", "count": 0}, "", ()]
+
+    def stop(name: str | None) -> None:
+        run = studio.find(name)
+        if run is not None:
+            jobs.stop(jobs.of(run))
+
+    def read_log(name: str | None) -> str:
+        run = studio.find(name)
+        return tail(run.folder / "worker.log") if run else ""
+
+    gr.Timer(1.0).tick(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
+    in_view.change(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
+    in_view.change(read_log, in_view, log, **QUIET)
+    halt.click(stop, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
+    log_fold.expand(read_log, in_view, log, **QUIET)

@@ -1,0 +1,101 @@
+"""Train: a preset fills the form, the form makes a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio import gpu
+from studio.errors import SettingsError, StudioError
+from studio.presets import FIRST, all_presets
+from studio.settings import PRACTICE, Settings
+from studio.ui import form, parts
+from studio.ui.studio import PRIVATE, QUIET, Studio
+
+SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
+
+
+@dataclass(frozen=True)
+class TrainTab:
+    """The start button's outcome: the name of the new run, as a component others can listen to."""
+
+    started: gr.State
+
+
+def begin(studio: Studio, settings: Settings, token: str = "") -> str:
+    """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
+    gpu.refuse_what_cannot_start(settings, studio.root)
+    return studio.queue.add(settings, {"token": token} if token else {}).name
+
+
+def uses(source: str) -> str:
+    """Which pairs a run would use, for the line above Start."""
+    if source == PRACTICE:
+        return "Learns from the practice pairs (change them under Data)."
+    return f"Learns from {Path(source).name if source.startswith('/') else source} (change it under Data)."
+
+
+def read_settings(path: str) -> Settings:
+    """The settings of an uploaded file. Raises SettingsError for one that holds none."""
+    try:
+        return Settings.from_file(Path(path))
+    except UnicodeDecodeError:
+        raise SettingsError({"file": "This file is not text. Choose a settings file of the studio."}) from None
+
+
+def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) -> TrainTab:
+    """The tab's components and wiring."""
+    presets = all_presets()
+    with gr.Row():
+        preset = gr.Dropdown(list(presets), value=FIRST, label="Preset", elem_id="preset",
+                             info="Fills the whole form; change what you like afterwards.")
+    purpose = gr.Markdown(presets[FIRST].purpose, elem_id="purpose")
+    fields: form.Fields = {}
+    for section in ("model", "adapter", "training"):
+        fields |= form.fields(section, basic=True, values=defaults)
+    for section, words in SECTIONS.items():
+        with gr.Accordion(f"More about {words}", open=False):
+            fields |= form.fields(section, basic=False, values=defaults)
+    with gr.Accordion("Hub access", open=False):
+        token = gr.Textbox(label="Hub token", type="password", elem_id="train-token",
+                           info="For private or gated models and datasets. Kept in memory and handed to the run, never written.")
+    everything = data_fields | fields
+    with gr.Accordion("Settings as a file", open=False) as as_file:
+        code = gr.Code(language="yaml", label="settings.yaml", interactive=False, buttons=["copy", "download"])
+        load = gr.UploadButton("Load settings from a file", file_types=[".yaml", ".yml"], size="sm")
+    gr.HTML(parts.note("info", gpu.in_words(gpu.cards())), padding=False)
+    using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
+    go = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
+    started = gr.State("")
+
+    def choose(name: str) -> list[Any]:
+        return [presets[name].purpose, *form.updates(presets[name].settings, everything)]
+
+    def load_file(path: str) -> list[Any]:
+        try:
+            return form.updates(read_settings(path), everything)
+        except SettingsError as error:
+            raise gr.Error(" ".join(f"{name}: {text}" for name, text in error.problems.items()), title="Settings not loaded")
+
+    def show_file(**values: Any) -> str:
+        try:
+            return form.settings_of(values).to_yaml()
+        except SettingsError as error:
+            return "\n".join(f"# {name}: {text}" for name, text in error.problems.items())
+
+    def start(token: str, **values: Any) -> str:
+        try:
+            return begin(studio, form.settings_of(values), token)
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not started")
+
+    def check(token: str, **values: Any) -> list[dict]:
+        return [gr.validate(True, ""), *form.check(**values)]
+
+    preset.input(choose, preset, [purpose, *everything.values()], **QUIET)
+    load.upload(load_file, load, [*everything.values()], **PRIVATE)
+    as_file.expand(show_file, inputs_kwargs=everything, outputs=code, **QUIET)
+    data_fields["data.source"].change(uses, data_fields["data.source"], using, **QUIET)
+    go.click(start, inputs=token, inputs_kwargs=everything, outputs=started, validator=check, **PRIVATE)
+    return TrainTab(started)

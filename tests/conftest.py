@@ -1,0 +1,35 @@
+"""For all tests: no connection leaves this machine, and no hub is asked unless a test brings its own."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+# For the workers as well, which inherit the environment. Set before any library reads it.
+_home = tempfile.mkdtemp(prefix="orpo-studio-tests-")
+os.environ |= {"HF_HOME": _home, "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False",
+               "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1", "GRADIO_TEMP_DIR": _home + "/gradio",
+               "PYTHONPATH": str(PROJECT / "tests" / "guard") + os.pathsep + os.environ.get("PYTHONPATH", "")}
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
+    os.environ.pop(name, None)
+
+sys.path.insert(0, str(PROJECT / "tests" / "guard"))
+import sitecustomize  # noqa: E402, F401  (closes the network for this process; the workers import it by themselves)
+
+
+def pytest_sessionfinish():
+    shutil.rmtree(_home, ignore_errors=True)
+
+
+@pytest.fixture
+def a_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
