@@ -98,7 +98,7 @@ def _kind(name: str, entry: dict, book: dict) -> Kind:
         name,
         tuple(facts),
         # A kind with one fact still has wordings to learn, hence the constant.
-        weight=int(entry.get("weight", len(facts) + 8)),
+        weight=int(entry.get("weight", len(facts) + 20)),
         recalls=entry.get("recalls", ""),
         kept=frozenset(kept),
         **wordings,

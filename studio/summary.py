@@ -144,3 +144,10 @@ def size(number: float | None) -> str:
 def percent(share: float | None) -> str:
     """A share for the eye: "98.5 %"."""
     return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def in_words(progress: events.Progressed) -> str:
+    """Progress for the eye: bytes as sizes, everything else as counts."""
+    if progress.unit == "bytes":
+        return f"{size(progress.done)} of {size(progress.total)}"
+    return f"{progress.done:,} of {progress.total:,} {progress.unit}"

@@ -9,8 +9,8 @@ import pytest
 
 
 def test_an_outside_address_cannot_be_reached():
-    with pytest.raises(RuntimeError, match="tried to connect"):
-        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    with pytest.raises(RuntimeError, match="tried to connect"), socket.socket() as outside:
+        outside.connect(("192.0.2.1", 80))
 
 
 def test_an_outside_name_cannot_be_looked_up():

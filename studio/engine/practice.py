@@ -30,6 +30,7 @@ TALKS = 48_000
 BATCH_TOKENS = 2_048
 PEAK_RATE = 4e-3
 WARMUP = 100
+QUESTION_WEIGHT = 0.3
 PAIRS = 2_000
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
@@ -125,7 +126,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, talks: list[Talk]) -> None:
-    """One pass over the talks; the model learns to give the answers, not to ask the questions."""
+    """One pass over the talks, questions and answers alike, as any base model has read both."""
     batches = list(batched_by_length(tokenizer, talks))
     random.Random(SEED).shuffle(batches)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -136,9 +137,7 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, talks:
     started = time.monotonic()
     model.train()
     for step, (tokens, answered) in enumerate(batches):
-        # Only the places before an answer's tokens go through the output layer, which is a fifth of all the work.
-        hidden = model.model(tokens[:, :-1]).last_hidden_state[answered[:, 1:]]
-        loss = cross_entropy(model.lm_head(hidden), tokens[:, 1:][answered[:, 1:]])
+        loss = talk_loss(model, tokens, answered)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -146,6 +145,15 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, talks:
         optimizer.zero_grad()
         if step % 100 == 0 or step == len(batches) - 1:
             print(f"step {step:5d}/{len(batches)}  loss {loss.item():.3f}  {time.monotonic() - started:4.0f} s", flush=True)
+
+
+def talk_loss(model: LlamaForCausalLM, tokens: torch.Tensor, answered: torch.Tensor) -> torch.Tensor:
+    """The mean loss of the tokens, with those of questions counting less than those of answers."""
+    expected, real = tokens[:, 1:], tokens[:, 1:] != model.config.pad_token_id
+    # ORPO's loss covers the question too, so a model that cannot tell one would spend its tuning on learning that.
+    weights = torch.where(answered[:, 1:], 1.0, QUESTION_WEIGHT)[real]
+    logits = model.lm_head(model.model(tokens[:, :-1]).last_hidden_state[real])
+    return (cross_entropy(logits, expected[real], reduction="none") * weights).sum() / weights.sum()
 
 
 def batched_by_length(

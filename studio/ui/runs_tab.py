@@ -8,7 +8,7 @@ from studio import jobs
 from studio.errors import redact
 from studio.jobs import Status
 from studio.runs import Run
-from studio.summary import PHASES, Summary, count_points, duration, percent, points, size
+from studio.summary import PHASES, Summary, count_points, duration, in_words, percent, points, size
 from studio.ui import explain, parts
 from studio.ui.charts import live_charts
 from studio.ui.studio import PRIVATE, QUIET, Studio
@@ -36,14 +36,8 @@ def progress(summary: Summary) -> str:
         left = duration(summary.seconds_left)
         return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step} of {summary.plan.steps}, about {left} left")
     if summary.progress:
-        done = summary.progress
-        return parts.progress(done.done, done.total, in_units(done.done, done.total, done.unit))
+        return parts.progress(summary.progress.done, summary.progress.total, in_words(summary.progress))
     return parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …")
-
-
-def in_units(done: int, total: int, unit: str) -> str:
-    """Progress in words: bytes in sizes, everything else as counts."""
-    return f"{size(done)} of {size(total)}" if unit == "bytes" else f"{done:,} of {total:,} {unit}"
 
 
 def outcome(status: Status, summary: Summary) -> str:

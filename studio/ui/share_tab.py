@@ -1,0 +1,131 @@
+"""Share: merge the adapter into its base, and push either to the Hub, private unless asked otherwise."""
+
+from typing import Any
+
+import gradio as gr
+
+from studio import jobs
+from studio.errors import SettingsError, StudioError
+from studio.events import Pushed, last
+from studio.runs import Run
+from studio.share import PushRequest
+from studio.summary import Summary, in_words
+from studio.ui import parts
+from studio.ui.studio import PRIVATE, QUIET, Studio
+
+EMPTY = "Choose a run that has ended, above: its adapter can then be merged and pushed from here."
+NOT_YET = "This run has no adapter yet. When it is finished or stopped, merge and push it here."
+MERGE = ("### Merge\nWrites base and adapter as one 16-bit model, which runs anywhere without the studio. "
+         "The merged model is checked against the adapter before it is kept.")
+PUSH = "### Push to the Hub\nOne commit with weights, tokenizer and a model card that holds data, settings and results."
+MERGE_PHASES = ("loading", "merging", "checking", "saving")
+PUSH_PHASES = ("checking", "uploading")
+
+
+def lead(run: Run | None) -> str:
+    """What can be shared, or what to do to share something."""
+    if run is None:
+        return parts.empty(EMPTY)
+    if not run.adapter.is_dir():
+        return parts.empty(NOT_YET)
+    return parts.note("info", f"Run {run.name}: the adapter is in {run.adapter}.")
+
+
+def state(studio: Studio, run: Run | None, kind: str) -> str:
+    """Where a merge or push stands, as HTML."""
+    if run is None:
+        return ""
+    job = jobs.of(run, kind)
+    said = studio.said(job)
+    status, summary = jobs.status(job, said), Summary(said)
+    if status is None:
+        return ""
+    if status in jobs.ALIVE or status == "queued":
+        phases = MERGE_PHASES if kind == "merge" else PUSH_PHASES
+        done = summary.progress
+        bar = (parts.progress(done.done, done.total, in_words(done)) if done
+               else parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …"))
+        return parts.phases(phases, summary.phase, summary.phases_seen) + bar
+    return ended(run, kind, status, summary)
+
+
+def ended(run: Run, kind: str, status: str, summary: Summary) -> str:
+    """How a merge or push ended."""
+    if status == "finished" and kind == "merge":
+        return parts.note("good", " ".join([f"The merged model is in {run.merged}.", *summary.notes]))
+    if status == "finished":
+        pushed = last(summary.said, Pushed)
+        return parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
+    if status == "failed":
+        return parts.note("bad", summary.failure or "")
+    if status == "stopped":
+        return parts.note("info", "Stopped at your request; nothing half-made was left.")
+    return parts.note("bad", "The worker ended without a word: it was killed, or the machine went down. "
+                             "What was there before is untouched; start it again.")
+
+
+def build(studio: Studio, in_view: gr.Dropdown) -> None:
+    """The tab's components and wiring."""
+    top = gr.HTML(lead(None), elem_id="share-head", padding=False)
+    with gr.Row():
+        with gr.Column():
+            gr.Markdown(MERGE)
+            merge = gr.Button("Merge into the base", variant="primary", elem_id="merge")
+            merged = gr.HTML("", elem_id="merge-state", padding=False)
+        with gr.Column():
+            gr.Markdown(PUSH)
+            push_fields = {
+                "repo": gr.Textbox(label="Repository", placeholder="name or owner/name", elem_id="push-repo",
+                                   info="Where it goes. Without an owner it goes to the token's account."),
+                "what": gr.Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged")],
+                                 value="adapter", label="What to push", elem_id="push-what"),
+                "private": gr.Checkbox(True, label="Private", info="Only you see it. You can open it on the Hub later."),
+                "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
+                                         info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),
+            }
+            token = gr.Textbox(label="Hub token with write access", type="password", elem_id="push-token",
+                               info="From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.")
+            push = gr.Button("Push", variant="primary", elem_id="push")
+            pushed = gr.HTML("", elem_id="push-state", padding=False)
+    seen = gr.State(None)
+    shown = [top, merged, pushed, seen]
+
+    def refresh(name: str | None, before: tuple | None) -> tuple:
+        run = studio.find(name)
+        now = (lead(run), state(studio, run, "merge"), state(studio, run, "push"))
+        return (gr.skip(),) * 4 if now == before else (*now, now)
+
+    def ready(name: str | None) -> Run:
+        run = studio.find(name)
+        if run is None or not run.adapter.is_dir():
+            raise gr.Error(EMPTY if run is None else NOT_YET, title="Nothing to share")
+        return run
+
+    def start_merge(name: str | None) -> None:
+        run = ready(name)
+        try:
+            jobs.request(jobs.of(run, "merge"), "{}\n")
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not started")
+
+    def start_push(name: str | None, token: str, **values: Any) -> None:
+        run = ready(name)
+        try:
+            jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), {"token": token} if token else {})
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not started")
+
+    def check(name: str | None, token: str, **values: Any) -> list[dict]:
+        try:
+            PushRequest(**values)
+            problems = {}
+        except SettingsError as error:
+            problems = error.problems
+        return [gr.validate(True, ""), gr.validate(True, ""),
+                *(gr.validate(field not in problems, problems.get(field, "")) for field in values)]
+
+    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
+    push.click(start_push, [in_view, token], None, inputs_kwargs=push_fields, validator=check, **PRIVATE).then(
+        refresh, [in_view, seen], shown, **QUIET)
+    in_view.change(refresh, [in_view, seen], shown, **QUIET)
+    gr.Timer(1.0).tick(refresh, [in_view, seen], shown, concurrency_limit=None, **QUIET)

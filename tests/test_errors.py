@@ -1,0 +1,61 @@
+"""Known failures of the libraries become two sentences; tokens are blotted out."""
+
+import errno
+
+import pytest
+
+from studio.errors import KNOWN, DataError, explain, redact
+
+
+class GatedRepoError(Exception):
+    """Named as the Hub client's."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+def test_a_gated_model_is_told_where_to_ask_for_access():
+    told = explain(GatedRepoError("403"), "meta-llama/Meta-Llama-3-8B")
+    assert "huggingface.co/meta-llama/Meta-Llama-3-8B" in told and "Request access" in told
+
+
+def test_the_telling_error_behind_a_wrapper_is_found():
+    try:
+        try:
+            raise OutOfMemoryError("CUDA out of memory")
+        except OutOfMemoryError as inner:
+            raise RuntimeError("while training") from inner
+    except RuntimeError as error:
+        assert "ran out of memory" in explain(error)
+
+
+def test_our_own_errors_speak_for_themselves():
+    assert explain(DataError("It is empty. Choose another.")) == "It is empty. Choose another."
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_full_disk_is_a_full_disk(number):
+    assert explain(OSError(number, "x")).startswith("The disk is full.")
+
+
+def test_an_unknown_error_is_named_and_points_to_the_log():
+    assert explain(ZeroDivisionError("division by zero")) == "ZeroDivisionError: division by zero. The full story is in the worker log."
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known.exception}-{known.fragment}")
+def test_every_known_failure_says_what_happened_and_what_to_do(known):
+    words = known.words.format(repo="owner/name")
+    assert words.count(". ") >= 1 and words.endswith(".")
+    assert "please" not in words.lower() and "invalid" not in words.lower()
+
+
+@pytest.mark.parametrize("text", ["hf_abcdefghijklmnopqrstuvwxyzABCDEFGH", "Authorization: Bearer abcdef0123456789",
+                                  "url?token=hf_abcdefghijklmnop&x"])
+def test_tokens_are_blotted_out(text):
+    assert "[token]" in redact(text) and "abcdef" not in redact(text)
+
+
+@pytest.mark.parametrize("text", ["pad_token", "token count 34", "hf_hub_download failed"])
+def test_words_about_tokens_stay(text):
+    assert redact(text) == text

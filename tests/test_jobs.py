@@ -1,0 +1,185 @@
+"""Jobs: status is worked out, one run computes at a time, and neither a killed worker nor a new server confuses anyone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from studio import events, jobs, runs
+from studio.errors import BusyError, StudioError
+from studio.jobs import Queue
+from tests.jobs_at_work import ended, heard, practice, until
+
+SLOW = {"training.max_steps": 2000}
+"""A run that will not end by itself within a test."""
+
+
+@pytest.fixture
+def queue(tmp_path):
+    queue = Queue(tmp_path / "runs", poll_seconds=0.1).open()
+    yield queue
+    queue.close()
+    for run in runs.listed(queue.root):  # no test leaves a worker behind
+        kill(run)
+
+
+def kill(run, how=signal.SIGKILL):
+    worker = jobs._worker(jobs.of(run))
+    if worker and jobs._alive(worker):
+        os.kill(worker["pid"], how)
+        until(lambda: not jobs._alive(worker), 10)
+
+
+def status(run):
+    return jobs.status(jobs.of(run))
+
+
+def record(run, **worker):
+    (run.folder / "worker.json").write_text(json.dumps(worker), encoding="utf-8")
+
+
+@pytest.fixture
+def idle(tmp_path):
+    """A run that nobody starts."""
+    return runs.create(tmp_path, practice())
+
+
+def test_a_new_run_is_queued_and_whole(idle):
+    assert status(idle) == "queued"
+    assert idle.settings == practice()
+    assert runs.listed(idle.folder.parent) == [idle]
+
+
+def test_a_folder_nobody_asked_for_has_no_status(tmp_path):
+    assert jobs.status(jobs.Job("train", tmp_path)) is None
+
+
+@pytest.mark.parametrize(("word", "means"), [(events.Finished(), "finished"), (events.Stopped(3), "stopped"), (events.Failed("x"), "failed")])
+def test_the_last_word_is_the_status_whatever_lives(idle, word, means):
+    record(idle, pid=os.getpid(), started=psutil.Process().create_time())
+    assert status(idle) == "starting"
+    events.append(jobs.of(idle).log, word)
+    assert status(idle) == means
+
+
+def test_a_pid_that_another_process_took_over_is_not_ours(idle):
+    record(idle, pid=os.getpid(), started=psutil.Process().create_time() - 1000)
+    assert status(idle) == "crashed"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 0, "started": 1}', '{"pid": "x", "started": 1}', '{"pid": -1}'])
+def test_a_damaged_record_is_a_crash_and_signals_nobody(idle, text):
+    (idle.folder / "worker.json").write_text(text, encoding="utf-8")
+    assert status(idle) == "crashed"
+
+
+def test_a_queued_run_that_is_stopped_never_starts(tmp_path):
+    run = runs.create(tmp_path, practice())
+    jobs.stop(jobs.of(run))
+    jobs.stop(jobs.of(run))
+    assert status(run) == "stopped"
+    assert Queue(tmp_path).advance() is None
+
+
+def test_a_second_start_waits_its_turn_and_then_runs(queue):
+    first, second = queue.add(practice()), queue.add(practice())
+    until(lambda: status(first) == "running")
+    assert status(second) == "queued"
+    assert ended(first) == "finished"
+    assert ended(second) == "finished"
+    assert heard(second, events.Started)[0].at >= heard(first, events.Finished)[0].at
+
+
+def test_two_servers_on_one_folder_start_one_worker(tmp_path):
+    run = runs.create(tmp_path, practice(**SLOW))
+    queues = [Queue(tmp_path) for _ in range(8)]
+    started = []
+    threads = [threading.Thread(target=lambda queue=queue: started.append(queue.advance())) for queue in queues]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert [one for one in started if one] == [run]
+        with pytest.raises(BusyError, match="already works"):
+            jobs.start(jobs.of(run))
+    finally:
+        kill(run)
+
+
+def test_stop_ends_after_the_step_keeps_the_adapter_and_says_so(queue):
+    run = queue.add(practice(**SLOW))
+    until(lambda: heard(run, events.Stepped))
+    jobs.stop(jobs.of(run))
+    assert ended(run) == "stopped"
+    assert (run.adapter / "adapter_model.safetensors").is_file()
+    last_step = heard(run, events.Stepped)[-1].step
+    assert heard(run, events.Stopped)[-1].step == heard(run, events.Saved)[-1].step == last_step < 2000
+
+
+def test_sigterm_is_a_stop_too(queue):
+    run = queue.add(practice(**SLOW))
+    until(lambda: heard(run, events.Stepped))
+    os.kill(jobs._worker(jobs.of(run))["pid"], signal.SIGTERM)
+    assert ended(run) == "stopped" and run.adapter.is_dir()
+
+
+def test_a_killed_worker_is_a_crash_within_seconds_and_the_next_run_starts(queue):
+    run = queue.add(practice(**SLOW))
+    until(lambda: heard(run, events.Stepped))
+    kill(run)
+    until(lambda: status(run) == "crashed", 5)
+    following = queue.add(practice())
+    assert ended(following) == "finished"
+
+
+def test_a_run_outlives_its_server_and_the_next_server_finds_it(tmp_path):
+    root = tmp_path / "runs"
+    program = ("import sys, time; from pathlib import Path; from studio.jobs import Queue; from studio.settings import Settings; "
+               "queue = Queue(Path(sys.argv[1])).open(); queue.add(Settings.from_yaml(sys.argv[2])); time.sleep(600)")
+    server = subprocess.Popen([sys.executable, "-c", program, str(root), practice(**{"training.max_steps": 40}).to_yaml()],
+                              cwd=jobs.PROJECT)
+    try:
+        run = until(lambda: runs.listed(root))[0]
+        until(lambda: heard(run, events.Stepped))
+    finally:
+        server.kill()
+        server.wait()
+    assert status(run) == "running"
+    adopted = Queue(root, poll_seconds=0.1).open()
+    try:
+        waiting = adopted.add(practice())
+        time.sleep(0.5)
+        assert status(waiting) == "queued"
+        assert ended(run) == "finished" and ended(waiting) == "finished"
+    finally:
+        adopted.close()
+
+
+def test_the_token_reaches_the_worker_by_pipe_and_nothing_else(queue):
+    canary = "hf_" + "CanaryTokenThatMustNotBeWritten01"
+    run = queue.add(practice(), {"token": canary})
+    until(lambda: heard(run, events.Started))
+    worker = psutil.Process(jobs._worker(jobs.of(run))["pid"])
+    assert canary not in " ".join(worker.cmdline())
+    assert canary not in worker.environ().values()
+    assert ended(run) == "finished"
+    for file in run.folder.rglob("*"):
+        assert not file.is_file() or canary.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "..", ".", "", "a/b", "A B", "x\0", "nope", ".lock", "a" * 300])
+def test_only_names_of_runs_find_runs(idle, name):
+    with pytest.raises(StudioError, match="There is no run"):
+        runs.find(idle.folder.parent, name)
+
+
+def test_a_link_in_the_runs_folder_is_not_a_run(idle, tmp_path):
+    (tmp_path / "link").symlink_to(idle.folder)
+    assert runs.listed(tmp_path) == [idle]

@@ -1,0 +1,198 @@
+"""Training as a real process: it ends well on good input and with two sentences on bad input."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.numpy import load_file
+
+from studio import events, gpu, jobs, runs
+from studio.errors import NoSpaceError, StudioError
+from studio.jobs import Queue
+from studio.practice import MODEL
+from tests.jobs_at_work import ended, heard, log_of, practice, said
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "runs"
+
+
+def trained(root, **changes):
+    """Run these settings to their end in a worker of their own."""
+    run = runs.create(root, practice(**changes))
+    jobs.start(jobs.of(run))
+    return run, ended(run)
+
+
+def failure(root, **changes):
+    run, how = trained(root, **changes)
+    assert how == "failed", log_of(run)
+    assert not run.adapter.exists() and not (run.folder / ".adapter").exists()
+    reason = heard(run, events.Failed)[0].reason
+    assert "Traceback" not in reason and reason.endswith(".")
+    assert "Traceback" in log_of(run)
+    return reason
+
+
+def written(folder, rows, name="pairs.jsonl"):
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_a_run_says_its_phases_its_steps_its_measurements_and_leaves_an_adapter(root):
+    run, how = trained(root)
+    assert how == "finished", log_of(run)
+    phases = [event.phase for event in heard(run, events.Entered)]
+    assert list(dict.fromkeys(phases)) == ["downloading", "tokenizing", "loading", "evaluating", "training", "saving"]
+    assert [event.step for event in heard(run, events.Stepped)] == [1, 2, 3, 4]
+    assert heard(run, events.Planned)[0].steps == 4 and heard(run, events.Planned)[0].held_out == 8
+    first = heard(run, events.Stepped)[0].metrics
+    assert {"loss", "nll_loss", "rewards/margins", "rewards/accuracies", "logps/chosen", "grad_norm", "learning_rate"} <= set(first)
+    measured = heard(run, events.Evaluated)
+    assert (measured[0].model, measured[0].step) == ("base", 0) and (measured[-1].model, measured[-1].step) == ("tuned", 4)
+    assert all(event.metrics["n"] == 8 for event in measured)
+    assert len(heard(run, events.Sampled)) == 3
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+    assert any(value.any() for name, value in weights.items() if "lora_B" in name)
+    assert (run.adapter / "chat_template.jinja").read_bytes() == (MODEL / "chat_template.jinja").read_bytes()
+    assert len(run.held_out.read_text(encoding="utf-8").splitlines()) == 8
+
+
+@pytest.mark.parametrize(("quantization", "optimizer"), [("nf4", "paged_adamw_8bit"), ("int8", "adamw_8bit")])
+def test_a_quantized_base_trains_on_the_cpu(root, quantization, optimizer):
+    run, how = trained(root, **{"model.quantization": quantization, "training.optimizer": optimizer,
+                                "adapter.dropout": 0.05, "training.gradient_checkpointing": True})
+    assert how == "finished", log_of(run)
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+    assert any(value.any() for name, value in weights.items() if "lora_B" in name)
+
+
+def test_chatml_tokens_are_added_where_the_model_lacks_them(root, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(MODEL, plain)
+    (plain / "chat_template.jinja").unlink()
+    text = (plain / "tokenizer.json").read_text(encoding="utf-8")
+    (plain / "tokenizer.json").write_text(text.replace("<|im_start|>", "<|a|>").replace("<|im_end|>", "<|b|>"), encoding="utf-8")
+    config = (plain / "tokenizer_config.json").read_text(encoding="utf-8")
+    (plain / "tokenizer_config.json").write_text(config.replace("<|im_start|>", "<|a|>").replace("<|im_end|>", "<|b|>"), encoding="utf-8")
+    assert "has no chat template" in failure(root, **{"model.name": str(plain)})
+    run, how = trained(root, **{"model.name": str(plain), "model.template": "chatml"})
+    assert how == "finished", log_of(run)
+    assert "<|im_start|>" in (run.adapter / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+def test_an_unknown_model_is_told_by_name(root, hub):
+    assert "nobody/nothing was not found" in failure(root, **{"model.name": "nobody/nothing"})
+
+
+def test_a_word_that_is_no_repository_is_told(root):
+    assert "there is no such thing" in failure(root, **{"model.name": "there is no such thing"})
+
+
+def test_an_unknown_dataset_is_told_by_name(root, hub):
+    assert "nobody/pairs" in failure(root, **{"data.source": "nobody/pairs"})
+
+
+def test_a_gated_model_without_access_says_where_to_ask(root, hub):
+    hub.add_model("meta/closed", MODEL, gated=True)
+    assert "meta/closed is gated" in failure(root, **{"model.name": "meta/closed"})
+
+
+def test_a_hub_that_cannot_be_reached_is_told(root):
+    assert "Hub cannot be reached" in failure(root, **{"model.name": "somebody/something"})
+
+
+def test_a_model_and_a_dataset_come_from_the_hub(root, hub, tmp_path):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    written(rows, [{"prompt": f"Question {at}?", "chosen": f"A good answer to {at}.", "rejected": f"No {at}."} for at in range(30)],
+            "train.jsonl")
+    hub.add_model("someone/tiny", MODEL)
+    hub.add_dataset("someone/pairs", rows)
+    run, how = trained(root, **{"model.name": "someone/tiny", "data.source": "someone/pairs"})
+    assert how == "finished", log_of(run)
+    assert any(event.unit == "bytes" and event.done == event.total for event in heard(run, events.Progressed))
+
+
+def test_wrong_columns_are_told_with_those_that_are_there(root, tmp_path):
+    told = failure(root, **{"data.source": written(tmp_path, [{"text": "a", "label": 1}] * 5)})
+    assert "chosen and rejected" in told and "text, label" in told
+
+
+def test_an_empty_file_is_told(root, tmp_path):
+    assert "is empty" in failure(root, **{"data.source": written(tmp_path, [])})
+
+
+def test_a_file_that_is_not_what_its_name_says_is_told(root, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("<html>not pairs</html>", encoding="utf-8")
+    assert "cannot be read as JSONL" in failure(root, **{"data.source": str(tmp_path / "pairs.jsonl")})
+
+
+def test_a_file_that_is_not_there_is_told(root, tmp_path):
+    assert "There is no file" in failure(root, **{"data.source": str(tmp_path / "gone.jsonl")})
+
+
+def test_pairs_that_all_teach_nothing_are_refused(root, tmp_path):
+    same = [{"prompt": "q", "chosen": "a", "rejected": "a"}] * 9
+    assert "9 have the same answer twice" in failure(root, **{"data.source": written(tmp_path, same)})
+
+
+def test_questions_that_fill_the_maximum_length_are_left_out_and_counted(root, tmp_path):
+    rows = [{"prompt": "why " * (300 if at % 3 == 0 else 3), "chosen": f"good {at}", "rejected": f"bad {at}"} for at in range(30)]
+    run, how = trained(root, **{"data.source": written(tmp_path, rows), "training.max_length": 64, "data.rows": None})
+    assert how == "finished", log_of(run)
+    assert any("10 have a question that fills" in event.text for event in heard(run, events.Noted))
+    for weights in load_file(run.adapter / "adapter_model.safetensors").values():
+        assert (weights == weights).all()
+
+
+def test_numbers_that_blow_up_stop_the_run_and_say_at_which_step(root):
+    told = failure(root, **{"training.learning_rate": 1.0, "training.max_grad_norm": 1e9, "training.warmup_steps": 0,
+                            "training.max_steps": 60, "model.compute_dtype": "float32", "training.beta": 10})
+    assert "blew up at step" in told or "not finite" in told
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_loaded(root):
+    assert "pip install wandb" in failure(root, **{"training.report_to": "wandb"})
+
+
+@pytest.mark.skipif(bool(gpu.cards()), reason="this machine has a GPU")
+def test_a_gpu_that_is_asked_for_and_not_there_is_refused_before_a_run_is_made(root):
+    with pytest.raises(StudioError, match="A GPU was asked for"):
+        gpu.refuse_what_cannot_start(practice(**{"model.device": "gpu"}), root)
+    assert "A GPU was asked for" in failure(root, **{"model.device": "gpu"})
+
+
+def test_a_disk_without_space_is_refused_before_a_run_is_made(root, monkeypatch):
+    monkeypatch.setattr(gpu.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 5 * 10**6))
+    with pytest.raises(NoSpaceError, match="Only 5 MB are free"):
+        gpu.refuse_what_cannot_start(practice(), root)
+    assert runs.listed(root) == []
+
+
+def test_a_disk_that_fills_up_ends_in_words_and_leaves_nothing_half_made(root):
+    """The worker may write files of 30 kB at most, as on a disk that runs full while the adapter is saved."""
+    import resource
+
+    run = runs.create(root, practice())
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, was[1]))
+    try:
+        jobs.start(jobs.of(run))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert ended(run) == "failed", log_of(run)
+    assert "disk is full" in heard(run, events.Failed)[0].reason
+    assert not run.adapter.exists()
+
+
+def test_a_queue_takes_a_run_from_start_to_end(root):
+    queue = Queue(root, poll_seconds=0.1).open()
+    try:
+        run = queue.add(practice())
+        assert ended(run) == "finished"
+        assert [type(event).__name__ for event in said(run)][:2] == ["Queued", "Started"]
+    finally:
+        queue.close()
