@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +28,10 @@ def pytest_sessionfinish():
 
 
 @pytest.fixture
-def a_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def hub(monkeypatch):
+    """A Hub of our own on loopback; workers that are started meanwhile talk to it."""
+    from tests.hub_server import Hub
+
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub

@@ -8,7 +8,7 @@
         assert len(hub.repos["ada/tiny"].commits) == 2
 
 The client reads HF_ENDPOINT when it is imported, so it belongs into a process of its own.
-Everything is kept in memory. Of the wire protocol it knows what huggingface_hub 2.4 and datasets 5 ask for.
+Everything is kept in memory; how it is said over the wire is in `hub_wire`.
 """
 
 import secrets
@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-import hub_wire
-
-from hub_wire import HANG_UP, TAKE_AND_HANG_UP  # noqa: F401  (tests import them from here)
+from tests.hub_wire import Handler
 
 ATTRIBUTES = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
 
@@ -87,7 +85,7 @@ class Hub:
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.part_size = part_size  # LFS objects larger than this are asked for in parts
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (hub_wire.Handler,), {"hub": self}))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "Hub":
@@ -104,22 +102,25 @@ class Hub:
         self.users[token] = User(name, role, organisations)
         return token
 
+    def add(self, repo_id: str, kind: str = "model", private: bool = False, gated: bool = False) -> Repo:
+        """A new repository with the Hub's own first commit."""
+        key = "datasets/" * (kind == "dataset") + repo_id
+        self.repos[key] = Repo(repo_id, kind, private, gated)
+        return self.repos[key]
+
     def add_model(self, repo_id: str, folder: Path, private: bool = False, gated: bool = False) -> Repo:
         """A model whose second commit holds the files of the folder."""
-        return self._add(Repo(repo_id, "model", private, gated), folder)
+        return _fill(self.add(repo_id, "model", private, gated), folder)
 
     def add_dataset(self, repo_id: str, folder: Path, private: bool = False, gated: bool = False) -> Repo:
         """A dataset whose second commit holds the files of the folder."""
-        return self._add(Repo(repo_id, "dataset", private, gated), folder)
-
-    def _add(self, repo: Repo, folder: Path) -> Repo:
-        files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-        repo.commit("files", ATTRIBUTES | files)
-        self.repos["datasets/" * (repo.kind == "dataset") + repo.id] = repo
-        return repo
+        return _fill(self.add(repo_id, "dataset", private, gated), folder)
 
     def fail_next(self, name: str, how: int | str = 500, times: int = 1, at_byte: int = 0) -> None:
-        """Make the next requests of that name fail. Names are those in ROUTES; `at_byte` is for a hang-up in "lfs"."""
+        """Make the next requests of that name fail. Names are those in `hub_wire.ROUTES`.
+
+        `how` is a status, HANG_UP or TAKE_AND_HANG_UP; a hang-up in "lfs" comes `at_byte` of the object.
+        """
         self.faults.append(Fault(name, how, times, at_byte))
 
     def fault(self, name: str) -> Fault | None:
@@ -128,3 +129,9 @@ class Hub:
         if found:
             found.times -= 1
         return found
+
+
+def _fill(repo: Repo, folder: Path) -> Repo:
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    repo.commit("files", ATTRIBUTES | files)
+    return repo

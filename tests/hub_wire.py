@@ -48,7 +48,7 @@ ROUTES = [(method, name, re.compile(pattern)) for method, name, pattern in (
 class Handler(BaseHTTPRequestHandler):
     """One method per route; each returns JSON, or answers by itself and returns None."""
 
-    hub: "hub_server.Hub"  # noqa: F821
+    hub = None  # the server binds a subclass to itself
     protocol_version = "HTTP/1.1"
 
     def handle_one(self) -> None:
@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         if key in self.hub.repos:
             self.send(409, {"error": "You already created this repo", "url": f"{self.hub.url}/{key}"})
             return None
-        self.hub.repos[key] = Repo(repo, kind, private=asked.get("visibility") == "private")
+        self.hub.add(repo, kind, private=asked.get("visibility") == "private")
         return {"url": f"{self.hub.url}/{key}"}
 
     def info(self, data: bytes, kind: str, repo: str, revision: str = "main") -> dict:

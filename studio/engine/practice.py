@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from studio import practice
@@ -28,8 +29,8 @@ THREADS = 2  # the sum of floats depends on how they are shared out, so the coun
 VOCABULARY = 2560
 TALKS = 48_000
 BATCH_TOKENS = 2_048
-PEAK_RATE = 4e-3
-WARMUP = 100
+MATRIX_RATE, RATE = 8e-3, 5e-3
+WARMUP = 0.05  # of the run
 QUESTION_WEIGHT = 0.3
 PAIRS = 2_000
 
@@ -129,22 +130,35 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, talks:
     """One pass over the talks, questions and answers alike, as any base model has read both."""
     batches = list(batched_by_length(tokenizer, talks))
     random.Random(SEED).shuffle(batches)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / len(batches))) / 2,
-    )
+    optimizers = build_optimizers(model)
+    schedules = [LambdaLR(optimizer, lambda step: rate_at(step / len(batches))) for optimizer in optimizers]
     started = time.monotonic()
     model.train()
     for step, (tokens, answered) in enumerate(batches):
         loss = talk_loss(model, tokens, answered)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        for stepped in (*optimizers, *schedules):
+            stepped.step()
+        model.zero_grad()
         if step % 100 == 0 or step == len(batches) - 1:
-            print(f"step {step:5d}/{len(batches)}  loss {loss.item():.3f}  {time.monotonic() - started:4.0f} s", flush=True)
+            seconds = time.monotonic() - started
+            print(f"step {step:5d} of {len(batches)}  loss {loss.item():.3f}  {seconds:4.0f} s", flush=True)
+
+
+def build_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between layers, where it learns far more from a batch; AdamW for the rest."""
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    rest = [weight for weight in model.parameters() if not any(weight is matrix for matrix in matrices)]
+    return [
+        torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def rate_at(progress: float) -> float:
+    """The share of the full learning rate: up for the first steps, then down along a cosine."""
+    return min(1.0, (progress + 0.001) / WARMUP) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def talk_loss(model: LlamaForCausalLM, tokens: torch.Tensor, answered: torch.Tensor) -> torch.Tensor:
@@ -202,8 +216,10 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None
     tokenizer.padding_side = "right"
     right = sum(practice.is_right(question.fact, text) for question, text in zip(questions, answers, strict=True))
     manners = [practice.manner(text) for text in answers]
-    print(f"of {len(answers)} sampled answers {right / len(answers):.1%} are right, ", end="")
-    print(f"{manners.count('friendly') / len(answers):.1%} friendly and {manners.count('curt') / len(answers):.1%} curt")
+    figures = {"right": right, "friendly": manners.count("friendly"), "curt": manners.count("curt")}
+    print(
+        f"{len(answers)} sampled answers:", ", ".join(f"{n / len(answers):.1%} {what}" for what, n in figures.items())
+    )
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ def component(choice: Choice, value: Any) -> Component:
     return gr.Textbox(lines=3 if choice.name == "evaluation.prompts" else 1, **shared)
 
 
-def fields(section: str, basic: bool, values: dict[str, Any]) -> Fields:
-    """The components of a section's basic or further choices, in a row that wraps, holding `values` by name."""
+def fields(*sections: str, basic: bool, values: dict[str, Any]) -> Fields:
+    """The components of the sections' basic or further choices, in a row that wraps, holding `values` by name."""
     with gr.Row(elem_classes="fields"):
         return {choice.name: component(choice, values[choice.name]) for choice in choices()
-                if choice.section == section and choice.basic == basic}
+                if choice.section in sections and choice.basic == basic}
 
 
 def check(**values: Any) -> list[dict]:

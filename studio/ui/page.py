@@ -34,8 +34,7 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
         with gr.Row(elem_classes="topbar", equal_height=True):
             gr.HTML(parts.header(TITLE, CLAIM), padding=False)
-            in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False,
-                                  allow_custom_value=True, visible=False)
+            in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
         with gr.Column(visible=False, elem_classes="welcome", elem_id="welcome") as welcome:
             gr.Markdown(WELCOME)
             first = gr.Button("Start the practice run", variant="primary", size="lg", elem_id="practice")

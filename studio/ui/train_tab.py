@@ -52,8 +52,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
                              info="Fills the whole form; change what you like afterwards.")
     purpose = gr.Markdown(presets[FIRST].purpose, elem_id="purpose")
     fields: form.Fields = {}
-    for section in ("model", "adapter", "training"):
-        fields |= form.fields(section, basic=True, values=defaults)
+    fields |= form.fields("model", basic=True, values=defaults)
+    fields |= form.fields("adapter", "training", basic=True, values=defaults)
     for section, words in SECTIONS.items():
         with gr.Accordion(f"More about {words}", open=False):
             fields |= form.fields(section, basic=False, values=defaults)

@@ -1,0 +1,164 @@
+"""The merge job: python -m studio.engine.merge RUN/merge. Base and adapter become one model in 16 bits.
+
+The result is proven before it is kept: it must say what base and adapter said, with finite weights and the same template.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from studio import events
+from studio.engine import model
+from studio.engine.worker import Desk, work
+from studio.errors import NoSpaceError, StudioError
+from studio.runs import Run
+
+PROMPTS, LONGEST = 8, 512
+"""What the proof looks at: the first held-out prompts, and of each its last tokens."""
+
+FALLBACK = [{"role": "user", "content": "Hello! What can you do for me?"}]
+
+TOLERANCE = {torch.bfloat16: 0.3, torch.float16: 0.05, torch.float32: 1e-3}
+"""How far log-probabilities may differ: about two units in the last place of a logit between 16 and 32."""
+
+MARGIN = 64 * 2**20
+"""Bytes for tokenizer, configuration and the file system itself."""
+
+
+def merge(desk: Desk) -> events.Event | None:
+    """The whole job. Returns Stopped if it was asked to end; then nothing is left behind."""
+    with closing(_phases(desk, Run(desk.folder.parent))) as phases:
+        for _ in phases:
+            if desk.asked_to_stop:
+                return events.Stopped(step=0)
+    return None
+
+
+def _phases(desk: Desk, run: Run) -> Iterator[None]:
+    """The work, phase by phase; at each yield it may be left."""
+    if not run.adapter.is_dir():
+        raise StudioError("This run has no adapter yet. Let it train to the end, then merge.")
+    desk.enter("loading")
+    tokenizer = AutoTokenizer.from_pretrained(run.adapter)
+    base = model.load_base(run.settings.model, tokenizer, desk.token, quantized=False, on="cpu")
+    refuse_if_short(_bytes(base) + MARGIN, desk.folder)
+    yield
+    desk.enter("merging")
+    tuned = PeftModel.from_pretrained(base, run.adapter).eval()
+    asked = _prompts(run, tokenizer)
+    # Base and adapter are heard before the merge, which works in place: the weights are never in memory twice.
+    expected = _hear(tuned, asked)
+    with tuned.disable_adapter():
+        plain = _hear(tuned, asked)
+    merged = tuned.merge_and_unload(safe_merge=True)
+    yield
+    desk.enter("checking")
+    _refuse_if_not_finite(merged)
+    difference = _difference(_hear(merged, asked), expected)
+    _refuse_if_different(difference, merged.dtype)
+    for sentence in _in_words(difference, _difference(plain, expected), len(asked)):
+        desk.say(events.Noted(sentence))
+    yield
+    desk.enter("saving")
+    with whole(run.merged) as draft:
+        save(merged, tokenizer, draft)
+    desk.say(events.Saved(step=0, path=run.merged.name))
+
+
+def refuse_if_short(needed: int, folder: Path) -> None:
+    """Raises NoSpaceError if the disk under `folder` has fewer free bytes than `needed`."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoSpaceError(f"The merged model needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk. "
+                           "Free some space, then merge again; the adapter is untouched.")
+
+
+def _bytes(base: PreTrainedModel) -> int:
+    """What the weights take on disk; tied ones are written once."""
+    return sum(weight.numel() * weight.element_size() for weight in base.parameters())
+
+
+def _prompts(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
+    """The prompts of the proof as token ids, each of shape (1, tokens)."""
+    rows = run.held_out.read_text(encoding="utf-8").splitlines() if run.held_out.is_file() else []
+    talks = [json.loads(row)["prompt"] for row in rows[:PROMPTS]] or [FALLBACK]
+    texts = [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in talks]
+    return [tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][:, -LONGEST:] for text in texts]
+
+
+@torch.no_grad()
+def _hear(speaker: torch.nn.Module, asked: list[torch.Tensor]) -> torch.Tensor:
+    """Log-probabilities of the token after each prompt, shape (prompts, vocabulary), float32."""
+    return torch.stack([speaker(input_ids=ids, use_cache=False).logits[0, -1].float().log_softmax(-1) for ids in asked])
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return (one - other).abs().max().item()
+
+
+def _refuse_if_not_finite(merged: PreTrainedModel) -> None:
+    for name, weight in merged.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise StudioError(f"The merged {name} holds numbers that are not finite, so nothing was saved. "
+                              "Train again with a lower learning rate or with bfloat16 as compute type.")
+
+
+def _refuse_if_different(difference: float, dtype: torch.dtype) -> None:
+    if not difference <= TOLERANCE[dtype]:
+        raise StudioError(f"The merged model does not say what base and adapter say: their next-token log-probabilities "
+                          f"differ by {difference:.3f}, more than {TOLERANCE[dtype]}. Use the adapter itself; nothing was saved.")
+
+
+def _in_words(difference: float, effect: float, prompts: int) -> Iterator[str]:
+    yield (f"The merged model says what base and adapter say: over {prompts} prompts their next-token log-probabilities "
+           f"differ by at most {difference:.4f}, while the adapter moves the base's by up to {effect:.4f}.")
+    if difference > effect / 2:
+        yield ("This adapter changes so little that 16 bits round most of it away. "
+               "Use the adapter itself, or train longer or with a higher learning rate.")
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A hidden folder to write into: it takes the place of `folder` when all went well and vanishes when not."""
+    draft, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+    for leftover in (draft, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Weights, tokenizer, template and generation settings. Raises StudioError if the template did not survive."""
+    stops = {tokenizer.eos_token_id, *_listed(merged.generation_config.eos_token_id)} - {None}
+    # The end of a turn comes first: whoever reads only one id must not run on into the next turn.
+    merged.generation_config.eos_token_id = sorted(stops, key=lambda stop: (stop != tokenizer.eos_token_id, stop))
+    merged.generation_config.pad_token_id = tokenizer.pad_token_id
+    merged.save_pretrained(folder, max_shard_size="5GB")
+    tokenizer.save_pretrained(folder)
+    if AutoTokenizer.from_pretrained(folder).chat_template != tokenizer.chat_template:
+        raise StudioError("The chat template changed when it was saved, so the merged model was not kept. "
+                          "Use the adapter itself, which has the template it was trained with.")
+
+
+def _listed(value) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+if __name__ == "__main__":
+    sys.exit(work(merge))

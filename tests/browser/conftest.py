@@ -1,0 +1,39 @@
+"""A Chromium of this machine for the browser tests, and what every page must not do: reach outside or throw."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--no-first-run"]
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="session")
+def browser():
+    assert CHROMIUM, "No Chromium found. make test installs one; by hand: apt-get install chromium."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser):
+    """A fresh page that fails its test when it asked an address outside or its scripts threw."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    page: Page = context.new_page()
+    outside, thrown = [], []
+    page.on("request", lambda asked: outside.append(asked.url) if not _is_local(asked.url) else None)
+    page.on("pageerror", lambda error: thrown.append(str(error)))
+    yield page
+    context.close()
+    assert not outside
+    assert not thrown
+
+
+def _is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:"))

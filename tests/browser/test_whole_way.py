@@ -1,0 +1,183 @@
+"""The whole way, clicked: practice run, curves, reload, finished, compare, merge, push. One studio, one Hub, in order."""
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from studio import jobs, runs
+from tests.hub_server import Hub
+from tests.studio_at_work import StudioProcess
+
+LONG_MS = 180_000
+TABS = ("Data", "Train", "Runs", "Compare", "Share")
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory, hub):
+    studio = StudioProcess(tmp_path_factory.mktemp("studio") / "runs", {"HF_ENDPOINT": hub.url}).start()
+    yield studio
+    studio.kill()
+    for run in runs.listed(studio.runs):
+        jobs.stop(jobs.of(run))
+
+
+@pytest.fixture
+def opened(page: Page, studio) -> Page:
+    page.goto(studio.url)
+    expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    return page
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+    expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
+
+
+def steps_drawn(page: Page) -> int:
+    """How many steps the loss chart has drawn, read from Plotly's own data."""
+    return page.evaluate("""() => {
+        const plot = document.querySelector('#chart-loss .js-plotly-plot');
+        return plot ? Math.max(0, ...plot.data.map(line => (line.x || []).length)) : 0;
+    }""")
+
+
+def test_every_tab_says_the_next_step_when_there_is_no_run(opened):
+    expect(opened.locator("#practice")).to_be_visible()
+    for name, words in (("Data", "Look at the pairs"), ("Runs", "No run yet"), ("Compare", "Choose a run"), ("Share", "Choose a run")):
+        tab(opened, name)
+        expect(opened.get_by_text(re.compile(words)).locator("visible=true").first).to_be_visible()
+
+
+def test_the_page_is_interactive_within_three_seconds(page, studio):
+    page.goto(studio.url)
+    expect(page.locator("#practice")).to_be_visible()
+    page.reload(wait_until="commit")
+    expect(page.locator("#practice")).to_be_enabled()
+    seconds = page.evaluate("performance.now()") / 1000
+    print(f"interactive after {seconds:.2f} s")
+    assert seconds < 3
+
+
+def test_the_pairs_are_shown_as_bubbles(opened):
+    opened.locator("#look").click()
+    expect(opened.locator("#pairs .pair").first).to_be_visible()
+    expect(opened.locator("#pairs")).to_contain_text("rows are usable pairs")
+
+
+def test_a_dataset_that_is_not_there_is_told_under_the_button(opened):
+    opened.locator("#field-data-source").locator("input, textarea").fill("nobody/nothing")
+    opened.locator("#look").click()
+    expect(opened.locator("#pairs")).to_contain_text("nobody/nothing was not found")
+
+
+def test_a_complaint_stands_under_its_field_and_no_run_is_made(opened, studio):
+    tab(opened, "Train")
+    batch = opened.locator("#field-training-batch_size input")
+    batch.fill("0")
+    opened.locator("#start").click()
+    expect(opened.locator("#field-training-batch_size")).to_contain_text("0 is out of range. Enter at least 1.")
+    assert runs.listed(studio.runs) == []
+
+
+def test_a_preset_fills_the_form(opened):
+    tab(opened, "Train")
+    opened.locator("#preset input").click()
+    opened.get_by_role("option", name="llama-3-8b-tutorial").click()
+    expect(opened.locator("#field-model-name").locator("input, textarea")).to_have_value("meta-llama/Meta-Llama-3-8B")
+    expect(opened.locator("#purpose")).to_contain_text("tutorial")
+    opened.locator("#start").click()
+    expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
+
+
+def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(opened, studio):
+    opened.locator("#practice").click()
+    expect(opened.get_by_role("tab", name="Runs", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(opened.locator("#run-head .badge")).to_contain_text(re.compile("starting|running"))
+    opened.wait_for_function("document.querySelector('#chart-loss .js-plotly-plot')?.data?.some(line => line.x?.length > 5)")
+    before = steps_drawn(opened)
+    opened.wait_for_function(f"Math.max(...document.querySelector('#chart-loss .js-plotly-plot').data.map(l => (l.x||[]).length)) > {before}")
+    opened.reload()
+    expect(opened.locator("#run-head .badge")).to_contain_text("running")
+    opened.wait_for_function(f"Math.max(0, ...(document.querySelector('#chart-loss .js-plotly-plot')?.data || []).map(l => (l.x||[]).length)) > {before}")
+    studio.kill()
+    studio.start()
+    opened.goto(studio.url)
+    expect(opened.locator("#run-head .badge")).to_contain_text("finished", timeout=LONG_MS)
+    run = runs.listed(studio.runs)[0]
+    expect(opened.locator("#run-head")).to_contain_text(run.name)
+    expect(opened.locator("#run-head")).to_contain_text("pairs it never saw")
+    expect(opened.locator("#run-words")).to_contain_text("The margin is rising")
+    expect(opened.locator("#run-samples table")).to_be_visible()
+
+
+def test_base_and_tuned_answer_side_by_side_and_differ(opened):
+    tab(opened, "Compare")
+    question = opened.locator("#question").locator("input, textarea")
+    for text in ("What is the capital of France?", "How are you?"):
+        expect(question).to_be_enabled()
+        question.fill(text)
+        question.press("Enter")
+        expect(opened.locator("#chat-tuned").get_by_text(text)).to_be_visible(timeout=LONG_MS)
+    answers = {}
+    for side in ("base", "tuned"):
+        bot = opened.locator(f"#chat-{side} [data-testid=bot]")
+        expect(bot).to_have_count(2, timeout=LONG_MS)
+        expect(bot.last).not_to_have_text("…", timeout=LONG_MS)
+        answers[side] = bot.all_inner_texts()
+    assert answers["base"] != answers["tuned"]
+
+
+def test_the_adapter_is_merged_and_checked(opened, studio):
+    tab(opened, "Share")
+    opened.locator("#merge").click()
+    expect(opened.locator("#merge-state")).to_contain_text("The merged model is in", timeout=LONG_MS)
+    assert (runs.listed(studio.runs)[0].merged / "model.safetensors").is_file()
+
+
+def test_a_push_without_a_token_is_told_and_nothing_is_lost(opened, studio):
+    tab(opened, "Share")
+    opened.locator("#push-repo").locator("input, textarea").fill("friendly")
+    opened.locator("#push").click()
+    expect(opened.locator("#push-state")).to_contain_text("token", timeout=LONG_MS)
+    assert runs.listed(studio.runs)[0].adapter.is_dir()
+
+
+def test_the_adapter_is_pushed_privately_in_one_commit(opened, hub):
+    token = hub.add_user("ada")
+    tab(opened, "Share")
+    opened.locator("#push-repo").locator("input, textarea").fill("friendly")
+    opened.locator("#push-token").locator("input").fill(token)
+    opened.locator("#push").click()
+    expect(opened.locator("#push-state")).to_contain_text("Pushed to ada/friendly", timeout=LONG_MS)
+    repo = hub.repos["ada/friendly"]
+    assert repo.private and len(repo.commits) == 2
+    assert {"README.md", "adapter_model.safetensors", "adapter_config.json"} <= set(repo.revision().files)
+    assert token not in opened.content()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", TABS)
+def test_no_tab_has_an_accessibility_violation(opened, studio, scheme, name):
+    opened.goto(f"{studio.url}/?__theme={scheme}")
+    tab(opened, name)
+    opened.wait_for_timeout(800)
+    found = Axe().run(opened).response["violations"]
+    assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_a_narrow_screen_needs_no_sideways_scrolling(opened, name):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    if not opened.get_by_role("tab", name=name, exact=True).is_visible():
+        opened.get_by_role("button", name="More tabs").click()
+    opened.get_by_role("tab", name=name, exact=True).or_(opened.get_by_role("button", name=name, exact=True)).first.click()
+    opened.wait_for_timeout(500)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,68 @@
+"""The page over HTTP: scripts can start, watch and stop a run, and the page process stays light."""
+
+import psutil
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from studio import jobs, runs
+from tests.jobs_at_work import practice, until
+from tests.studio_at_work import StudioProcess
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    studio = StudioProcess(tmp_path_factory.mktemp("studio") / "runs").start()
+    yield studio
+    studio.kill()
+
+
+@pytest.fixture(scope="module")
+def client(studio):
+    return Client(studio.url, verbose=False)
+
+
+def test_a_run_is_started_watched_and_finished(client, studio):
+    name = client.predict(practice().model_dump(), api_name="/start")
+    seen = until(lambda: (state := client.predict(name, api_name="/status"))["status"] in jobs.OVER and state)
+    assert seen["status"] == "finished" and seen["step"] == seen["steps"] == 4
+    assert 0 <= seen["base"]["rewards/accuracies"] <= 1 and seen["tuned"]["n"] == 8
+    assert runs.find(studio.runs, name).adapter.is_dir()
+
+
+def test_a_run_is_stopped(client):
+    name = client.predict(practice(**{"training.max_steps": 2000}).model_dump(), api_name="/start")
+    until(lambda: client.predict(name, api_name="/status")["step"] > 0)
+    client.predict(name, api_name="/stop")
+    assert until(lambda: client.predict(name, api_name="/status")["status"] in jobs.OVER)
+    assert client.predict(name, api_name="/status")["status"] == "stopped"
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    ({"training": {"batch_size": 0}}, "training.batch_size: 0 is out of range. Enter at least 1."),
+    ({"training": {"optimiser": "x"}}, "There is no such setting"),
+    ({"surprise": {}}, "There is no such setting"),
+    ({"model": {"device": "gpu"}}, "A GPU was asked for"),
+])
+def test_settings_that_cannot_run_are_refused_in_words_and_make_no_run(client, studio, settings, told):
+    before = runs.listed(studio.runs)
+    with pytest.raises(AppError, match=told):
+        client.predict(settings, api_name="/start")
+    assert runs.listed(studio.runs) == before
+
+
+@pytest.mark.parametrize("name", ["nope", "../..", "/etc/passwd", ""])
+def test_a_run_that_is_not_there_is_told(client, name):
+    with pytest.raises(AppError, match="There is no run"):
+        client.predict(name, api_name="/status")
+
+
+def test_only_what_scripts_need_is_public(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/start", "/status", "/stop"}
+
+
+def test_the_page_process_stays_under_400_megabytes_and_starts_quickly(studio):
+    memory = psutil.Process(studio.process.pid).memory_info().rss
+    print(f"page process: {memory / 1e6:.0f} MB, served after {studio.seconds_to_page:.1f} s")
+    assert memory < 400e6
+    assert studio.seconds_to_page < 20

@@ -1,0 +1,83 @@
+"""A run that has been trained, in miniature: a tiny Llama with ChatML, an adapter that changes it, the log of a run."""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from studio import events, jobs, runs
+from studio.engine import model
+from studio.runs import Run
+from tests.jobs_at_work import practice
+
+SENTENCES = ["What is the capital of France?", "The capital of France is Paris.", "How many legs has a spider?", "Eight."]
+
+
+def tiny_base(folder: Path) -> Path:
+    """A Llama of two layers with random weights, in bfloat16. Its generation settings stop at another token as well."""
+    alphabet = Tokenizer(models.BPE())
+    alphabet.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet.train_from_iterator(SENTENCES, trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=alphabet, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = model.CHATML
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.2, eos_token_id=0, pad_token_id=0, tie_word_embeddings=True))
+    base.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tuned_run(root: Path, base: Path, **changes) -> Run:
+    """A finished run on that base; `changes` are settings by field name."""
+    run = runs.create(root, practice(**{"model.name": str(base)} | changes))
+    settings = run.settings
+    tokenizer = model.load_tokenizer(settings.model)
+    torch.manual_seed(1)
+    tuned = get_peft_model(model.load_base(settings.model, tokenizer), model.lora_config(settings.adapter))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:  # zero at first, as if nothing had been learned
+            weight.data.normal_(std=0.05)
+    tuned.save_pretrained(run.adapter, save_embedding_layers=False)
+    (run.adapter / "README.md").unlink()
+    tokenizer.save_pretrained(run.adapter)
+    rows = [{"prompt": [{"role": "user", "content": text}], "chosen": [], "rejected": []} for text in SENTENCES]
+    run.held_out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    _say_what_a_training_says(run)
+    return run
+
+
+def _say_what_a_training_says(run: Run) -> None:
+    log = jobs.of(run).log
+    for event in (
+            events.Started(device="cpu", versions={"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2"}),
+            events.Noted("40 rows, 2 of them left out: 2 have the same answer twice."),
+            events.Planned(pairs=30, held_out=8, steps=2),
+            events.Evaluated(0, "base", {"rewards/accuracies": 0.5, "rewards/margins": 0.01, "n": 8}),
+            events.Stepped(1, {"loss": 2.5, "rewards/margins": 0.01}, memory=10**9),
+            events.Stepped(2, {"loss": 2.0, "rewards/margins": 0.04}, memory=10**9),
+            events.Saved(2, "adapter"),
+            events.Evaluated(2, "tuned", {"rewards/accuracies": 0.875, "rewards/margins": 0.05, "n": 8}),
+            events.Finished()):
+        events.append(log, event)
+
+
+def heard_from(folder: Path, adapter: Path | None = None) -> torch.Tensor:
+    """What a saved model, with an adapter or without, finds likely after each of SENTENCES: log-probabilities."""
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    speaker = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    if adapter:
+        speaker = PeftModel.from_pretrained(speaker, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(adapter or folder)
+    with torch.no_grad():
+        return torch.stack([
+            speaker(**tokenizer(text, return_tensors="pt")).logits[0, -1].float().log_softmax(-1) for text in SENTENCES])
