@@ -6,6 +6,7 @@ The log is the only thing a worker tells the page. It knows nothing of runs, sta
 import json
 import math
 import os
+import threading
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -197,6 +198,22 @@ class Log:
             elif line.strip():
                 self.damaged += 1
         return self._events
+
+
+class Logs:
+    """Readers of many logs for many threads: each line of each log is parsed once, however many ask."""
+
+    def __init__(self):
+        self._logs: dict[Path, Log] = {}
+        self._reading = threading.Lock()
+
+    def read(self, path: Path) -> list[Event]:
+        """All events of a log so far, as a list of the caller's own. A log that was begun afresh is read afresh."""
+        with self._reading:
+            log = self._logs.get(path)
+            if log is None or log.replaced:
+                log = self._logs[path] = Log(path)
+            return list(log.read())
 
 
 def parse(line: bytes) -> Event | None:

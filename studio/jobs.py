@@ -163,6 +163,7 @@ class Queue:
 
     def __init__(self, root: Path, poll_seconds: float = 0.5):
         self.root, self.poll_seconds = root, poll_seconds
+        self._logs = events.Logs()
         self._secrets: dict[str, dict[str, str]] = {}
         self._over: set[str] = set()
         self._wake, self._closed = threading.Event(), False
@@ -200,7 +201,8 @@ class Queue:
         if not self.root.is_dir():
             return None
         with _launching(self.root):
-            states = {run: status(of(run)) for run in runs.listed(self.root) if run.name not in self._over}
+            states = {run: status(of(run), self._logs.read(of(run).log))
+                      for run in runs.listed(self.root) if run.name not in self._over}
             self._over |= {run.name for run, state in states.items() if state in OVER}
             if any(state in ALIVE for state in states.values()):
                 return None

@@ -59,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         method = "GET" if self.command == "HEAD" else self.command
         for its_method, name, pattern in ROUTES:
             if its_method == method and (match := pattern.fullmatch(path)):
-                return self.answer(name, match.groupdict())
+                self.answer(name, match.groupdict())
+                return
         self.body()
         self.send(404, {"error": "no such route"})
 
@@ -69,19 +70,22 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault(name)
         if fault and fault.how == HANG_UP:
             self.rfile.read(fault.at_byte)
-            return self.hang_up()
+            self.close_connection = True
+            return
         data = self.body()
         if fault and isinstance(fault.how, int):
-            return self.send(fault.how, {"error": "a fault was asked for"})
+            self.send(fault.how, {"error": "a fault was asked for"})
+            return
         try:
             self.user = self.sign_in()
             reply = getattr(self, name)(data, **{key: value for key, value in found.items() if value is not None})
         except Refused as refused:
             told = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
-            return self.send(refused.status, {"error": refused.message}, {k: v for k, v in told.items() if v})
+            self.send(refused.status, {"error": refused.message}, {k: v for k, v in told.items() if v})
+            return
         if fault:
-            return self.hang_up()
-        if reply is not None:
+            self.close_connection = True
+        elif reply is not None:
             self.send(200, reply)
 
     # --- accounts and rights ---------------------------------------------------------------------------------
@@ -175,8 +179,9 @@ class Handler(BaseHTTPRequestHandler):
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-            return self.send(206, content[first : last + 1], headers)
-        return self.send(200, content, headers)
+            self.send(206, content[first : last + 1], headers)
+        else:
+            self.send(200, content, headers)
 
     # --- uploads ---------------------------------------------------------------------------------------------
 
@@ -266,9 +271,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(payload)
-
-    def hang_up(self) -> None:
-        self.close_connection = True
 
     def log_message(self, *words) -> None:
         """The tests' output stays theirs."""

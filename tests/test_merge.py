@@ -2,15 +2,18 @@
 
 import json
 import resource
+import shutil
 from contextlib import contextmanager
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from peft.tuners.lora import LoraModel
+from safetensors.torch import load_file, save_file
 
 from studio import events, jobs
-from studio.engine.merge import MARGIN, refuse_if_short, whole
-from studio.errors import NoSpaceError
+from studio.engine.merge import MARGIN, merge, refuse_if_short, whole
+from studio.engine.worker import Desk
+from studio.errors import NoSpaceError, StudioError, explain
 from studio.runs import Run
 from tests.jobs_at_work import ended, log_of, said
 from tests.tiny_run import heard_from, tiny_base, tuned_run
@@ -27,8 +30,18 @@ def merged(run: Run) -> str:
     return ended(run, "merge")
 
 
+def desk_of(run: Run) -> Desk:
+    """To do the merge in this process: where the worker adds nothing but the time its libraries take."""
+    run.job("merge").mkdir()
+    return Desk(run.job("merge"))
+
+
 def reason(run: Run) -> str:
     return events.last(events.read(jobs.of(run, "merge").log), events.Failed).reason
+
+
+def heard(run: Run, kind: type) -> list[events.Event]:
+    return [event for event in said(run, "merge") if isinstance(event, kind)]
 
 
 def left_behind(run: Run) -> set[str]:
@@ -52,9 +65,9 @@ def test_the_merged_model_says_what_base_and_adapter_say(once, base):
 
 
 def test_the_log_says_phases_the_measured_difference_and_the_result(once):
-    assert [event.phase for event in heard_events(once, events.Entered)] == ["loading", "merging", "checking", "saving"]
-    assert "differ by at most 0." in heard_events(once, events.Noted)[0].text
-    assert heard_events(once, events.Saved)[0].path == "merged"
+    assert [event.phase for event in heard(once, events.Entered)] == ["loading", "merging", "checking", "saving"]
+    assert "differ by at most 0." in heard(once, events.Noted)[0].text
+    assert heard(once, events.Saved)[0].path == "merged"
 
 
 def test_the_merged_folder_holds_a_whole_model_in_16_bits_and_nothing_else_is_left(once, base):
@@ -82,15 +95,13 @@ def test_an_adapter_trained_on_4_bits_is_merged_into_16_bits(base, tmp_path):
     assert (heard_from(run.merged) - heard_from(base, run.adapter)).abs().max() < 0.3
 
 
-def test_a_base_that_learned_new_tokens_keeps_them_when_merged(base, tmp_path):
-    plain = tiny_base(tmp_path / "plain")
-    (plain / "chat_template.jinja").unlink()
-    dropped = json.loads((plain / "tokenizer.json").read_text())
-    # As if the base had never heard of ChatML.
-    dropped["added_tokens"] = [token for token in dropped["added_tokens"] if "im_" not in token["content"]]
-    (plain / "tokenizer.json").write_text(json.dumps(dropped))
+def test_tokens_that_the_base_did_not_know_are_part_of_the_merged_model(tmp_path):
+    plain = tiny_base(tmp_path / "plain", chatml=False)
     run = tuned_run(tmp_path / "runs", plain, **{"model.template": "chatml"})
-    assert merged(run) == "finished", log_of(run, "merge")
+    merge(desk_of(run))
+    before, after = (load_file(folder / "model.safetensors")["model.embed_tokens.weight"] for folder in (plain, run.merged))
+    assert len(after) == len(before) + 2 and torch.equal(after[: len(before)], before)
+    assert not torch.equal(after[-1], after[-2])
 
 
 def test_a_full_disk_leaves_the_old_result_and_no_half_made_one(base, tmp_path):
@@ -123,32 +134,37 @@ def test_a_merge_that_would_not_fit_is_refused_with_both_numbers(tmp_path):
 
 
 def test_an_adapter_with_numbers_that_are_not_finite_is_not_merged(base, tmp_path):
-    from safetensors.torch import save_file
-
     run = tuned_run(tmp_path, base)
     weights = load_file(run.adapter / "adapter_model.safetensors")
     next(iter(weights.values())).fill_(float("nan"))
     save_file(weights, run.adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    assert merged(run) == "failed"
-    assert "not finite" in reason(run)
+    with pytest.raises(ValueError) as caught:
+        merge(desk_of(run))
+    assert "not finite" in explain(caught.value)
+    assert left_behind(run) == set()
+
+
+def test_a_merged_model_that_says_something_else_is_not_kept(base, tmp_path, monkeypatch):
+    run = tuned_run(tmp_path, base)
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda tuned, safe_merge: tuned.unload())  # forgets the adapter
+    with pytest.raises(StudioError, match="does not say what base and adapter say"):
+        merge(desk_of(run))
     assert left_behind(run) == set()
 
 
 def test_a_merge_that_is_asked_to_stop_leaves_nothing(base, tmp_path):
     run = tuned_run(tmp_path, base)
-    jobs.request(jobs.of(run, "merge"), "")
-    jobs.stop(jobs.of(run, "merge"))
-    assert ended(run, "merge") == "stopped"
+    desk = desk_of(run)
+    (desk.folder / "stop").touch()
+    assert isinstance(merge(desk), events.Stopped)
     assert left_behind(run) == set()
 
 
 def test_a_run_without_an_adapter_cannot_be_merged(base, tmp_path):
-    import shutil
-
     run = tuned_run(tmp_path, base)
     shutil.rmtree(run.adapter)
-    assert merged(run) == "failed"
-    assert reason(run) == "This run has no adapter yet. Let it train to the end, then merge."
+    with pytest.raises(StudioError, match="This run has no adapter yet. Let it train to the end, then merge."):
+        merge(desk_of(run))
 
 
 def test_a_new_result_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
@@ -162,7 +178,3 @@ def test_a_new_result_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_p
     with whole(folder) as draft:
         (draft / "new").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["merged", "new"]
-
-
-def heard_events(run: Run, kind: type) -> list[events.Event]:
-    return [event for event in said(run, "merge") if isinstance(event, kind)]

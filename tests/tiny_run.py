@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from studio import events, jobs, runs
 from studio.engine import model
@@ -16,16 +16,16 @@ from tests.jobs_at_work import practice
 SENTENCES = ["What is the capital of France?", "The capital of France is Paris.", "How many legs has a spider?", "Eight."]
 
 
-def tiny_base(folder: Path) -> Path:
+def tiny_base(folder: Path, chatml: bool = True) -> Path:
     """A Llama of two layers with random weights, in bfloat16. Its generation settings stop at another token as well."""
     alphabet = Tokenizer(models.BPE())
     alphabet.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    special = ["<|endoftext|>"] + ["<|im_start|>", "<|im_end|>"] * chatml
     alphabet.train_from_iterator(SENTENCES, trainers.BpeTrainer(
         vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=alphabet, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = model.CHATML
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=alphabet, eos_token=special[-1], pad_token=special[0])
+    tokenizer.chat_template = model.CHATML if chatml else None
     torch.manual_seed(0)
     base = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -71,9 +71,6 @@ def _say_what_a_training_says(run: Run) -> None:
 
 def heard_from(folder: Path, adapter: Path | None = None) -> torch.Tensor:
     """What a saved model, with an adapter or without, finds likely after each of SENTENCES: log-probabilities."""
-    from peft import PeftModel
-    from transformers import AutoTokenizer
-
     speaker = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     if adapter:
         speaker = PeftModel.from_pretrained(speaker, adapter)

@@ -149,7 +149,7 @@ def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
     # The end of a turn comes first: whoever reads only one id must not run on into the next turn.
     merged.generation_config.eos_token_id = sorted(stops, key=lambda stop: (stop != tokenizer.eos_token_id, stop))
     merged.generation_config.pad_token_id = tokenizer.pad_token_id
-    merged.save_pretrained(folder, max_shard_size="5GB")
+    merged.save_pretrained(folder, max_shard_size="2GB")
     tokenizer.save_pretrained(folder)
     if AutoTokenizer.from_pretrained(folder).chat_template != tokenizer.chat_template:
         raise StudioError("The chat template changed when it was saved, so the merged model was not kept. "

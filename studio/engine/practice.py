@@ -27,7 +27,7 @@ from studio import practice
 SEED = 7
 THREADS = 2  # the sum of floats depends on how they are shared out, so the count is part of the recipe
 VOCABULARY = 2560
-TALKS = 48_000
+TALKS = 60_000
 BATCH_TOKENS = 2_048
 MATRIX_RATE, RATE = 8e-3, 5e-3
 WARMUP = 0.05  # of the run

@@ -1,6 +1,5 @@
-"""What every tab is handed: the runs folder, the queue, the chat, and a reader of event logs that parses each line once."""
+"""What every tab is handed: the runs folder, the queue, the chat, and the event logs."""
 
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,16 +23,11 @@ class Studio:
     root: Path
     queue: Queue
     chat: Chat = field(default_factory=Chat)
-    _logs: dict[Path, events.Log] = field(default_factory=dict, repr=False)
-    _reading: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    logs: events.Logs = field(default_factory=events.Logs, repr=False)
 
     def said(self, job: Job) -> list[events.Event]:
-        """The events of a job so far. A log that was begun afresh is read afresh."""
-        with self._reading:
-            log = self._logs.get(job.log)
-            if log is None or log.replaced:
-                log = self._logs[job.log] = events.Log(job.log)
-            return list(log.read())
+        """The events of a job so far."""
+        return self.logs.read(job.log)
 
     def status(self, run: Run) -> Status | None:
         """Where a run's training stands."""

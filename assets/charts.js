@@ -1,0 +1,261 @@
+// The live charts of one run: keeps its rows, asks for those that are missing, draws them with Plotly.
+//
+// Gradio runs this file as the body of a function, once per component, and hands in
+//   element  the component's node; studio/ui/charts.py has put one <figure> per panel into it
+//   props    value {run, count} follows the run; panels and library are set once
+//   server   server.fresh({run, have}) -> {rows, total}: the rows from index `have` on
+//   watch    calls back when Python has changed a prop
+
+const SMOOTH_FROM = 30;      // points; fewer are drawn as they are, each with a mark
+const PIXELS_A_BUCKET = 3;   // each bucket keeps its lowest and highest point, so no spike is lost
+const RETRY_AFTER = 3000;    // milliseconds
+
+const frame = element.querySelector(".charts");
+const panels = props.panels.map((spec) => {
+  const figure = element.querySelector(`#chart-${spec.id}`);
+  const part = (name) => figure.querySelector(`.${name}`);
+  return { ...spec, plot: part("plot"), latest: part("latest"), reset: part("reset"), save: part("save"), stale: false };
+});
+
+let run = "";
+let received = 0;                        // rows fetched; the next request starts here
+let rows = { train: [], eval: [] };
+let fetching = false;
+let nextFrame = 0;
+
+// --- rows -----------------------------------------------------------------------------------------------------------
+
+function forget(name) {
+  run = name;
+  received = 0;
+  rows = { train: [], eval: [] };
+}
+
+function append(row) {
+  const track = rows[row.split];
+  // A resumed run takes some steps a second time. The later account holds.
+  while (track.length && track.at(-1).step >= row.step) track.pop();
+  track.push(row);
+}
+
+// Brings the rows up to props.value. Never two requests at once: a change during one is seen when it ends.
+async function follow() {
+  if (fetching || !element.offsetWidth) return;  // in a tab that is not shown; ResizeObserver calls again
+  fetching = true;
+  try {
+    while (true) {
+      const wanted = props.value ?? { run: "", count: 0 };
+      // Fewer rows than we hold: the log was begun afresh under the same name.
+      if (wanted.run !== run || wanted.count < received) forget(wanted.run);
+      if (received >= wanted.count) break;
+      const fresh = await server.fresh({ run, have: received });
+      if (props.value.run !== run) continue;     // another run came into view meanwhile
+      if (!fresh) {                              // Gradio reports a failed request as undefined
+        setTimeout(follow, RETRY_AFTER);
+        break;
+      }
+      if (!fresh.rows.length) break;
+      fresh.rows.forEach(append);
+      received += fresh.rows.length;
+    }
+  } finally {
+    fetching = false;
+  }
+  frame.dataset.state = received ? "drawn" : "empty";
+  drawAll();
+}
+
+// --- numbers --------------------------------------------------------------------------------------------------------
+
+// A line's value in a row, or null for a gap. `minus` makes it the difference of two metrics.
+function valueOf(line, row) {
+  const value = row.metrics[line.metric] ?? null;
+  if (!line.minus || value === null) return value;
+  const other = row.metrics[line.minus] ?? null;
+  return other === null ? null : value - other;
+}
+
+// Exponential moving average that starts at the first value. Its span grows with the run, but in leaps, so that the
+// drawn past stays where it is most of the time.
+function smoothed(values) {
+  const span = Math.min(160, 8 * 2 ** Math.max(0, Math.floor(Math.log2(values.length / 100))));
+  const share = 2 / (span + 1);
+  let mean = 0, weight = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean += share * (value - mean);
+    weight += share * (1 - weight);
+    return mean / weight;
+  });
+}
+
+// Which rows to draw so that `width` pixels show all there is to see: per bucket the lowest and the highest of every
+// line. One choice for all lines of a panel, because the hover box lists only those that share a step.
+function chosenRows(track, columns, range, width) {
+  const [from, to] = visible(track, range);
+  const size = Math.ceil((to - from) / Math.max(1, width / PIXELS_A_BUCKET));
+  if (size < 2) return Array.from({ length: to - from }, (_, i) => from + i);
+  const keep = new Set([from, to - 1]);
+  for (let start = from; start < to; start += size) {
+    for (const column of columns) {
+      let low = start, high = start;
+      for (let i = start; i < Math.min(start + size, to); i++) {
+        if (column[i] === null) keep.add(i);   // a gap stays a gap
+        else if (column[low] === null || column[i] < column[low]) low = i;
+        else if (column[high] === null || column[i] > column[high]) high = i;
+      }
+      keep.add(low).add(high);
+    }
+  }
+  return [...keep].sort((a, b) => a - b);
+}
+
+// The rows inside the zoomed range, and one more on either side so that lines run to the edge.
+function visible(track, range) {
+  if (!range) return [0, track.length];
+  const before = track.findIndex((row) => row.step >= range[0]);
+  const after = track.findIndex((row) => row.step > range[1]);
+  return [Math.max(0, (before < 0 ? track.length : before) - 1), after < 0 ? track.length : Math.min(track.length, after + 1)];
+}
+
+// --- drawing --------------------------------------------------------------------------------------------------------
+
+// The library is 5 MB, so it is fetched when there is something to draw. One request for all components of the page.
+function library() {
+  window.plotlyLoading ??= new Promise((loaded, failed) => {
+    const { root, api_prefix } = window.gradio_config;
+    const script = document.createElement("script");
+    script.src = `${root}${api_prefix}/file=${encodeURI(props.library)}`;
+    script.onload = loaded;
+    script.onerror = () => {
+      delete window.plotlyLoading;
+      failed(new Error("The charts could not be loaded. Reload the page."));
+    };
+    document.head.append(script);
+  });
+  return window.plotlyLoading;
+}
+
+function drawAll() {
+  if (!received) return;
+  for (const panel of panels) panel.stale = true;
+  library().then(schedule);
+}
+
+// One panel per frame: eight at once would make the page stutter each second.
+function schedule() {
+  nextFrame ||= requestAnimationFrame(() => {
+    nextFrame = 0;
+    const panel = panels.find((each) => each.stale && each.plot.clientWidth);
+    if (!panel) return;
+    panel.stale = false;
+    draw(panel);
+    schedule();
+  });
+}
+
+function draw(panel) {
+  const style = getComputedStyle(element);
+  const look = (name) => style.getPropertyValue(`--${name}`).trim();
+  const traces = panel.lines.flatMap((line) => [...trainTraces(panel, line, look), ...heldOutTrace(panel, line, look)]);
+  const first = !panel.plot.data;
+  window.Plotly.react(panel.plot, traces, layout(panel, traces, look), { displayModeBar: false, doubleClick: "autosize" });
+  if (first) panel.plot.on("plotly_relayout", () => zoomed(panel));
+  describe(panel);
+}
+
+// The noisy line, faint, and the smoothed one over it; both always there, so that Plotly knows them again.
+function trainTraces(panel, line, look) {
+  const columns = panel.lines.map((each) => rows.train.map((row) => valueOf(each, row)));
+  const own = columns[panel.lines.indexOf(line)];
+  const smooth = panel.smooth && rows.train.length > SMOOTH_FROM;
+  const drawn = smooth ? smoothed(own) : own;
+  const picked = chosenRows(rows.train, columns, panel.view, panel.plot.clientWidth);
+  const steps = picked.map((i) => rows.train[i].step);
+  const color = look(`chart-${line.ink}`);
+  const shared = { type: "scatter", x: steps, legendgroup: line.name, connectgaps: false };
+  return [
+    { ...shared, uid: `${line.name}-raw`, y: smooth ? picked.map((i) => own[i]) : [], mode: "lines", opacity: 0.3,
+      line: { color, width: 1 }, showlegend: false, hoverinfo: "skip" },
+    { ...shared, uid: line.name, name: line.name, y: picked.map((i) => drawn[i]), customdata: picked.map((i) => own[i]),
+      mode: rows.train.length > SMOOTH_FROM ? "lines" : "lines+markers", line: { color, width: 2.25, dash: line.dash },
+      marker: { color, size: 5 }, hovertemplate: `${line.name}: %{customdata:${panel.format}}<extra></extra>` },
+  ];
+}
+
+function heldOutTrace(panel, line, look) {
+  if (!line.held_out) return [];
+  const color = look(line.ink === "main" ? "chart-held-out" : `chart-${line.ink}`);
+  return [{
+    type: "scatter", uid: line.held_out, name: line.held_out, connectgaps: false,
+    x: rows.eval.map((row) => row.step), y: rows.eval.map((row) => valueOf(line, row)), mode: "lines+markers",
+    line: { color, width: 1.25, dash: line.dash }, showlegend: rows.eval.length > 0,
+    marker: { color: look("chart-paper"), size: 8, symbol: "diamond", line: { color, width: 2 } },
+    hovertemplate: `${line.held_out}: %{y:${panel.format}}<extra></extra>`,
+  }];
+}
+
+function layout(panel, traces, look) {
+  const named = traces.filter((trace) => trace.showlegend !== false).length > 1;
+  const axis = { gridcolor: look("chart-grid"), linecolor: look("chart-grid"), zeroline: false, automargin: true };
+  const box = { bgcolor: look("chart-paper"), bordercolor: look("chart-grid"), font: { color: look("chart-ink") } };
+  const touch = matchMedia("(pointer: coarse)").matches;
+  return {
+    uirevision: run,  // the same run: zoom, and curves switched off in the legend, stay
+    width: panel.plot.clientWidth, height: panel.plot.clientHeight,
+    margin: { l: 8, r: 10, t: named ? 34 : 10, b: 8 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(element).fontFamily, size: 12, color: look("chart-ink") },
+    hovermode: "x unified", hoverlabel: box, dragmode: touch ? false : "zoom",  // a finger scrolls the page
+    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
+    xaxis: { ...axis, tickformat: ",d", hoverformat: ",d", title: { text: "step", standoff: 6 },
+             unifiedhovertitle: { text: "step %{x:,d}" }, nticks: 7 },
+    // Only steps are zoomed; heights then fit what is in view.
+    yaxis: { ...axis, fixedrange: true, nticks: 6, ...(panel.limits && { range: panel.limits.map((x, i) => x + (i ? 0.04 : -0.04)) }) },
+  };
+}
+
+// --- words ----------------------------------------------------------------------------------------------------------
+
+function figure(value) {
+  return value === 0 ? "0" : Math.abs(value) < 0.001 ? value.toExponential(1) : value.toPrecision(3);
+}
+
+// The newest value of each curve: beside the title for the eye, on the drawing for a screen reader.
+function describe(panel) {
+  const newest = (line, track) => track.findLast((row) => valueOf(line, row) !== null);
+  const said = panel.lines.flatMap((line) => [[line, rows.train, line.name], [line, rows.eval, line.held_out]])
+    .map(([line, track, name]) => ({ name, row: name && newest(line, track), line }))
+    .filter(({ row }) => row)
+    .map(({ name, row, line }) => `${name} ${figure(valueOf(line, row))} at step ${row.step}`);
+  panel.plot.setAttribute("aria-label", `${panel.title}: ${said.join(", ") || "no points yet"}`);
+  const main = panel.lines[0], row = newest(main, rows.train);
+  panel.latest.textContent = row ? figure(valueOf(main, row)) : "";
+}
+
+// --- what the person does -------------------------------------------------------------------------------------------
+
+function zoomed(panel) {
+  const { autorange, range } = panel.plot.layout.xaxis;
+  panel.view = autorange || !range ? null : [...range];
+  panel.reset.hidden = !panel.view;
+  panel.stale = true;   // finer points for the narrower range, or all again
+  schedule();
+}
+
+for (const panel of panels) {
+  panel.reset.addEventListener("click", () => window.Plotly.relayout(panel.plot, { "xaxis.autorange": true }));
+  panel.save.addEventListener("click", () => {
+    if (!panel.plot.data) return;
+    const paper = getComputedStyle(element).getPropertyValue("--chart-paper").trim();
+    const picture = { ...panel.plot.layout, paper_bgcolor: paper, title: { text: `${panel.title} · ${run}` },
+                      margin: { l: 20, r: 20, t: 80, b: 20 }, width: 1000, height: 560 };
+    window.Plotly.downloadImage({ data: panel.plot.data, layout: picture }, { format: "png", scale: 2, width: 1000, height: 560,
+                                                                              filename: `${run}-${panel.id}` });
+  });
+}
+
+watch("value", follow);
+new ResizeObserver(() => { follow(); drawAll(); }).observe(element);
+new MutationObserver(drawAll).observe(document.body, { attributeFilter: ["class"] });  // light and dark
+follow();

@@ -1,0 +1,221 @@
+"""The model card of a run: metadata the Hub can read, and what a person needs to trust, use and repeat it.
+
+It says the same whenever it is asked (no dates, no paths of this machine), so that pushing twice changes nothing.
+"""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
+
+from studio import events
+from studio.jobs import of
+from studio.runs import Run
+from studio.settings import PRACTICE, choices
+from studio.summary import Summary, duration, percent, size
+
+What = Literal["adapter", "merged"]
+
+TAG = "orpo-studio"
+"""Marks a repository as made by the studio: only such a one is overwritten without asking."""
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+FILES = {".jsonl", ".json", ".csv", ".parquet"}
+
+METRICS = {"rewards/accuracies": "Preference accuracy", "rewards/margins": "Reward margin"}
+
+CURVES = {"loss": "Loss", "nll_loss": "Loss of the chosen answer", "rewards/margins": "Reward margin"}
+
+UNSAID = {"model.name", "model.revision", "model.device", "training.report_to"}
+"""Settings that are said elsewhere in the card, or that change nothing about the result."""
+
+CITATION = """## Citation
+
+```bibtex
+@misc{hong2024orpo,
+  title         = {ORPO: Monolithic Preference Optimization without Reference Model},
+  author        = {Jiwoo Hong and Noah Lee and James Thorne},
+  year          = {2024},
+  eprint        = {2403.07691},
+  archivePrefix = {arXiv},
+  primaryClass  = {cs.CL}
+}
+```
+"""
+
+
+def render(run: Run, what: What, repo: str, licence: dict[str, str] | None = None) -> str:
+    """The README of `repo`. `licence` is the base's, as in its own card: license, license_name, license_link."""
+    summary = Summary(events.read(of(run).log))
+    parts = [_what_it_is(run, what, repo), _proof(run, what), _results(summary), _usage(run, what, repo), _data(run, summary),
+             _training(summary), _settings(run), _software(summary), CITATION]
+    return f"---\n{metadata(run, what, repo, licence).to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part)
+
+
+def metadata(run: Run, what: What, repo: str, licence: dict[str, str] | None = None) -> ModelCardData:
+    """What the Hub reads of the card."""
+    base, source = hub_base(run), hub_dataset(run)
+    quantized = run.settings.model.quantization != "none"
+    related = {"base_model": base, "base_model_relation": "adapter" if what == "adapter" else "finetune"} if base else {}
+    measured = Summary(events.read(of(run).log)).held_out("tuned")
+    return ModelCardData(
+        library_name="peft" if what == "adapter" else "transformers", pipeline_tag="text-generation",
+        tags=["orpo", "qlora" if quantized else "lora", "preference-optimization", TAG],
+        datasets=[source] if source else None, model_name=repo.split("/")[-1],
+        eval_results=_eval_results(run, measured), **related, **(licence or {}))
+
+
+def hub_base(run: Run) -> str | None:
+    """The base's Hub id, or None for a folder of this machine and the practice model."""
+    name = run.settings.model.name
+    return name if name != PRACTICE and HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+
+def hub_dataset(run: Run) -> str | None:
+    """The dataset's Hub id, or None for a file and the practice pairs."""
+    source = run.settings.data.source
+    is_id = HUB_ID.fullmatch(source) and Path(source).suffix.lower() not in FILES
+    return source if is_id and source != PRACTICE else None
+
+
+def base_commit(run: Run) -> str | None:
+    """The commit of the base that this machine has, or None when it is not known."""
+    model = run.settings.model
+    found = try_to_load_from_cache(model.name, "config.json", revision=model.revision or None) if hub_base(run) else None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def plain(text: object) -> str:
+    """Any text as one line of Markdown that shows exactly that text."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$])", r"\\\1", " ".join(str(text).split()))
+
+
+def _eval_results(run: Run, measured: dict[str, float | None] | None) -> list[EvalResult] | None:
+    if not measured:
+        return None
+    data = run.settings.data
+    return [EvalResult(task_type="text-generation", dataset_type=hub_dataset(run) or "preference-pairs",
+                       dataset_name=f"{_source(run)} (held out)", dataset_split=data.split,
+                       metric_type=name, metric_name=f"{words} on held-out pairs", metric_value=measured[name])
+            for name, words in METRICS.items() if measured.get(name) is not None]
+
+
+def _source(run: Run) -> str:
+    """The data by a name that says nothing about this machine."""
+    source = run.settings.data.source
+    return "the practice pairs of ORPO Studio" if source == PRACTICE else hub_dataset(run) or Path(source).name
+
+
+def _base(run: Run) -> str:
+    if hub_base(run):
+        return f"[{plain(hub_base(run))}](https://huggingface.co/{hub_base(run)})"
+    if run.settings.model.name == PRACTICE:
+        return "the practice model of ORPO Studio (`assets/practice/model`)"
+    return f"a local model named {plain(Path(run.settings.model.name).name)}"
+
+
+def _what_it_is(run: Run, what: What, repo: str) -> str:
+    made = "A LoRA adapter for" if what == "adapter" else "A full model in 16 bits, made from"
+    commit = base_commit(run)
+    at = f" at commit `{commit}`" if commit else ""
+    return (f"# {plain(repo.split('/')[-1])}\n\n{made} {_base(run)}{at}, fine-tuned on preference pairs with "
+            f"[ORPO](https://arxiv.org/abs/2403.07691) in ORPO Studio.")
+
+
+def _proof(run: Run, what: What) -> str:
+    """What the merge measured of its own result."""
+    noted = events.last(events.read(of(run, "merge").log), events.Noted) if what == "merged" else None
+    return plain(noted.text) if noted else ""
+
+
+def _results(summary: Summary) -> str:
+    base, tuned = summary.held_out("base"), summary.held_out("tuned")
+    if not tuned:
+        return "## Results\n\nNo pairs were held out, so nothing was measured."
+    rows = "\n".join(f"| {words} | {_figure(name, (base or {}).get(name))} | {_figure(name, tuned.get(name))} |"
+                     for name, words in METRICS.items())
+    return (f"## Results\n\nMeasured on {tuned.get('n', '?')} pairs that training did not see. Accuracy is the share in which "
+            "the chosen answer is more likely, token for token, than the rejected one.\n\n"
+            f"| | Base | Tuned |\n|---|---|---|\n{rows}")
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return percent(value) if name == "rewards/accuracies" else f"{value:.4f}"
+
+
+def _usage(run: Run, what: What, repo: str) -> str:
+    if what == "merged":
+        load = f'model = AutoModelForCausalLM.from_pretrained("{repo}", dtype="auto", device_map="auto")'
+        serve = f"vllm serve {repo}"
+    else:
+        base, commit = hub_base(run) or "path/to/the/base", base_commit(run)
+        pinned = f', revision="{commit}"' if commit else ""
+        load = (f'base = AutoModelForCausalLM.from_pretrained("{base}"{pinned}, dtype="auto", device_map="auto")\n'
+                + f'model = PeftModel.from_pretrained(base, "{repo}")')
+        rank = max(8, 1 << (run.settings.adapter.rank - 1).bit_length())
+        serve = f"vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules tuned={repo}"
+    first = _before_use(run) if what == "adapter" else ""
+    peft = "from peft import PeftModel\n" if what == "adapter" else ""
+    return f"""## Use
+
+{first}```python
+{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repo}")
+{load}
+messages = [{{"role": "user", "content": "Hello!"}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+answer = model.generate(**inputs.to(model.device), max_new_tokens=256, eos_token_id=tokenizer.eos_token_id)
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+```
+
+With vLLM: `{serve}`"""
+
+
+def _before_use(run: Run) -> str:
+    """What the adapter's snippet cannot do by itself."""
+    told = []
+    if not hub_base(run):
+        told.append(f"The base is not on the Hub: it is {_base(run)}. Put your copy of it in place of `path/to/the/base`.")
+    if run.settings.model.template == "chatml":
+        told.append("ChatML was added to the base. If `len(tokenizer)` exceeds the base's vocabulary, use a merged model: "
+                    "the embeddings of the new tokens are not part of the adapter.")
+    return "".join(text + "\n\n" for text in told)
+
+
+def _data(run: Run, summary: Summary) -> str:
+    data, plan = run.settings.data, summary.plan
+    source = plain(_source(run))
+    if hub_dataset(run):
+        source = f"[{source}](https://huggingface.co/datasets/{hub_dataset(run)})"
+    facts = [f"Source: {source}", data.subset and f"Subset: {plain(data.subset)}", f"Split: {plain(data.split)}",
+             data.revision and f"Revision: {plain(data.revision)}",
+             data.rows and f"Rows drawn at random: {data.rows} (seed {data.seed})",
+             plan and f"Pairs: {plan.pairs} to train on, {plan.held_out} held out"]
+    return "## Data\n\n" + "\n".join(f"- {fact}" for fact in facts if fact)
+
+
+def _training(summary: Summary) -> str:
+    if not summary.steps:
+        return ""
+    first, last = summary.steps[0].metrics, summary.steps[-1].metrics
+    rows = [f"| {words} | {first[name]:.4f} | {last[name]:.4f} |" for name, words in CURVES.items()
+            if first.get(name) is not None and last.get(name) is not None]
+    return (f"## Training\n\n{summary.step} optimizer steps in {duration(summary.seconds_taken)} on {plain(summary.device)}, "
+            f"with at most {size(summary.memory)} of memory.\n\n| | First step | Last step |\n|---|---|---|\n" + "\n".join(rows))
+
+
+def _settings(run: Run) -> str:
+    values = run.settings.to_form()
+    rows = [f"| {choice.label} | {plain('–' if values[choice.name] is None else values[choice.name])} |" for choice in choices()
+            if choice.section in ("model", "adapter", "training") and choice.name not in UNSAID]
+    return "## Settings\n\n| | |\n|---|---|\n" + "\n".join(rows)
+
+
+def _software(summary: Summary) -> str:
+    started = events.last(summary.said, events.Started)
+    versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in (started.versions if started else {}).items())
+    return f"## Software\n\n{versions}" if versions else ""
