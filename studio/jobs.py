@@ -158,7 +158,7 @@ class Queue:
     """A thread that starts the oldest queued run of a root whenever none is alive.
 
     The queue itself is the runs whose log says Queued and that have no worker yet, so it survives a restart.
-    Tokens do not: they are kept in memory for as long as their run waits.
+    Tokens do not: they are kept in memory, for chat and merge of a gated base want them again, until the page process ends.
     """
 
     def __init__(self, root: Path, poll_seconds: float = 0.5):
@@ -187,6 +187,10 @@ class Queue:
         self._wake.set()
         return run
 
+    def secrets(self, run: Run) -> dict[str, str]:
+        """What was handed over with a run; nothing for one that another page process took in."""
+        return self._secrets.get(run.name, {})
+
     def _watch(self) -> None:
         while not self._closed:
             try:
@@ -211,7 +215,7 @@ class Queue:
                 return None
             run = waiting[-1]  # listed() is newest first
             try:
-                start(of(run), self._secrets.pop(run.name, None))
+                start(of(run), self.secrets(run))
             except (StudioError, OSError) as error:
                 events.append(of(run).log, events.Failed(reason=f"The worker could not be started: {error}. Start it again."))
             return run

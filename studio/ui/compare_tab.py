@@ -37,7 +37,7 @@ def lead(studio: Studio, name: str | None) -> str:
         return parts.empty(EMPTY)
     if not run.adapter.is_dir():
         return parts.empty(NOT_YET)
-    return parts.note("info", f"{run.settings.model.name}: left as it was, right after run {run.name}.")
+    return parts.note("info", f"Left: {run.settings.model.name} as it was. Right: the same model after run {run.name}.")
 
 
 def build(studio: Studio, in_view: gr.Dropdown) -> None:
@@ -46,10 +46,10 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     with gr.Row():
         left = gr.Chatbot(label="Base", height=420, elem_id="chat-base", buttons=["copy"])
         right = gr.Chatbot(label="Tuned", height=420, elem_id="chat-tuned", buttons=["copy"])
-    with gr.Row(equal_height=True):
-        question = gr.Textbox(label="Your question", placeholder="Ask both the same", scale=5, elem_id="question",
-                              submit_btn="Ask both", stop_btn=True)
-        clear = gr.Button("New chat", scale=1, elem_id="new-chat")
+    question = gr.Textbox(label="Your question", placeholder="Ask both the same", elem_id="question", submit_btn="Ask both")
+    with gr.Row():
+        halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
+        clear = gr.Button("New chat", size="sm", elem_id="new-chat")
     with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="fields"):
         sampling = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
                     for name, (value, label, info) in SAMPLING.items()}
@@ -65,7 +65,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
         waiting = {"role": "assistant", "content": "…"}
         yield "", [*base, waiting], [*tuned, waiting]
         try:
-            for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen)):
+            for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen), studio.queue.secrets(run)):
                 yield "", [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)]
         except StudioError as error:
             yield text, base[:-1], tuned[:-1]
@@ -76,7 +76,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
 
     asking = question.submit(ask, [in_view, question, left, right], [question, left, right], inputs_kwargs=sampling,
                              concurrency_limit=1, api_visibility="private", show_progress="hidden")
-    question.stop(None, None, None, cancels=[asking])
+    halt.click(None, None, None, cancels=[asking])
     in_view.change(lambda name: (lead(studio, name), [], []), in_view, [top, left, right], cancels=[asking], **QUIET)
     clear.click(lambda: ([], []), None, [left, right], cancels=[asking], **QUIET)
     gr.Timer(2.0).tick(lambda name: lead(studio, name), in_view, top, **QUIET)

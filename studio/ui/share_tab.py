@@ -104,21 +104,21 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     def start_merge(name: str | None) -> None:
         run = ready(name)
         try:
-            jobs.request(jobs.of(run, "merge"), "{}\n")
+            jobs.request(jobs.of(run, "merge"), "{}\n", studio.queue.secrets(run))
         except StudioError as error:
             raise gr.Error(str(error), title="Not started")
 
     def start_push(name: str | None, token: str, **values: Any) -> None:
         run = ready(name)
         try:
-            jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), {"token": token} if token else {})
+            jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), {"token": token} if token else studio.queue.secrets(run))
         except StudioError as error:
             raise gr.Error(str(error), title="Not started")
 
     def check(name: str | None, token: str, **values: Any) -> list[dict]:
+        problems = {}
         try:
             PushRequest(**values)
-            problems = {}
         except SettingsError as error:
             problems = error.problems
         return [gr.validate(True, ""), gr.validate(True, ""),

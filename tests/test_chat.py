@@ -1,0 +1,358 @@
+"""The chat: base and tuned side by side from one model, in a process that comes with a question and goes with the page."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, replace
+from itertools import pairwise
+
+import psutil
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from studio import jobs, runs
+from studio.chat import Answers, Chat, Sampling
+from studio.engine import model
+from studio.engine.chat import Answer, Duet, Transcript
+from studio.errors import SettingsError, StudioError
+from tests.jobs_at_work import practice, until
+from tests.tiny_run import SENTENCES, tiny_base, tuned_run
+
+SHORT, LONG = ([{"role": "user", "content": text}] for text in (SENTENCES[2], " ".join(SENTENCES)))
+GREEDY = Sampling(temperature=0, max_new_tokens=24)
+ENDLESS = Sampling(temperature=0, max_new_tokens=1900)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def run(base, tmp_path_factory):
+    return tuned_run(tmp_path_factory.mktemp("runs"), base)
+
+
+@pytest.fixture(scope="module")
+def duet(run):
+    """The two in this process, where no page and no pipe is in between."""
+    return Duet(run)
+
+
+@pytest.fixture(scope="module")
+def chat():
+    with closing(Chat()) as chat:
+        yield chat
+
+
+def told(duet: Duet, base, tuned, sampling=GREEDY) -> list[dict[str, str]]:
+    """All that the duet tells while it answers."""
+    lines = []
+    duet.answer({"base": base, "tuned": tuned}, sampling, lambda **texts: lines.append(texts))
+    return lines
+
+
+def alone(duet: Duet, talk, tuned: bool) -> str:
+    """The same answer by the usual means: one talk, no padding, the adapter on or off."""
+    with nullcontext() if tuned else duet.model.disable_adapter():
+        return greedy(duet.model, duet.tokenizer, talk)
+
+
+def greedy(speaker, tokenizer, talk) -> str:
+    text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    written = speaker.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                               max_new_tokens=GREEDY.max_new_tokens)
+    return tokenizer.decode(written[0, ids.shape[1]:], skip_special_tokens=True)
+
+
+def last(chat: Chat, run, base=SHORT, tuned=SHORT, sampling=GREEDY) -> Answers:
+    return list(chat.ask(run, base, tuned, sampling))[-1]
+
+
+def logged(run) -> str:
+    return (run.folder / "chat.log").read_text(encoding="utf-8", errors="replace")
+
+
+# --- who says what ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("left", "right"), [(SHORT, SHORT), (SHORT, LONG), (LONG, SHORT)], ids=["even", "short", "long"])
+def test_each_row_is_what_that_side_says_alone(duet, left, right):
+    said = told(duet, left, right)[-1]
+    assert said == {"base": alone(duet, left, tuned=False), "tuned": alone(duet, right, tuned=True)}
+    assert duet.in_turn_because == ""
+
+
+def test_the_adapter_changes_what_is_said(duet):
+    said = told(duet, SHORT, SHORT)[-1]
+    assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantized_base_speaks_as_it_was_trained(base, tmp_path, quantization):
+    duet = Duet(tuned_run(tmp_path, base, **{"model.quantization": quantization}))
+    assert duet.model.get_base_model().is_quantized and duet.in_turn_because == ""
+    said = told(duet, SHORT, SHORT)[-1]
+    assert said == {"base": alone(duet, SHORT, tuned=False), "tuned": alone(duet, SHORT, tuned=True)}
+
+
+def test_trained_biases_are_taken_back_for_the_base(base, tmp_path):
+    run = run_with_trained_biases(tmp_path, base)
+    duet = Duet(run)
+    untouched = model.load_base(run.settings.model, duet.tokenizer)
+    untouched.generation_config = duet.model.generation_config
+    said = told(duet, SHORT, SHORT)[-1]
+    assert said["base"] == greedy(untouched, duet.tokenizer, SHORT)
+    assert said["tuned"] == greedy(duet.model, duet.tokenizer, SHORT) != said["base"]
+    assert told(duet, SHORT, SHORT)[-1] == said, "the biases were not put back"
+    assert duet.in_turn_because == "The biases were trained too."
+
+
+def run_with_trained_biases(root, base):
+    shutil.copytree(base, root / "qwen", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(
+        vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.2, eos_token_id=0, pad_token_id=0)).save_pretrained(root / "qwen")
+    run = tuned_run(root / "runs", root / "qwen", **{"adapter.bias": "lora_only"})
+    weights = load_file(run.adapter / "adapter_model.safetensors")
+    assert any(name.endswith(".bias") for name in weights)
+    save_file({name: weight + name.endswith(".bias") for name, weight in weights.items()},
+              run.adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    return run
+
+
+def test_what_cannot_share_a_batch_speaks_in_turn(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "lora_config", lambda settings: LoraConfig(
+        r=4, target_modules="all-linear", use_dora=True, task_type="CAUSAL_LM"))
+    duet = Duet(tuned_run(tmp_path, base))
+    assert "DoRA" in duet.in_turn_because
+    lines = told(duet, SHORT, LONG)
+    assert lines[-1] == {"base": alone(duet, SHORT, tuned=False), "tuned": alone(duet, LONG, tuned=True)}
+    assert lines[0]["tuned"] == ""
+
+
+# --- how it is said --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_answers(duet):
+    drawn = Sampling(temperature=1, max_new_tokens=16, seed=7)
+    first = told(duet, SHORT, LONG, drawn)[-1]
+    assert told(duet, SHORT, LONG, drawn)[-1] == first != told(duet, SHORT, LONG, replace(drawn, seed=8))[-1]
+
+
+def test_without_a_seed_every_answer_is_drawn_anew(duet):
+    drawn = Sampling(temperature=1, max_new_tokens=16)
+    assert told(duet, SHORT, SHORT, drawn)[-1] != told(duet, SHORT, SHORT, drawn)[-1]
+
+
+def test_padding_is_not_penalized_as_if_it_had_been_said(duet):
+    penalized = Sampling(temperature=0, max_new_tokens=24, repetition_penalty=1.5)
+    beside_a_long_one = told(duet, SHORT, LONG, penalized)[-1]["base"]
+    assert beside_a_long_one == told(duet, SHORT, SHORT, penalized)[-1]["base"]
+    assert beside_a_long_one != told(duet, SHORT, LONG)[-1]["base"]
+
+
+def test_a_character_waits_until_it_is_whole(duet):
+    tokens = duet.tokenizer("é🙂", add_special_tokens=False)["input_ids"]
+    grown = [Answer(tokens[:n]).text(duet.tokenizer) for n in range(len(tokens) + 1)]
+    assert len(tokens) == 6 and list(dict.fromkeys(grown)) == ["", "é", "é🙂"]
+    assert Answer(tokens[:3], ended=True).text(duet.tokenizer) == "é\ufffd", "at its end an answer hides nothing"
+
+
+def test_a_side_that_has_ended_says_nothing_while_the_other_goes_on(duet):
+    transcript = Transcript(duet.tokenizer, {5}, lambda **texts: None)
+    for tokens in ([[1, 2], [3, 4]], [7, 8], [5, 9], [0, 10]):
+        transcript.put(torch.tensor(tokens))
+    assert [answer.tokens for answer in transcript.answers.values()] == [[7], [8, 9, 10]]
+
+
+def test_a_talk_longer_than_the_model_is_refused_in_words(duet):
+    with pytest.raises(StudioError, match=r"exceed the 2048 .*Start a new chat"):
+        told(duet, SHORT, LONG, Sampling(max_new_tokens=2040))
+
+
+def test_a_talk_that_the_template_refuses_is_refused_in_words(duet, monkeypatch):
+    monkeypatch.setattr(duet.tokenizer, "chat_template", "{{ raise_exception('No system role here') }}")
+    with pytest.raises(StudioError, match="No system role here. Start a new chat"):
+        told(duet, SHORT, SHORT)
+
+
+@pytest.mark.parametrize(("chosen", "complaint"), [
+    ({"temperature": -1}, "out of range"), ({"temperature": float("nan")}, "out of range"), ({"top_p": 0}, "from 0.01 to 1"),
+    ({"max_new_tokens": None}, "Enter a value"), ({"max_new_tokens": 2.5}, "whole number"), ({"seed": "x"}, "Enter a number")])
+def test_sampling_out_of_its_limits_is_refused_by_name(chosen, complaint):
+    with pytest.raises(SettingsError) as refused:
+        Sampling(**chosen)
+    assert list(refused.value.problems) == list(chosen) and complaint in str(refused.value)
+
+
+def test_sampling_takes_what_a_form_hands_over():
+    assert Sampling(max_new_tokens=200.0).max_new_tokens == 200 and Sampling(seed=None).seed is None
+
+
+# --- the process, from the page --------------------------------------------------------------------------------------
+
+
+def test_answers_stream_side_by_side_as_growing_prefixes(chat, run, duet):
+    growing = list(chat.ask(run, SHORT, LONG, Sampling(temperature=0, max_new_tokens=64)))
+    for before, after in pairwise(growing):
+        assert after.base.startswith(before.base) and after.tuned.startswith(before.tuned)
+    assert any(answers.base and answers.tuned and not answers.done for answers in growing)
+    assert len(set(growing)) > 3
+    assert [answers.done for answers in growing] == [False] * (len(growing) - 1) + [True]
+    assert chat.ready.device == duet.device and chat.ready.together
+
+
+def test_each_side_keeps_a_talk_of_its_own(chat, run, duet):
+    said = last(chat, run)
+    again = {"role": "user", "content": SENTENCES[0]}
+    talks = [[*SHORT, {"role": "assistant", "content": text}, again] for text in (said.base, said.tuned)]
+    assert last(chat, run, *talks) == Answers(alone(duet, talks[0], tuned=False), alone(duet, talks[1], tuned=True), True)
+
+
+def test_temperature_zero_says_the_same_every_time(chat, run):
+    assert last(chat, run) == last(chat, run)
+
+
+def test_an_answer_that_is_left_ends_after_its_present_token(chat, run):
+    pid = leave(chat, run)
+    began = time.monotonic()
+    assert last(chat, run).done and time.monotonic() - began < 5
+    assert chat.pid == pid
+
+
+def leave(chat: Chat, run) -> int:
+    """Ask for an endless answer and leave while it grows."""
+    answers = chat.ask(run, SHORT, SHORT, ENDLESS)
+    next(answers for answers in answers if answers.base)
+    answers.close()
+    return chat.pid
+
+
+def test_questions_at_the_same_time_wait_for_their_turn(chat, run):
+    expected = [last(chat, run, SHORT, SHORT), last(chat, run, LONG, LONG)]
+    with ThreadPoolExecutor() as pages:
+        assert list(pages.map(lambda talk: last(chat, run, talk, talk), [SHORT, LONG])) == expected
+
+
+def test_a_refused_question_leaves_the_process_as_it_was(chat, run):
+    pid = chat.pid
+    with pytest.raises(StudioError, match="Start a new chat"):
+        last(chat, run, sampling=Sampling(max_new_tokens=5000))
+    assert last(chat, run).done and chat.pid == pid
+
+
+def test_a_process_killed_while_it_answers_says_so_and_starts_anew(chat, run):
+    expected, pid = last(chat, run), chat.pid
+    with pytest.raises(StudioError, match=r"was killed.* ask again"):
+        for answers in chat.ask(run, SHORT, SHORT, ENDLESS):
+            if answers.base:
+                os.kill(pid, signal.SIGKILL)
+    assert chat.pid is None and chat.ready is None
+    assert last(chat, run) == expected and chat.pid != pid
+
+
+def test_another_run_ends_the_process_of_the_one_before(chat, run, base, tmp_path):
+    last(chat, run)
+    first = chat.pid
+    other = tuned_run(tmp_path, base, **{"adapter.rank": 4})
+    list(chat.ask(other, SHORT, SHORT, GREEDY, {"token": "hf_secretsecret"}))
+    assert not psutil.pid_exists(first)
+    process = psutil.Process(chat.pid)
+    assert "hf_secretsecret" not in f"{process.cmdline()} {process.environ()} {logged(other)}"
+    chat.close()
+    assert not process.is_running() and chat.pid is None
+
+
+def test_a_process_that_nobody_asks_ends_by_itself_and_comes_back(run):
+    with closing(Chat(idle_seconds=0.2)) as chat:
+        first = last(chat, run)
+        until(lambda: chat.pid is None, 10)
+        assert last(chat, run) == first
+
+
+def test_a_run_without_an_adapter_is_refused_before_anything_starts(chat, tmp_path):
+    untrained = runs.create(tmp_path, practice())
+    with pytest.raises(StudioError, match="has no adapter yet. Let it finish"):
+        last(chat, untrained)
+    assert not (untrained.folder / "chat.log").exists()
+
+
+def test_a_damaged_adapter_is_a_sentence_and_the_story_is_in_the_log(chat, run, tmp_path):
+    damaged = runs.create(tmp_path, run.settings)
+    shutil.copytree(run.adapter, damaged.adapter)
+    (damaged.adapter / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(StudioError, match="SafetensorError"):
+        last(chat, damaged)
+    assert "Traceback" in logged(damaged) and chat.pid is None
+
+
+# --- the process, by its protocol ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def talking_to(folder):
+    """The process as somebody else would start it: its pipes, and a function that reads the next line."""
+    process = subprocess.Popen([sys.executable, "-m", "studio.engine.chat", str(folder)], cwd=jobs.PROJECT, text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        yield process, lambda: json.loads(process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def tell(process, message) -> None:
+    process.stdin.write(json.dumps(message) + "\n")
+    process.stdin.flush()
+
+
+def question(number: int, sampling: Sampling) -> dict:
+    return {"id": number, "base": SHORT, "tuned": SHORT, "sampling": asdict(sampling)}
+
+
+def test_the_protocol_is_as_its_description_says(run):
+    with talking_to(run.folder) as (process, hear):
+        tell(process, {})
+        assert hear()["ready"] | {"seconds": 0} == {"device": "cpu", "seconds": 0, "together": True, "because": ""}
+        tell(process, question(1, ENDLESS))
+        assert hear().keys() == {"id", "base", "tuned"}
+        tell(process, {"cancel": 1})
+        until(lambda: hear() == {"id": 1, "done": True}, 5)
+        tell(process, question(2, Sampling(max_new_tokens=5000)))
+        assert hear().keys() == {"id", "error"}
+        tell(process, question(3, ENDLESS))
+        assert hear()["id"] == 3
+        process.stdin.close()  # as the system does for a page that is gone
+        assert process.wait(5) == 0
+
+
+def test_the_process_ends_with_its_input_while_it_still_loads(run):
+    with talking_to(run.folder) as (process, _):
+        process.stdin.close()
+        assert process.wait(5) == 0
+
+
+def test_what_is_no_run_is_a_sentence(tmp_path):
+    with talking_to(tmp_path) as (process, hear):
+        tell(process, {})
+        assert hear() == {"error": f"There is no run in {tmp_path}. Choose one from the list."}
+        assert process.wait(5) == 1
+
+
+def test_what_libraries_print_stays_out_of_the_protocol():
+    program = ("import os; from studio.engine.chat import Wire; wire = Wire(); print('noise', flush=True); "
+               "os.write(1, b'noise'); wire.say(done=True)")
+    done = subprocess.run([sys.executable, "-c", program], cwd=jobs.PROJECT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"done": True} and done.stderr.count("noise") == 2
