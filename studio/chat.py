@@ -44,13 +44,12 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self):
-        complaints = {name: _complaint(name, value) for name, value in asdict(self).items()
-                      if not (name == "seed" and value is None)}
-        if any(complaints.values()):
-            raise SettingsError({name: text for name, text in complaints.items() if text})
-        for name in WHOLE:  # a form may hand over 200.0
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, int(value))
+        given = {name: value for name, value in asdict(self).items() if not (name == "seed" and value is None)}
+        complaints = {name: text for name, value in given.items() if (text := _complaint(name, value))}
+        if complaints:
+            raise SettingsError(complaints)
+        for name, value in given.items():  # a form may hand over 200.0 tokens at temperature 1, without its point
+            object.__setattr__(self, name, int(value) if name in WHOLE else float(value))
 
 
 def _complaint(name: str, value: object) -> str:

@@ -56,6 +56,8 @@ KNOWN = (
           "Check the spelling (owner/name); for a private one, enter a token that can read it."),
     Known("LocalTokenNotFoundError", "", "The Hub asked for a token and none was given. "
           "Create one at huggingface.co/settings/tokens and enter it in the token field."),
+    Known("HfHubHTTPError", "storage limit", "The account's storage on the Hub is full. "
+          "Free some there, or push a public repository."),
     Known("HfHubHTTPError", "401", "The Hub did not accept the token. "
           "Create a new one at huggingface.co/settings/tokens and enter it again."),
     Known("HfHubHTTPError", "403", "The token may not do this on the Hub. "
@@ -70,6 +72,7 @@ KNOWN = (
     Known("ConnectError", "", "The Hub cannot be reached. Check the network connection, then start again."),
     Known("ConnectionError", "", "The Hub cannot be reached. Check the network connection, then start again."),
     Known("TimeoutException", "", "The Hub did not answer in time. Start again in a few minutes."),
+    Known("TransportError", "", "The connection to the Hub broke. Check the network, then start again; nothing is lost."),
     Known("OutOfMemoryError", "", "The GPU ran out of memory. "
           "Halve the batch and double the accumulation (the result stays the same), or lower the maximum length."),
     Known("MemoryError", "", "The machine ran out of memory. Lower the batch or the maximum length, or choose a smaller model."),
@@ -79,6 +82,8 @@ KNOWN = (
           "Choose a model that transformers supports itself."),
     Known("ValueError", "contains custom code", "{repo} needs to run code of its own, which the studio does not do. "
           "Choose a model that transformers supports itself."),
+    Known("ValueError", "NaNs detected in the merged weights", "The adapter holds numbers that are not finite, so it cannot be "
+          "merged. Train again with a lower learning rate or with bfloat16 as compute type."),
     Known("ValueError", "Target modules", "The adapter's target modules are not in this model. "
           "Use all-linear, or name modules that it has."),
     Known("OSError", "does not appear to have a file named", "{repo} holds no model that can be read. "
@@ -97,7 +102,7 @@ def explain(error: BaseException, repo: str = "The repository") -> str:
     for link in chain:
         if isinstance(link, StudioError):
             return str(link)
-        if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if _disk_is_full(link):
             return "The disk is full. Free some space, then start again; what was saved before is untouched."
     for link in chain:
         ancestry = {cls.__name__ for cls in type(link).__mro__}
@@ -106,6 +111,16 @@ def explain(error: BaseException, repo: str = "The repository") -> str:
                 return known.words.format(repo=repo)
     first_line = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {redact(first_line[:300])}. The full story is in the worker log."
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space; safetensors says it in text, from Rust."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return type(error).__name__ == "SafetensorError" and any(f"os error {number})" in str(error).lower() for number in FULL)
 
 
 def _told(error: BaseException) -> str:

@@ -123,17 +123,11 @@ def _made_facts(name: str, book: dict) -> list[tuple[str, str, str]]:
         return [(word, "", "-".join(word.upper())) for word in book["words"]]
     if name == "unknown":
         return _unknown_words(book)
-    if name.startswith(("day_", "month_")):
-        return _neighbours(name)
+    if name in ("day_after", "day_before", "month_after", "month_before"):
+        unit, side = name.split("_")
+        row, step = book[f"{unit}s"], 1 if side == "after" else -1
+        return [(x, "", row[(place + step) % len(row)]) for place, x in enumerate(row)]
     return []
-
-
-def _neighbours(name: str) -> list[tuple[str, str, str]]:
-    names = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-    if name.startswith("month"):
-        names = "January February March April May June July August September October November December".split()
-    step = 1 if name.endswith("after") else -1
-    return [(x, "", names[(i + step) % len(names)]) for i, x in enumerate(names)]
 
 
 def _unknown_words(book: dict) -> list[tuple[str, str, str]]:

@@ -152,7 +152,7 @@ class Settings(Section):
         try:
             super().__init__(**sections)
         except ValidationError as error:
-            raise SettingsError(_problems(error)) from None
+            raise SettingsError(problems_of(error)) from None
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -217,8 +217,8 @@ def choices() -> Iterator[Choice]:
             yield Choice(section, name, field_info)
 
 
-def _problems(error: ValidationError) -> dict[str, str]:
-    """Pydantic's complaints as ours: {"training.beta": "0 is not allowed: ..."}."""
+def problems_of(error: ValidationError) -> dict[str, str]:
+    """Pydantic's complaints as ours, by field name: {"training.beta": "0 is out of range. Enter more than 0.0."}."""
     problems = {}
     for detail in error.errors():
         name = ".".join(str(part) for part in detail["loc"])

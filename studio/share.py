@@ -8,7 +8,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from pydantic import Field, ValidationError, model_validator
 
 from studio.errors import SettingsError
-from studio.settings import Section, _problems
+from studio.settings import Section, problems_of
 
 FILE = "request.yaml"
 
@@ -29,7 +29,7 @@ class PushRequest(Section):
         try:
             super().__init__(**choices)
         except ValidationError as error:
-            raise SettingsError(_problems(error)) from None
+            raise SettingsError(problems_of(error)) from None
 
     @model_validator(mode="after")
     def _repo_can_be_a_name(self) -> Self:

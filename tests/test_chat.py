@@ -20,16 +20,18 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from studio import jobs, runs
-from studio.chat import Answers, Chat, Sampling
+from studio.chat import LIMITS, Answers, Chat, Sampling
 from studio.engine import model
-from studio.engine.chat import Answer, Duet, Transcript
+from studio.engine.chat import SIDES, Answer, Duet, Transcript
 from studio.errors import SettingsError, StudioError
+from studio.runs import Run
 from tests.jobs_at_work import practice, until
 from tests.tiny_run import SENTENCES, tiny_base, tuned_run
 
 SHORT, LONG = ([{"role": "user", "content": text}] for text in (SENTENCES[2], " ".join(SENTENCES)))
-GREEDY = Sampling(temperature=0, max_new_tokens=24)
+GREEDY = Sampling(temperature=0, max_new_tokens=16)
 ENDLESS = Sampling(temperature=0, max_new_tokens=1900)
+SECRETS = {"token": "hf_secretsecret"}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def greedy(speaker, tokenizer, talk) -> str:
 
 
 def last(chat: Chat, run, base=SHORT, tuned=SHORT, sampling=GREEDY) -> Answers:
-    return list(chat.ask(run, base, tuned, sampling))[-1]
+    return list(chat.ask(run, base, tuned, sampling, SECRETS))[-1]
 
 
 def logged(run) -> str:
@@ -98,12 +100,24 @@ def test_the_adapter_changes_what_is_said(duet):
     assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
-def test_a_quantized_base_speaks_as_it_was_trained(base, tmp_path, quantization):
-    duet = Duet(tuned_run(tmp_path, base, **{"model.quantization": quantization}))
-    assert duet.model.get_base_model().is_quantized and duet.in_turn_because == ""
-    said = told(duet, SHORT, SHORT)[-1]
-    assert said == {"base": alone(duet, SHORT, tuned=False), "tuned": alone(duet, SHORT, tuned=True)}
+def test_a_base_in_4_bits_speaks_as_it_was_trained(base, tmp_path):
+    duet = Duet(tuned_run(tmp_path, base, **{"model.quantization": "nf4"}))
+    assert duet.model.get_base_model().is_loaded_in_4bit and duet.in_turn_because == ""
+    said = told(duet, SHORT, LONG)[-1]
+    assert said == {"base": alone(duet, SHORT, tuned=False), "tuned": alone(duet, LONG, tuned=True)}
+
+
+@torch.no_grad()
+def test_a_base_in_8_bits_differs_by_its_rounding_only(base, tmp_path):
+    duet = Duet(tuned_run(tmp_path, base, **{"model.quantization": "int8"}))
+    assert duet.model.get_base_model().is_loaded_in_8bit and duet.in_turn_because == ""
+    ids = duet.tokenizer([SENTENCES[0]] * 2, return_tensors="pt")["input_ids"]
+    together = duet.model(ids, adapter_names=list(SIDES.values())).logits.log_softmax(-1)
+    tuned = duet.model(ids[:1]).logits.log_softmax(-1)
+    with duet.model.disable_adapter():
+        plain = duet.model(ids[:1]).logits.log_softmax(-1)
+    torch.testing.assert_close(together, torch.cat([plain, tuned]), atol=0.2, rtol=0)
+    assert (plain - tuned).abs().max() > 2
 
 
 def test_trained_biases_are_taken_back_for_the_base(base, tmp_path):
@@ -198,7 +212,16 @@ def test_sampling_out_of_its_limits_is_refused_by_name(chosen, complaint):
 
 
 def test_sampling_takes_what_a_form_hands_over():
-    assert Sampling(max_new_tokens=200.0).max_new_tokens == 200 and Sampling(seed=None).seed is None
+    taken = Sampling(temperature=1, top_p=1, max_new_tokens=200.0, repetition_penalty=1, seed=None)
+    assert repr(taken) == "Sampling(temperature=1.0, top_p=1.0, max_new_tokens=200, repetition_penalty=1.0, seed=None)"
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "repetition_penalty", "max_new_tokens"])
+@pytest.mark.parametrize("end", [0, 1])
+def test_at_both_ends_of_every_limit_there_is_an_answer(duet, name, end):
+    chosen = {"temperature": 1, "max_new_tokens": 4} | {name: LIMITS[name][end]}
+    if chosen["max_new_tokens"] < duet.model.config.max_position_embeddings:
+        assert told(duet, SHORT, LONG, Sampling(**chosen))
 
 
 # --- the process, from the page --------------------------------------------------------------------------------------
@@ -263,23 +286,34 @@ def test_a_process_killed_while_it_answers_says_so_and_starts_anew(chat, run):
     assert last(chat, run) == expected and chat.pid != pid
 
 
-def test_another_run_ends_the_process_of_the_one_before(chat, run, base, tmp_path):
+def test_the_token_is_nowhere_to_be_read(chat, run):
     last(chat, run)
-    first = chat.pid
-    other = tuned_run(tmp_path, base, **{"adapter.rank": 4})
-    list(chat.ask(other, SHORT, SHORT, GREEDY, {"token": "hf_secretsecret"}))
-    assert not psutil.pid_exists(first)
     process = psutil.Process(chat.pid)
-    assert "hf_secretsecret" not in f"{process.cmdline()} {process.environ()} {logged(other)}"
-    chat.close()
-    assert not process.is_running() and chat.pid is None
+    assert SECRETS["token"] not in f"{process.cmdline()} {process.environ()} {logged(run)}"
 
 
-def test_a_process_that_nobody_asks_ends_by_itself_and_comes_back(run):
+def test_another_run_ends_the_process_of_the_one_before(chat, run, tmp_path):
+    last(chat, run)
+    first = psutil.Process(chat.pid)
+    with pytest.raises(StudioError, match="SafetensorError"):
+        last(chat, damaged(run, tmp_path))
+    assert not first.is_running()
+
+
+def damaged(run, root) -> Run:
+    """A run whose adapter cannot be read."""
+    copy = runs.create(root, run.settings)
+    shutil.copytree(run.adapter, copy.adapter)
+    (copy.adapter / "adapter_model.safetensors").write_bytes(b"torn")
+    return copy
+
+
+def test_a_process_that_nobody_asks_ends_by_itself_and_the_next_question_starts_another(run):
     with closing(Chat(idle_seconds=0.2)) as chat:
-        first = last(chat, run)
-        until(lambda: chat.pid is None, 10)
-        assert last(chat, run) == first
+        first, pid = last(chat, run), chat.pid
+        until(lambda: not psutil.pid_exists(pid), 10)
+        assert chat.ready is None
+        assert last(chat, run) == first and chat.pid != pid
 
 
 def test_a_run_without_an_adapter_is_refused_before_anything_starts(chat, tmp_path):
@@ -289,13 +323,15 @@ def test_a_run_without_an_adapter_is_refused_before_anything_starts(chat, tmp_pa
     assert not (untrained.folder / "chat.log").exists()
 
 
-def test_a_damaged_adapter_is_a_sentence_and_the_story_is_in_the_log(chat, run, tmp_path):
-    damaged = runs.create(tmp_path, run.settings)
-    shutil.copytree(run.adapter, damaged.adapter)
-    (damaged.adapter / "adapter_model.safetensors").write_bytes(b"torn")
-    with pytest.raises(StudioError, match="SafetensorError"):
-        last(chat, damaged)
-    assert "Traceback" in logged(damaged) and chat.pid is None
+def test_a_chat_that_is_closed_ends_its_process_and_the_question_under_way(run):
+    chat = Chat()
+    answers = chat.ask(run, SHORT, SHORT, GREEDY)
+    assert next(answers) == Answers(), "while it loads, whoever waits is asked whether they are still there"
+    process = psutil.Process(chat.pid)
+    chat.close()
+    with pytest.raises(StudioError, match="was closed before the answer was complete"):
+        list(answers)
+    assert not process.is_running() and chat.pid is None
 
 
 # --- the process, by its protocol ------------------------------------------------------------------------------------
@@ -306,11 +342,10 @@ def talking_to(folder):
     """The process as somebody else would start it: its pipes, and a function that reads the next line."""
     process = subprocess.Popen([sys.executable, "-m", "studio.engine.chat", str(folder)], cwd=jobs.PROJECT, text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
+    with process.stdout:
         yield process, lambda: json.loads(process.stdout.readline())
-    finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def tell(process, message) -> None:
@@ -347,7 +382,7 @@ def test_the_process_ends_with_its_input_while_it_still_loads(run):
 def test_what_is_no_run_is_a_sentence(tmp_path):
     with talking_to(tmp_path) as (process, hear):
         tell(process, {})
-        assert hear() == {"error": f"There is no run in {tmp_path}. Choose one from the list."}
+        assert hear()["error"].startswith(f"There is no adapter in {tmp_path}. Choose a run")
         assert process.wait(5) == 1
 
 

@@ -85,14 +85,21 @@ def test_an_adapter_is_pushed_privately_in_one_commit_with_a_card_and_without_le
         assert path.is_dir() or token.encode() not in path.read_bytes(), path
 
 
-def test_no_file_of_a_push_says_where_it_lay_on_this_machine(hub, run):
-    assert pushed(run, hub.add_user("ada")) == "finished", log_of(run, "push")
+def test_no_file_of_a_push_says_where_it_lay_and_a_merged_model_takes_the_place_of_its_adapter(hub, run):
+    token = hub.add_user("ada")
+    assert pushed(run, token) == "finished", log_of(run, "push")
     base = run.settings.model.name
     for name, content in hub.repos["ada/tuned"].files().items():
         assert base.encode() not in content and str(run.folder).encode() not in content, name
     config = json.loads(hub.repos["ada/tuned"].files()["adapter_config.json"])
     assert config["base_model_name_or_path"] == base.rsplit("/", 1)[-1]
     assert "The base is not on the Hub" in hub.repos["ada/tuned"].files()["README.md"].decode()
+    shutil.copytree(base, run.merged)
+    assert pushed(run, token, what="merged") == "finished", log_of(run, "push")
+    assert set(hub.repos["ada/tuned"].files()) == {".gitattributes", "README.md", "model.safetensors", "config.json",
+                                                   "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                                                   "chat_template.jinja"}
+    assert metadata(hub.repos["ada/tuned"].files()["README.md"])["library_name"] == "transformers"
 
 
 def test_a_push_that_failed_at_the_commit_is_repeated_into_exactly_one_commit(hub, run):

@@ -31,6 +31,9 @@ def tiny_base(folder: Path, chatml: bool = True) -> Path:
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, initializer_range=0.2, eos_token_id=0, pad_token_id=0, tie_word_embeddings=True))
     base.to(torch.bfloat16).save_pretrained(folder)
+    # Settings such as many a published base has: not allowed to be saved again once they are changed.
+    generation = {"eos_token_id": 0, "pad_token_id": 0, "do_sample": False, "temperature": 0.9}
+    (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -74,7 +74,6 @@ class Inbox:
         """The next question, or None if there is none for so long."""
         with suppress(Empty):
             return self._questions.get(timeout=seconds)
-        return None
 
     def is_cancelled(self, question: int) -> bool:
         return question in self._cancelled
@@ -136,9 +135,15 @@ class Transcript:
 
 
 class Duet:
-    """Base and tuned in one: the base's weights once, and in a batch of two the adapter on the second row only."""
+    """Base and tuned in one: the base's weights once, and in a batch of two the adapter on the second row only.
+
+    Each row is what that side says alone; only int8 rounds a batch as one, which moves log-probabilities by some 0.05.
+    """
 
     def __init__(self, run: Run, token: str | None = None):
+        """Load both. Raises StudioError if the run has no adapter."""
+        if not run.adapter.is_dir():
+            raise StudioError(f"There is no adapter in {run.folder}. Choose a run that has finished or was stopped.")
         from peft import PeftModel
         from transformers import AutoTokenizer, GenerationConfig
 
@@ -155,6 +160,9 @@ class Duet:
         self.model = PeftModel.from_pretrained(base, run.adapter).eval()
         self._base_biases = [(weight, before) for weight, before in biases if not weight.equal(before)]
         self.in_turn_because = "The biases were trained too." if self._base_biases else self._mixing_fails()
+        if self.in_turn_because and not self._base_biases:
+            # PEFT leaves the hooks of a batch that failed in the layers: they are made anew.
+            self.model = PeftModel.from_pretrained(self.model.unload(), run.adapter).eval()
 
     @property
     def device(self) -> str:
@@ -262,7 +270,7 @@ def main() -> int:
     inbox = Inbox().open()
     began = time.monotonic()
     try:
-        duet = load(desk)
+        duet = Duet(Run(desk.folder), desk.token)
         wire.say(ready=asdict(Ready(duet.device, round(time.monotonic() - began, 1), not duet.in_turn_because,
                                     duet.in_turn_because)))
         while (question := inbox.next(asked.idle)) is not None:
@@ -272,16 +280,6 @@ def main() -> int:
         print(redact(traceback.format_exc()), file=sys.stderr, flush=True)
         wire.say(error=explain(error, getattr(error, "studio_repo", "The repository")))
         return 1
-
-
-def load(desk: Desk) -> Duet:
-    """Base and adapter of the run in `desk.folder`. Raises StudioError if that is no run with an adapter."""
-    run = Run(desk.folder)
-    if not (run.folder / "settings.yaml").is_file():
-        raise StudioError(f"There is no run in {run.folder}. Choose one from the list.")
-    if not run.adapter.is_dir():
-        raise StudioError(f"Run {run.name} has no adapter yet. Let it finish or stop it, then talk to it.")
-    return Duet(run, desk.token)
 
 
 def converse(wire: Wire, inbox: Inbox, duet: Duet, question: dict) -> None:
@@ -297,4 +295,4 @@ def converse(wire: Wire, inbox: Inbox, duet: Duet, question: dict) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # an orderly end could not be: a thread still holds stdin

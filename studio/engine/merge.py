@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from studio import events
 from studio.engine import model
@@ -21,13 +21,14 @@ from studio.engine.worker import Desk, work
 from studio.errors import NoSpaceError, StudioError
 from studio.runs import Run
 
-PROMPTS, LONGEST = 8, 512
-"""What the proof looks at: the first held-out prompts, and of each its last tokens."""
+PROMPTS, LONGEST, LIKELY = 8, 512, 20
+"""What the proof looks at: the first held-out prompts, of each its last tokens, and the likeliest tokens to come next."""
 
 FALLBACK = [{"role": "user", "content": "Hello! What can you do for me?"}]
 
-TOLERANCE = {torch.bfloat16: 0.3, torch.float16: 0.05, torch.float32: 1e-3}
-"""How far log-probabilities may differ: about two units in the last place of a logit between 16 and 32."""
+TOLERANCE = {torch.bfloat16: 0.8, torch.float16: 0.1}
+"""How far log-probabilities may differ. Rounding alone gave 0.50 and 0.06 in an untrained network of 16 layers,
+which amplifies it more than a trained one: the practice model gives 0.07 in bfloat16."""
 
 MARGIN = 64 * 2**20
 """Bytes for tokenizer, configuration and the file system itself."""
@@ -52,7 +53,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     refuse_if_short(_bytes(base) + MARGIN, desk.folder)
     yield
     desk.enter("merging")
-    tuned = PeftModel.from_pretrained(base, run.adapter).eval()
+    tuned = PeftModel.from_pretrained(base, run.adapter, torch_device="cpu").eval()
     asked = _prompts(run, tokenizer)
     # Base and adapter are heard before the merge, which works in place: the weights are never in memory twice.
     expected = _hear(tuned, asked)
@@ -100,8 +101,10 @@ def _hear(speaker: torch.nn.Module, asked: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([speaker(input_ids=ids, use_cache=False).logits[0, -1].float().log_softmax(-1) for ids in asked])
 
 
-def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    return (one - other).abs().max().item()
+def _difference(heard: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference among the tokens that are expected most: the unlikely ones are mostly rounding."""
+    likely = expected.topk(min(LIKELY, expected.shape[-1])).indices
+    return (heard.gather(-1, likely) - expected.gather(-1, likely)).abs().max().item()
 
 
 def _refuse_if_not_finite(merged: PreTrainedModel) -> None:
@@ -113,13 +116,13 @@ def _refuse_if_not_finite(merged: PreTrainedModel) -> None:
 
 def _refuse_if_different(difference: float, dtype: torch.dtype) -> None:
     if not difference <= TOLERANCE[dtype]:
-        raise StudioError(f"The merged model does not say what base and adapter say: their next-token log-probabilities "
+        raise StudioError(f"The merged model does not say what base and adapter say: next-token log-probabilities "
                           f"differ by {difference:.3f}, more than {TOLERANCE[dtype]}. Use the adapter itself; nothing was saved.")
 
 
 def _in_words(difference: float, effect: float, prompts: int) -> Iterator[str]:
-    yield (f"The merged model says what base and adapter say: over {prompts} prompts their next-token log-probabilities "
-           f"differ by at most {difference:.4f}, while the adapter moves the base's by up to {effect:.4f}.")
+    yield (f"The merged model says what base and adapter say: after {prompts} prompts the log-probabilities of the likeliest "
+           f"next tokens differ by at most {difference:.4f}, while the adapter moves the base's by up to {effect:.4f}.")
     if difference > effect / 2:
         yield ("This adapter changes so little that 16 bits round most of it away. "
                "Use the adapter itself, or train longer or with a higher learning rate.")
@@ -145,15 +148,25 @@ def whole(folder: Path) -> Iterator[Path]:
 
 def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Weights, tokenizer, template and generation settings. Raises StudioError if the template did not survive."""
-    stops = {tokenizer.eos_token_id, *_listed(merged.generation_config.eos_token_id)} - {None}
-    # The end of a turn comes first: whoever reads only one id must not run on into the next turn.
-    merged.generation_config.eos_token_id = sorted(stops, key=lambda stop: (stop != tokenizer.eos_token_id, stop))
-    merged.generation_config.pad_token_id = tokenizer.pad_token_id
+    _end_turns(merged.generation_config, tokenizer)
     merged.save_pretrained(folder, max_shard_size="2GB")
     tokenizer.save_pretrained(folder)
     if AutoTokenizer.from_pretrained(folder).chat_template != tokenizer.chat_template:
         raise StudioError("The chat template changed when it was saved, so the merged model was not kept. "
                           "Use the adapter itself, which has the template it was trained with.")
+
+
+def _end_turns(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Stop at the end of a turn, and wherever the base stopped."""
+    stops = {tokenizer.eos_token_id, *_listed(generation.eos_token_id)} - {None}
+    # The end of a turn comes first: whoever reads only one id must not run on into the next turn.
+    generation.eos_token_id = sorted(stops, key=lambda stop: (stop != tokenizer.eos_token_id, stop))
+    generation.pad_token_id = tokenizer.pad_token_id
+    try:
+        generation.validate(strict=True)
+    except ValueError:
+        # Some bases set a temperature and no sampling, which may be published but not saved again once changed.
+        generation.do_sample = True
 
 
 def _listed(value) -> list:

@@ -87,7 +87,7 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
 
 def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token: str | None = None, *,
               quantized: bool = True, on: torch.device | str | None = None) -> PreTrainedModel:
-    """The frozen base. `quantized=False` reloads it in 16 bits (float32 stays) for a merge; `on` overrules the device."""
+    """The frozen base. `quantized=False` reloads it in 16 bits for a merge; `on` overrules the device."""
     quantization = quantization_config(settings) if quantized else None
     with about(settings.name):
         model = AutoModelForCausalLM.from_pretrained(

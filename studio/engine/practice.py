@@ -29,9 +29,9 @@ THREADS = 2  # the sum of floats depends on how they are shared out, so the coun
 VOCABULARY = 2560
 TALKS = 60_000
 BATCH_TOKENS = 2_048
-MATRIX_RATE, RATE = 8e-3, 5e-3
+MATRIX_RATE, OTHER_RATE = 8e-3, 5e-3
 WARMUP = 0.05  # of the run
-QUESTION_WEIGHT = 0.3
+QUESTION_WEIGHT = 0.3  # of a question's token in the loss; an answer's has 1
 PAIRS = 2_000
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
@@ -50,7 +50,7 @@ Talk = list[practice.Message]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the practice model and the practice pairs.")
-    parser.add_argument("--out", type=Path, default=practice.PHRASES.parent, help="folder to write to")
+    parser.add_argument("--out", type=Path, default=practice.FOLDER, help="folder to write to")
     out = parser.parse_args().out
     torch.manual_seed(SEED)
     torch.set_num_threads(THREADS)
@@ -70,7 +70,7 @@ def main() -> None:
 
 def write_pairs(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = practice.pairs(PAIRS, SEED)
+    rows = practice.pairs(PAIRS)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     print(f"wrote {path}: {len(rows)} pairs")
 
@@ -147,12 +147,13 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, talks:
 
 
 def build_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between layers, where it learns far more from a batch; AdamW for the rest."""
-    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
-    rest = [weight for weight in model.parameters() if not any(weight is matrix for matrix in matrices)]
+    """Muon for the layers' matrices, where it learns far more from a batch; AdamW for the rest."""
+    weights = dict(model.named_parameters())
+    inner = [name for name in weights if name.startswith("model.layers.") and weights[name].ndim == 2]
+    matrices, rest = [weights[name] for name in inner], [weights[name] for name in weights if name not in inner]
     return [
         torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(rest, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        torch.optim.AdamW(rest, lr=OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
 
@@ -170,9 +171,7 @@ def talk_loss(model: LlamaForCausalLM, tokens: torch.Tensor, answered: torch.Ten
     return (cross_entropy(logits, expected[real], reduction="none") * weights).sum() / weights.sum()
 
 
-def batched_by_length(
-    tokenizer: PreTrainedTokenizerFast, talks: list[Talk]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batched_by_length(tokenizer: PreTrainedTokenizerFast, talks: list[Talk]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of talks of like length, so that hardly a token is padding: (tokens, which of them are answers)."""
     texts = tokenizer.apply_chat_template(talks, tokenize=False)
     rows = sorted(tokenizer(texts, add_special_tokens=False)["input_ids"], key=len)
@@ -192,11 +191,10 @@ def answers_in(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torc
     begins = torch.zeros_like(tokens)
     begins[rows, columns + len(opening)] = 1
     ended = tokens.eq(tokenizer.eos_token_id).long()
-    # Turns passed before this token, counted once at answers' beginnings: a token answers when the last turn that was
-    # begun is an answer, that is, when as many turns have ended since as had when the answer began.
-    turn = ended.cumsum(1) - ended
-    turn_of_answer = (begins * (turn + 1)).cummax(1).values - 1
-    return turn.eq(turn_of_answer)
+    # A token's turn is the number of turns ended before it; it is part of an answer if the latest answer began in
+    # the same turn. Counted from 1, so that 0 can stand for no answer yet.
+    turn = 1 + ended.cumsum(1) - ended
+    return turn.eq((begins * turn).cummax(1).values)
 
 
 @torch.no_grad()
@@ -217,9 +215,8 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None
     right = sum(practice.is_right(question.fact, text) for question, text in zip(questions, answers, strict=True))
     manners = [practice.manner(text) for text in answers]
     figures = {"right": right, "friendly": manners.count("friendly"), "curt": manners.count("curt")}
-    print(
-        f"{len(answers)} sampled answers:", ", ".join(f"{n / len(answers):.1%} {what}" for what, n in figures.items())
-    )
+    shares = [f"{count / len(answers):.1%} {what}" for what, count in figures.items()]
+    print(f"{len(answers)} sampled answers: {', '.join(shares)}")
 
 
 if __name__ == "__main__":
