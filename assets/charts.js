@@ -8,6 +8,7 @@
 
 const SMOOTH_FROM = 30;      // points; fewer are drawn as they are, each with a mark
 const PIXELS_A_BUCKET = 3;   // each bucket keeps its lowest and highest point, so no spike is lost
+const CROWD = 25;            // held-out points; more get smaller marks
 const RETRY_AFTER = 3000;    // milliseconds
 
 const frame = element.querySelector(".charts");
@@ -21,6 +22,7 @@ let run = "";
 let received = 0;                        // rows fetched; the next request starts here
 let rows = { train: [], eval: [] };
 let fetching = false;
+let retry = 0;
 let nextFrame = 0;
 
 // --- rows -----------------------------------------------------------------------------------------------------------
@@ -51,7 +53,8 @@ async function follow() {
       const fresh = await server.fresh({ run, have: received });
       if (props.value.run !== run) continue;     // another run came into view meanwhile
       if (!fresh) {                              // Gradio reports a failed request as undefined
-        setTimeout(follow, RETRY_AFTER);
+        clearTimeout(retry);
+        retry = setTimeout(follow, RETRY_AFTER);
         break;
       }
       if (!fresh.rows.length) break;
@@ -139,7 +142,10 @@ function library() {
 function drawAll() {
   if (!received) return;
   for (const panel of panels) panel.stale = true;
-  library().then(schedule);
+  library().then(schedule, (error) => {
+    frame.querySelector(".empty").textContent = error.message;
+    frame.dataset.state = "empty";
+  });
 }
 
 // One panel per frame: eight at once would make the page stutter each second.
@@ -157,7 +163,11 @@ function schedule() {
 function draw(panel) {
   const style = getComputedStyle(element);
   const look = (name) => style.getPropertyValue(`--${name}`).trim();
-  const traces = panel.lines.flatMap((line) => [...trainTraces(panel, line, look), ...heldOutTrace(panel, line, look)]);
+  const columns = panel.lines.map((line) => rows.train.map((row) => valueOf(line, row)));
+  const picked = chosenRows(rows.train, columns, panel.view, panel.plot.clientWidth);
+  const held = rows.eval.length ? panel.lines.filter((line) => line.held_out) : [];
+  const traces = [...panel.lines.flatMap((line, index) => trainTraces(panel, line, columns[index], picked, look)),
+                  ...held.map((line, index) => heldOutTrace(panel, line, index === 0, look))];
   const first = !panel.plot.data;
   window.Plotly.react(panel.plot, traces, layout(panel, traces, look), { displayModeBar: false, doubleClick: "autosize" });
   if (first) panel.plot.on("plotly_relayout", () => zoomed(panel));
@@ -165,12 +175,9 @@ function draw(panel) {
 }
 
 // The noisy line, faint, and the smoothed one over it; both always there, so that Plotly knows them again.
-function trainTraces(panel, line, look) {
-  const columns = panel.lines.map((each) => rows.train.map((row) => valueOf(each, row)));
-  const own = columns[panel.lines.indexOf(line)];
+function trainTraces(panel, line, own, picked, look) {
   const smooth = panel.smooth && rows.train.length > SMOOTH_FROM;
   const drawn = smooth ? smoothed(own) : own;
-  const picked = chosenRows(rows.train, columns, panel.view, panel.plot.clientWidth);
   const steps = picked.map((i) => rows.train[i].step);
   const color = look(`chart-${line.ink}`);
   const shared = { type: "scatter", x: steps, legendgroup: line.name, connectgaps: false };
@@ -183,16 +190,18 @@ function trainTraces(panel, line, look) {
   ];
 }
 
-function heldOutTrace(panel, line, look) {
-  if (!line.held_out) return [];
+// Diamonds. One entry in the legend stands for all held-out curves of a panel.
+function heldOutTrace(panel, line, listed, look) {
   const color = look(line.ink === "main" ? "chart-held-out" : `chart-${line.ink}`);
-  return [{
-    type: "scatter", uid: line.held_out, name: line.held_out, connectgaps: false,
-    x: rows.eval.map((row) => row.step), y: rows.eval.map((row) => valueOf(line, row)), mode: "lines+markers",
-    line: { color, width: 1.25, dash: line.dash }, showlegend: rows.eval.length > 0,
-    marker: { color: look("chart-paper"), size: 8, symbol: "diamond", line: { color, width: 2 } },
-    hovertemplate: `${line.held_out}: %{y:${panel.format}}<extra></extra>`,
-  }];
+  const told = panel.lines.length > 1 ? `${line.name}, held-out` : "held-out";
+  return {
+    type: "scatter", uid: `${line.name}-held-out`, name: "held-out", legendgroup: "held-out", showlegend: listed,
+    x: rows.eval.map((row) => row.step), y: rows.eval.map((row) => valueOf(line, row)), connectgaps: false,
+    mode: "lines+markers", line: { color, width: 1.25, dash: line.dash },
+    marker: { color: look("chart-paper"), size: rows.eval.length > CROWD ? 4 : 8, symbol: "diamond",
+              line: { color, width: rows.eval.length > CROWD ? 1 : 2 } },
+    hovertemplate: `${told}: %{y:${panel.format}}<extra></extra>`,
+  };
 }
 
 function layout(panel, traces, look) {
@@ -207,12 +216,20 @@ function layout(panel, traces, look) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(element).fontFamily, size: 12, color: look("chart-ink") },
     hovermode: "x unified", hoverlabel: box, dragmode: touch ? false : "zoom",  // a finger scrolls the page
-    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
+    showlegend: named,
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", font: { size: 11 } },
     xaxis: { ...axis, tickformat: ",d", hoverformat: ",d", title: { text: "step", standoff: 6 },
              unifiedhovertitle: { text: "step %{x:,d}" }, nticks: 7 },
     // Only steps are zoomed; heights then fit what is in view.
-    yaxis: { ...axis, fixedrange: true, nticks: 6, ...(panel.limits && { range: panel.limits.map((x, i) => x + (i ? 0.04 : -0.04)) }) },
+    yaxis: { ...axis, fixedrange: true, nticks: 6, tickformat: panel.ticks, ...heights(panel) },
   };
+}
+
+// A little air beyond the limits, else a line at 100 % is cut in half.
+function heights({ limits }) {
+  if (!limits) return {};
+  const air = (limits[1] - limits[0]) / 25;
+  return { range: [limits[0] - air, limits[1] + air] };
 }
 
 // --- words ----------------------------------------------------------------------------------------------------------
@@ -224,13 +241,15 @@ function figure(value) {
 // The newest value of each curve: beside the title for the eye, on the drawing for a screen reader.
 function describe(panel) {
   const newest = (line, track) => track.findLast((row) => valueOf(line, row) !== null);
-  const said = panel.lines.flatMap((line) => [[line, rows.train, line.name], [line, rows.eval, line.held_out]])
-    .map(([line, track, name]) => ({ name, row: name && newest(line, track), line }))
-    .filter(({ row }) => row)
-    .map(({ name, row, line }) => `${name} ${figure(valueOf(line, row))} at step ${row.step}`);
+  const say = (line, track, name) => {
+    const row = newest(line, track);
+    return row ? [`${name} ${figure(valueOf(line, row))} at step ${row.step}`] : [];
+  };
+  const said = panel.lines.flatMap((line) => [
+    ...say(line, rows.train, line.name), ...(line.held_out ? say(line, rows.eval, `${line.name} held-out`) : [])]);
   panel.plot.setAttribute("aria-label", `${panel.title}: ${said.join(", ") || "no points yet"}`);
-  const main = panel.lines[0], row = newest(main, rows.train);
-  panel.latest.textContent = row ? figure(valueOf(main, row)) : "";
+  const row = newest(panel.lines[0], rows.train);
+  panel.latest.textContent = row ? figure(valueOf(panel.lines[0], row)) : "";
 }
 
 // --- what the person does -------------------------------------------------------------------------------------------

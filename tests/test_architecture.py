@@ -89,7 +89,8 @@ def test_nothing_that_has_been_an_incident_elsewhere_is_called(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in {"eval", "exec", "os.system", "os.popen", "torch.load", "yaml.load"}, called
+            assert called not in {"eval", "exec", "os.system", "os.popen", "torch.load"}, called
+            assert called != "yaml.load" or "Loader=yaml.BaseLoader" in ast.unparse(node)
             for keyword in node.keywords:
                 assert not (keyword.arg in ("shell", "trust_remote_code") and ast.unparse(keyword.value) != "False")
 

@@ -34,6 +34,17 @@ ENDLESS = Sampling(temperature=0, max_new_tokens=1900)
 SECRETS = {"token": "hf_secretsecret"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Here and in the processes: for two layers of 64, several threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return tiny_base(tmp_path_factory.mktemp("base"))
@@ -98,6 +109,10 @@ def test_each_row_is_what_that_side_says_alone(duet, left, right):
 def test_the_adapter_changes_what_is_said(duet):
     said = told(duet, SHORT, SHORT)[-1]
     assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
+
+
+def test_the_template_is_the_one_that_was_trained(duet, run):
+    assert duet.tokenizer.chat_template == (run.adapter / "chat_template.jinja").read_text(encoding="utf-8")
 
 
 def test_a_base_in_4_bits_speaks_as_it_was_trained(base, tmp_path):

@@ -137,7 +137,7 @@ class Transcript:
 class Duet:
     """Base and tuned in one: the base's weights once, and in a batch of two the adapter on the second row only.
 
-    Each row is what that side says alone; only int8 rounds a batch as one, which moves log-probabilities by some 0.05.
+    Each row is what that side says alone; only int8 rounds a batch as one: there log-probabilities move, by less than 0.1.
     """
 
     def __init__(self, run: Run, token: str | None = None):

@@ -49,7 +49,7 @@ def load_rows(settings: DataSettings, token: str | None = None) -> Dataset:
         with about(settings.source):
             rows = _load_from_hub(settings, token)
     if len(rows) == 0:
-        raise DataError(f"{path.name} holds no rows. Choose a dataset with preference pairs.")
+        raise DataError(f"{settings.source} holds no rows. Choose a dataset with preference pairs.")
     return rows
 
 
@@ -61,6 +61,8 @@ def _load_file(path: Path) -> Dataset:
     try:
         return load_dataset(LOADERS[path.suffix.lower()], data_files=str(path), split="train")
     except Exception as error:  # the loaders raise whatever their parser raises
+        if "corresponds to no data" in str(error):
+            raise DataError(f"{path.name} holds no rows. Choose a file with preference pairs.") from error
         first_line = str(error.__cause__ or error).strip().splitlines()[0][:200]
         raise DataError(f"{path.name} cannot be read as {path.suffix[1:].upper()}: {first_line}. "
                         "Repair the file, or save it anew as JSONL.") from error

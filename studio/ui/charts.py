@@ -27,20 +27,20 @@ Points = Callable[[str, int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: a metric, or with `minus` the difference of two. `ink` picks the colour, a dash tells it apart without."""
+    """One curve: a metric, or with `minus` the difference of two. `ink` is its colour; a dash tells it apart without one."""
 
     metric: str
     name: str
-    ink: Literal["main", "better", "worse", "part"] = "main"
+    ink: Literal["main", "better", "worse"] = "main"
     dash: Literal["solid", "dash", "dot"] = "solid"
     minus: str = ""
-    held_out: str = ""
-    """What the same metric on held-out pairs is called; empty where it would only crowd the panel."""
+    held_out: bool = True
+    """Whether the same metric on held-out pairs is drawn with it."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: curves of one kind, with a caption that says what they mean."""
+    """One chart: curves of one kind, with a caption that says what they mean. `format` and `ticks` are d3's."""
 
     id: str
     title: str
@@ -50,34 +50,34 @@ class Panel:
     smooth: bool = True
     limits: tuple[float, float] | None = None
     format: str = ".4~g"
+    ticks: str = ""
 
 
-def _two(group: str) -> tuple[Line, Line]:
-    """The curves of a metric that exists for both answers."""
-    return (Line(f"{group}/chosen", "better answers", "better", held_out="better, held-out"),
-            Line(f"{group}/rejected", "worse answers", "worse", "dash", held_out="worse, held-out"))
+def _both_answers(group: str) -> tuple[Line, Line]:
+    """The curves of a metric that exists for the better and for the worse answers."""
+    return Line(f"{group}/chosen", "better", "better"), Line(f"{group}/rejected", "worse", "worse", "dash")
 
 
 PANELS = (
-    Panel("loss", "Loss", "What training makes smaller: the two parts add up to it. Falling is good.",
-          (Line("loss", "loss", held_out="held-out"),
-           Line("nll_loss", "writing the better answer", "better", "dash"),
-           Line("loss", "telling the two apart", "worse", "dot", minus="nll_loss")), large=True),
+    Panel("loss", "Loss", "What training makes smaller; its two parts add up to it. Falling is good.",
+          (Line("loss", "loss"),
+           Line("nll_loss", "likelihood part", "better", "dash", held_out=False),
+           Line("loss", "odds-ratio part", "worse", "dot", minus="nll_loss", held_out=False)), large=True),
     Panel("margin", "Reward margin", "How far apart the model holds good and bad answers. Rising is good.",
-          (Line("rewards/margins", "margin", held_out="held-out"),), large=True),
+          (Line("rewards/margins", "margin"),), large=True),
     Panel("accuracy", "Preference accuracy", "The share of pairs where the model prefers the better answer. Half is chance.",
-          (Line("rewards/accuracies", "accuracy", held_out="held-out"),), limits=(0, 1)),
+          (Line("rewards/accuracies", "accuracy"),), limits=(0, 1)),
     Panel("rewards", "Rewards", "How the model values both answers. Below zero is normal; the gap between them counts.",
-          _two("rewards")),
+          _both_answers("rewards")),
     Panel("logps", "Log-probabilities", "How likely the model is to write each answer. The better ones should not sink.",
-          _two("logps")),
-    Panel("odds", "Log odds", "How strongly the model favours the better answer, and the penalty when it does not.",
-          (Line("log_odds_chosen", "odds for the better", "better", held_out="odds, held-out"),
-           Line("log_odds_ratio", "penalty term", "worse", "dash", held_out="penalty, held-out"))),
-    Panel("rate", "Learning rate", "How big the steps are. It rises during the warm-up, then sinks.",
-          (Line("learning_rate", "learning rate"),), smooth=False, format=".2e"),
-    Panel("gradient", "Gradient norm", "How hard each step pulls at the weights. Single spikes are harmless, a steady rise is not.",
-          (Line("grad_norm", "gradient norm"),)),
+          _both_answers("logps")),
+    Panel("odds", "Log odds", "How strongly the model favours the better answer, and the penalty where not. Both should rise.",
+          (Line("log_odds_chosen", "log odds", "better"),
+           Line("log_odds_ratio", "penalty", "worse", "dash"))),
+    Panel("rate", "Learning rate", "How big the steps are: it rises during the warm-up, then sinks.",
+          (Line("learning_rate", "learning rate", held_out=False),), smooth=False, format=".2e", ticks=".1~e"),
+    Panel("gradient", "Gradient norm", "How hard each step pulls at the weights. Single spikes do no harm, a steady rise does.",
+          (Line("grad_norm", "gradient norm", held_out=False),)),
 )
 
 METRICS = frozenset(name for panel in PANELS for line in panel.lines for name in (line.metric, line.minus) if name)
@@ -114,7 +114,7 @@ def _number(value: float | None) -> float | None:
 def markup() -> str:
     """The panels' frames. The same whatever the value, so that Gradio never touches what the script drew into them."""
     return (f'<div class="charts" data-state="empty">{parts.empty(EMPTY)}'
-            f'<div class="chart-grid">{"".join(_frame(panel) for panel in PANELS)}</div></div>')
+            f'<div class="chart-grid"><h2 class="unseen">Curves</h2>{"".join(_frame(panel) for panel in PANELS)}</div></div>')
 
 
 def _frame(panel: Panel) -> str:

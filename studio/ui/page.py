@@ -32,6 +32,7 @@ def build(studio: Studio) -> gr.Blocks:
     """The whole page over one studio."""
     defaults = presets.all_presets()[presets.FIRST].settings.to_form()
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
+        api.declare(studio)  # first, so that its names are free
         with gr.Row(elem_classes="topbar", equal_height=True):
             gr.HTML(parts.header(TITLE, CLAIM), padding=False)
             in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
@@ -50,7 +51,6 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Share", id="share"):
                 share_tab.build(studio, in_view)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
-        api.declare(studio)
     return page
 
 
