@@ -101,13 +101,16 @@ function chosenRows(track, columns, range, width) {
   const keep = new Set([from, to - 1]);
   for (let start = from; start < to; start += size) {
     for (const column of columns) {
-      let low = start, high = start;
+      let low = null, high = null;
       for (let i = start; i < Math.min(start + size, to); i++) {
-        if (column[i] === null) keep.add(i);   // a gap stays a gap
-        else if (column[low] === null || column[i] < column[low]) low = i;
-        else if (column[high] === null || column[i] > column[high]) high = i;
+        if (column[i] === null) {
+          if (i === from || column[i - 1] !== null) keep.add(i);   // a gap stays a gap, by its first row
+          continue;
+        }
+        if (low === null || column[i] < column[low]) low = i;
+        if (high === null || column[i] > column[high]) high = i;
       }
-      keep.add(low).add(high);
+      if (low !== null) keep.add(low).add(high);
     }
   }
   return [...keep].sort((a, b) => a - b);
@@ -165,7 +168,7 @@ function draw(panel) {
   const look = (name) => style.getPropertyValue(`--${name}`).trim();
   const columns = panel.lines.map((line) => rows.train.map((row) => valueOf(line, row)));
   const picked = chosenRows(rows.train, columns, panel.view, panel.plot.clientWidth);
-  const held = rows.eval.length ? panel.lines.filter((line) => line.held_out) : [];
+  const held = panel.lines.filter((line) => line.held_out && rows.eval.some((row) => valueOf(line, row) !== null));
   const traces = [...panel.lines.flatMap((line, index) => trainTraces(panel, line, columns[index], picked, look)),
                   ...held.map((line, index) => heldOutTrace(panel, line, index === 0, look))];
   const first = !panel.plot.data;

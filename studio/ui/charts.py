@@ -71,7 +71,7 @@ PANELS = (
           _both_answers("rewards")),
     Panel("logps", "Log-probabilities", "How likely the model is to write each answer. The better ones should not sink.",
           _both_answers("logps")),
-    Panel("odds", "Log odds", "How strongly the model favours the better answer, and the penalty where not. Both should rise.",
+    Panel("odds", "Log odds", "How strongly the model favours the better answer, and the penalty left. Rising is good.",
           (Line("log_odds_chosen", "log odds", "better"),
            Line("log_odds_ratio", "penalty", "worse", "dash"))),
     Panel("rate", "Learning rate", "How big the steps are: it rises during the warm-up, then sinks.",

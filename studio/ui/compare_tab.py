@@ -13,7 +13,10 @@ from studio.ui.studio import QUIET, Studio
 
 EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to it here."
-LOADING = "Loading the model; the first answer takes a moment."
+WAITING = "Both are answering; the first answer also loads the model …"
+OPEN = {"interactive": True, "placeholder": "Ask both the same"}
+"""The question box while it takes a question."""
+
 SAMPLING = {"temperature": (0.7, "Temperature", "0 takes the likeliest word each time; higher is more varied."),
             "top_p": (0.9, "Top p", "Draws only from the likeliest words that make up this share."),
             "max_new_tokens": (200, "Longest answer", "In tokens, about three quarters of a word each.")}
@@ -43,10 +46,10 @@ def lead(studio: Studio, name: str | None) -> str:
 def build(studio: Studio, in_view: gr.Dropdown) -> None:
     """The tab's components and wiring."""
     top = gr.HTML(lead(studio, None), elem_id="compare-head", padding=False)
-    with gr.Row():
+    with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader
         left = gr.Chatbot(label="Base", height=420, elem_id="chat-base", buttons=["copy"])
         right = gr.Chatbot(label="Tuned", height=420, elem_id="chat-tuned", buttons=["copy"])
-    question = gr.Textbox(label="Your question", placeholder="Ask both the same", elem_id="question", submit_btn="Ask both")
+    question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **OPEN)
     with gr.Row():
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
         clear = gr.Button("New chat", size="sm", elem_id="new-chat")
@@ -62,21 +65,28 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
             raise gr.Error("There is no question. Write one and press Enter.", title="Not asked")
         asked = {"role": "user", "content": text}
         base, tuned = [*flat(base), asked], [*flat(tuned), asked]
-        waiting = {"role": "assistant", "content": "…"}
-        yield "", [*base, waiting], [*tuned, waiting]
+        # Locked while they answer: a question in between would be asked of a talk that is not complete.
+        locked, shown = gr.Textbox("", interactive=False, placeholder=WAITING), gr.Row(visible=True)
+        yield locked, [*base, spoken("")], [*tuned, spoken("")], shown
         try:
             for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen), studio.queue.secrets(run)):
-                yield "", [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)]
+                yield gr.skip(), [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)], gr.skip()
         except StudioError as error:
-            yield text, base[:-1], tuned[:-1]
+            yield gr.Textbox(text, **OPEN), base[:-1], tuned[:-1], gr.Row(visible=len(base) > 1)
             raise gr.Error(str(error), title="No answer")
+        yield gr.Textbox(**OPEN), gr.skip(), gr.skip(), gr.skip()
 
     def spoken(text: str) -> Message:
         return {"role": "assistant", "content": text or "…"}
 
-    asking = question.submit(ask, [in_view, question, left, right], [question, left, right], inputs_kwargs=sampling,
+    def afresh() -> tuple:
+        return gr.Textbox(**OPEN), [], [], gr.Row(visible=False)
+
+    chats = [question, left, right, talks]
+    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=sampling,
                              concurrency_limit=1, api_visibility="private", show_progress="hidden")
-    halt.click(None, None, None, cancels=[asking])
-    in_view.change(lambda name: (lead(studio, name), [], []), in_view, [top, left, right], cancels=[asking], **QUIET)
-    clear.click(lambda: ([], []), None, [left, right], cancels=[asking], **QUIET)
+    halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)
+    clear.click(afresh, None, chats, cancels=[asking], **QUIET)
+    in_view.change(afresh, None, chats, cancels=[asking], **QUIET)
+    in_view.change(lambda name: lead(studio, name), in_view, top, **QUIET)
     gr.Timer(2.0).tick(lambda name: lead(studio, name), in_view, top, **QUIET)

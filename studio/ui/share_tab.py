@@ -15,9 +15,9 @@ from studio.ui.studio import PRIVATE, QUIET, Studio
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be merged and pushed from here."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, merge and push it here."
-MERGE = ("### Merge\nWrites base and adapter as one 16-bit model, which runs anywhere without the studio. "
+MERGE = ("## Merge\nWrites base and adapter as one 16-bit model, which runs anywhere without the studio. "
          "The merged model is checked against the adapter before it is kept.")
-PUSH = "### Push to the Hub\nOne commit with weights, tokenizer and a model card that holds data, settings and results."
+PUSH = "## Push to the Hub\nOne commit with weights, tokenizer and a model card that holds data, settings and results."
 MERGE_PHASES = ("loading", "merging", "checking", "saving")
 PUSH_PHASES = ("checking", "uploading")
 

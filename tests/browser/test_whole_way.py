@@ -31,9 +31,14 @@ def studio(tmp_path_factory, hub):
 
 @pytest.fixture
 def opened(page: Page, studio) -> Page:
-    page.goto(studio.url)
-    expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    load(page, studio)
     return page
+
+
+def load(page: Page, studio, path: str = "/") -> None:
+    """Open the page and wait until it has found out what to show first."""
+    page.goto(studio.url + path)
+    expect(page.locator("#run-head .badge, #practice").locator("visible=true").first).to_be_visible()
 
 
 def tab(page: Page, name: str) -> None:
@@ -166,7 +171,7 @@ def test_the_adapter_is_pushed_privately_in_one_commit(opened, hub):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", TABS)
 def test_no_tab_has_an_accessibility_violation(opened, studio, scheme, name):
-    opened.goto(f"{studio.url}/?__theme={scheme}")
+    load(opened, studio, f"/?__theme={scheme}")
     tab(opened, name)
     opened.wait_for_timeout(800)
     found = Axe().run(opened).response["violations"]
