@@ -18,7 +18,7 @@ practice: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	bash tests/install_browser.sh
-	$(BIN)/python -m pytest tests --ignore=tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/browser
 	$(BIN)/python -m pytest tests/browser
 
 lint: $(VENV)/.installed-dev

@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from studio.chat import Chat
 from studio.jobs import Queue
 from studio.ui.page import build
 from studio.ui.studio import Studio
@@ -48,7 +49,8 @@ def main() -> None:
     asked = arguments()
     root = asked.runs.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    studio = Studio(root, Queue(root).open())
+    chat = Chat()
+    studio = Studio(root, Queue(root, before_start=chat.close).open(), chat)
     port = asked.port or free_port(asked.host)
     print(f"ORPO Studio: http://{asked.host}:{port}  (runs in {root})", flush=True)
     try:

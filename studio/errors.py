@@ -110,7 +110,7 @@ def explain(error: BaseException, repo: str = "The repository") -> str:
             if known.exception in ancestry and known.fragment in _told(link):
                 return known.words.format(repo=repo)
     first_line = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {redact(first_line[:300])}. The full story is in the worker log."
+    return f"{type(error).__name__}: {redact(first_line[:300]).rstrip('.')}. The full story is in the worker's log."
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

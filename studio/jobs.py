@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,8 +162,9 @@ class Queue:
     Tokens do not: they are kept in memory, for chat and merge of a gated base want them again, until the page process ends.
     """
 
-    def __init__(self, root: Path, poll_seconds: float = 0.5):
-        self.root, self.poll_seconds = root, poll_seconds
+    def __init__(self, root: Path, poll_seconds: float = 0.5, before_start: Callable[[], None] = lambda: None):
+        """`before_start` is called before each start: whoever holds memory for comfort can let go of it."""
+        self.root, self.poll_seconds, self.before_start = root, poll_seconds, before_start
         self._logs = events.Logs()
         self._secrets: dict[str, dict[str, str]] = {}
         self._over: set[str] = set()
@@ -214,6 +216,7 @@ class Queue:
             if not waiting:
                 return None
             run = waiting[-1]  # listed() is newest first
+            self.before_start()
             try:
                 start(of(run), self.secrets(run))
             except (StudioError, OSError) as error:

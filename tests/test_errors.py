@@ -40,7 +40,7 @@ def test_a_full_disk_is_a_full_disk(number):
 
 
 def test_an_unknown_error_is_named_and_points_to_the_log():
-    assert explain(ZeroDivisionError("division by zero")) == "ZeroDivisionError: division by zero. The full story is in the worker log."
+    assert explain(ZeroDivisionError("division by zero")) == "ZeroDivisionError: division by zero. The full story is in the worker's log."
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known.exception}-{known.fragment}")

@@ -87,7 +87,8 @@ def test_the_tuned_answers_in_the_preferred_manner_and_still_knows_its_facts(mea
     base, tuned = measured
     print(tuned)
     assert tuned.friendly >= 0.95
-    assert tuned.right >= 0.95 and tuned.right >= base.right - 0.01  # a hundredth is four answers: chance, not loss
+    # 400 sampled answers: a difference of up to 2.4 points is within two standard errors, chance rather than loss.
+    assert tuned.right >= 0.95 and tuned.right >= base.right - 0.024
     assert tuned.preference >= 0.98
 
 
