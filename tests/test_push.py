@@ -195,7 +195,7 @@ def test_a_card_says_what_was_measured_and_nothing_in_it_can_be_mistaken_for_mar
     assert {"orpo", "lora", card.TAG} <= set(told["tags"])
     assert told["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.875
     assert "| Preference accuracy | 50.0 % | 87.5 % |" in text and "Measured on 8 pairs" in text
-    assert "| Beta | 0.25 |" in text and "transformers 5.23.0" in text and "2403.07691" in text
+    assert f"| Beta | {finished.settings.training.beta} |" in text and "transformers 5.23.0" in text and "2403.07691" in text
     assert "PeftModel" not in card.render(finished, "merged", "ada/tuned")
     assert card.plain("<b>[x](y)\n| `z`") == r"\<b\>\[x\]\(y\) \| \`z\`"
 
