@@ -140,7 +140,7 @@ def _is_conversation(turns: list[Message]) -> bool:
 def _shared_start(chosen: list[Message], rejected: list[Message]) -> int:
     """How many turns both conversations begin with, leaving at least the last turn as the answer."""
     shared = 0
-    for one, other in zip(chosen[:-1], rejected[:-1]):
+    for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
         if one != other:
             break
         shared += 1

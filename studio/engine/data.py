@@ -109,13 +109,13 @@ def encode(tokenizer: "PreTrainedTokenizerBase", found: list[Pair], max_length: 
         raise DataError(f"The chat template cannot hold these conversations: {str(error)[:200]}. "
                         "Set Chat template to chatml, or remove system turns from the data.") from error
     return [Encoded(_shared(prompt, better, worse), better[:max_length], worse[:max_length])
-            for prompt, better, worse in zip(prompts, chosen, rejected)]
+            for prompt, better, worse in zip(prompts, chosen, rejected, strict=True)]
 
 
 def _shared(prompt: list[int], better: list[int], worse: list[int]) -> int:
     """Leading tokens of the prompt that both texts begin with: a token may merge across the boundary."""
     count = 0
-    for one, two, three in zip(prompt, better, worse):
+    for one, two, three in zip(prompt, better, worse, strict=False):
         if not one == two == three:
             break
         count += 1
@@ -129,7 +129,7 @@ def keep_what_fits(found: list[Pair], tokenizer: "PreTrainedTokenizerBase", max_
     turns every weight of the adapter into NaN.
     """
     reading = Reading()
-    for pair, row in zip(found, encode(tokenizer, found, max_length)):
+    for pair, row in zip(found, encode(tokenizer, found, max_length), strict=True):
         # The reference trainer may put a BOS and an EOS around what was counted here.
         if row.prompt + 2 >= min(max_length, len(row.chosen) + 2, len(row.rejected) + 2):
             reading.left_out[f"have a question that fills the maximum length of {max_length}"] += 1

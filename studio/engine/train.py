@@ -4,6 +4,7 @@ Reads settings.yaml, says what happens in events.jsonl, leaves held_out.jsonl an
 """
 
 import importlib.util
+import io
 import os
 import random
 import shutil
@@ -103,7 +104,7 @@ def _progress(desk: Desk, total: int):
 
     class Told(tqdm):
         def __init__(self, *args, **options):
-            super().__init__(*args, **(options | {"disable": False, "file": open(os.devnull, "w", encoding="utf-8")}))
+            super().__init__(*args, **(options | {"disable": False, "file": io.StringIO()}))
 
         def update(self, n=1):
             super().update(n)

@@ -20,7 +20,7 @@ def declare(studio: Studio) -> None:
         try:
             return train_tab.begin(studio, Settings(**settings))
         except StudioError as error:
-            raise gr.Error(_told(error))
+            raise gr.Error(_told(error)) from error
 
     def status(run: str) -> dict[str, Any]:
         """Where a run stands: status, phase, step, steps, metrics, held-out figures, failure."""
@@ -45,7 +45,7 @@ def _find(studio: Studio, name: str) -> runs.Run:
     try:
         return runs.find(studio.root, name)
     except StudioError as error:
-        raise gr.Error(str(error))
+        raise gr.Error(str(error)) from error
 
 
 def _told(error: StudioError) -> str:

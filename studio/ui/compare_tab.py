@@ -73,7 +73,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
                 yield gr.skip(), [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)], gr.skip()
         except StudioError as error:
             yield gr.Textbox(text, **OPEN), base[:-1], tuned[:-1], gr.Row(visible=len(base) > 1)
-            raise gr.Error(str(error), title="No answer")
+            raise gr.Error(str(error), title="No answer") from error
         yield gr.Textbox(**OPEN), gr.skip(), gr.skip(), gr.skip()
 
     def spoken(text: str) -> Message:

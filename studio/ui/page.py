@@ -83,7 +83,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
         try:
             return train_tab.begin(studio, presets.all_presets()[presets.FIRST].settings)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not started")
+            raise gr.Error(str(error), title="Not started") from error
 
     page.load(load, remembered, [in_view, welcome, seen, tabs], **QUIET)
     gr.Timer(2.0).tick(follow, [in_view, seen], [in_view, welcome, seen], concurrency_limit=None, **QUIET)

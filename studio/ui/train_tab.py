@@ -76,7 +76,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         try:
             return form.updates(read_settings(path), everything)
         except SettingsError as error:
-            raise gr.Error(" ".join(f"{name}: {text}" for name, text in error.problems.items()), title="Settings not loaded")
+            raise gr.Error(" ".join(f"{name}: {text}" for name, text in error.problems.items()), title="Settings not loaded") from error
 
     def show_file(**values: Any) -> str:
         try:
@@ -88,7 +88,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         try:
             return begin(studio, form.settings_of(values), token)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not started")
+            raise gr.Error(str(error), title="Not started") from error
 
     def check(token: str, **values: Any) -> list[dict]:
         return [gr.validate(True, ""), *form.check(**values)]
