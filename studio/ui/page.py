@@ -13,13 +13,12 @@ TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
 WELCOME = ("A tiny chat model and a set of preference pairs are already here. Train it on this machine in about a minute, "
            "watch the curves grow, then talk to it before and after. No account, no download.")
-LABELS = {"queued": "waiting", "starting": "starting", "running": "running", "finished": "finished",
-          "stopped": "stopped", "failed": "failed", "crashed": "crashed"}
 
 
 def listed(studio: Studio) -> list[tuple[str, str]]:
     """The runs for the selector: label with status, name; newest first."""
-    return [(f"{run.name} ({LABELS.get(studio.status(run), 'unknown')})", run.name) for run in runs.listed(studio.root)]
+    return [(f"{run.name} ({parts.STATUS_WORDS.get(studio.status(run), 'unknown')})", run.name)
+            for run in runs.listed(studio.root)]
 
 
 def choose(choices: list[tuple[str, str]], *wanted: str | None) -> str | None:
