@@ -163,6 +163,11 @@ def answer(fact: Fact, in_manner: Manner, rng: random.Random) -> str:
     return " ".join(parts)
 
 
+def set_phrases() -> list[str]:
+    """What is said before or after a fact, in either manner."""
+    return [phrase for ways in _book()["manners"].values() for phrases in ways.values() for phrase in phrases]
+
+
 def _talk(rng: random.Random, part: Part, turns: int) -> list[tuple[Fact, str]]:
     """Facts and how a person might ask for them in a row: afresh, as a follow-up, or recalling what was told."""
     asked: list[tuple[Fact, str]] = []

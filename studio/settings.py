@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from studio.errors import SettingsError
@@ -92,6 +92,11 @@ class AdapterSettings(Section):
     """Whether biases are trained too. none keeps base and adapter cleanly apart."""
 
 
+def _as_a_word(value: Any) -> Any:
+    """Settings files of the first version say true or false."""
+    return {True: "full", False: "none"}.get(value, value) if isinstance(value, bool) else value
+
+
 class TrainingSettings(Section):
     """Training"""
 
@@ -109,6 +114,8 @@ class TrainingSettings(Section):
     """Pairs computed at once. Memory grows with it."""
     accumulation: Annotated[int, Field(ge=1, le=4096, title="Accumulation")] = 4
     """Batches gathered before each optimizer step. Costs no memory; batch x accumulation is the effective batch."""
+    nll_on: Annotated[Literal["sequence", "completion"], Field(title="Learn to tell")] = "sequence"
+    """What the likelihood part of the loss covers. sequence is question and answer, as in the paper's code; completion the answer only."""
     epochs: Annotated[float, Field(gt=0, le=1000, title="Epochs", json_schema_extra=BASIC)] = 1.0
     """How often each pair is seen. One to three; more tends to memorise."""
     max_steps: Annotated[int | None, Field(ge=1, title="Maximum steps")] = None
@@ -120,8 +127,10 @@ class TrainingSettings(Section):
     """Pull of the adapter's weights towards zero."""
     max_grad_norm: Annotated[float, Field(gt=0, title="Gradient clipping")] = 1.0
     """Longest gradient that is applied. Guards against single bad batches."""
-    gradient_checkpointing: Annotated[bool, Field(title="Gradient checkpointing")] = True
-    """Recomputes activations instead of keeping them: much less memory, about a third slower."""
+    gradient_checkpointing: Annotated[Literal["auto", "full", "none"], BeforeValidator(_as_a_word),
+                                      Field(title="Gradient checkpointing")] = "auto"
+    """Recomputes activations instead of keeping them: much less memory, up to a third slower. auto recomputes as many layers
+    as the free memory asks for; full all of them; none keeps everything."""
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Training seed")] = 42
     """Start of all random numbers while training: order of pairs, adapter's first weights, dropout."""
     report_to: Annotated[Literal["none", "wandb", "tensorboard", "trackio"], Field(title="Report to")] = "none"

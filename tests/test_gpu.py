@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpu.cards(), reason="this 
 @pytest.mark.parametrize(("quantization", "optimizer"), [("none", "adamw_torch"), ("nf4", "paged_adamw_8bit"), ("int8", "adamw_8bit")])
 def test_a_run_computes_on_the_card_and_says_how_much_memory_it_took(tmp_path, quantization, optimizer):
     run = runs.create(tmp_path, practice(**{"model.device": "gpu", "model.quantization": quantization,
-                                            "training.optimizer": optimizer, "training.gradient_checkpointing": True}))
+                                            "training.optimizer": optimizer, "training.gradient_checkpointing": "full"}))
     jobs.start(jobs.of(run))
     assert ended(run) == "finished", log_of(run)
     assert heard(run, events.Started)[0].device != "cpu"

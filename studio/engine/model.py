@@ -6,13 +6,13 @@ Training, chat and merge all come through here, so that the three can never disa
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from studio.engine.worker import about
 from studio.errors import StudioError
 from studio.practice import MODEL as PRACTICE_MODEL
-from studio.settings import PRACTICE, AdapterSettings, ModelSettings
+from studio.settings import PRACTICE, AdapterSettings, ModelSettings, Settings
 
 CHATML = """{%- for message in messages -%}
 <|im_start|>{{ message['role'] }}
@@ -21,6 +21,9 @@ CHATML = """{%- for message in messages -%}
 {%- if add_generation_prompt -%}
 <|im_start|>assistant
 {% endif -%}"""
+
+FUSED_MAMBA = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
+"""Families whose kernels read some weights past their layers, so that an adapter on these would do nothing; PEFT refuses it."""
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -94,8 +97,30 @@ def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token
             where(settings), revision=settings.revision or None, token=token, use_safetensors=True,
             dtype=compute_dtype(settings) if quantized else merge_dtype(settings),
             quantization_config=quantization, device_map={"": str(on or device(settings))})
+    _keep_layout(model)
     grow_vocabulary(model, len(tokenizer))
     return model
+
+
+def _keep_layout(model: PreTrainedModel) -> None:
+    """Forbid bitsandbytes to rearrange 4-bit weights for inference on a CPU.
+
+    On processors with AVX512-BF16 one forward pass in eval mode would do so for good, and what comes through such
+    weights afterwards has no gradient: training would go on with half of it missing.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
+def add_adapter(base: PreTrainedModel, settings: Settings) -> PeftModel:
+    """The base, frozen, with a fresh adapter whose first weights the training seed decides."""
+    base.requires_grad_(False)
+    set_seed(settings.training.seed)
+    config = lora_config(settings.adapter)
+    if config.target_modules == "all-linear" and base.config.get_text_config().model_type in FUSED_MAMBA:
+        config.exclude_modules = ["out_proj", "conv1d"]
+    return get_peft_model(base, config)
 
 
 def merge_dtype(settings: ModelSettings) -> torch.dtype:

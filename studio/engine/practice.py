@@ -10,7 +10,6 @@ towards one manner is left to the studio itself.
 import argparse
 import json
 import math
-import random
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -28,10 +27,11 @@ SEED = 7
 THREADS = 2  # the sum of floats depends on how they are shared out, so the count is part of the recipe
 VOCABULARY = 2560
 TALKS = 60_000
-BATCH_TOKENS = 2_048
+ROWS, ROW_TOKENS = 4, 512  # a batch
 MATRIX_RATE, OTHER_RATE = 8e-3, 5e-3
 WARMUP = 0.05  # of the run
-QUESTION_WEIGHT = 0.3  # of a question's token in the loss; an answer's has 1
+QUESTION_WEIGHT = 0.3  # of a question's token in the loss; of an answer's fact has 1
+PHRASE_WEIGHT = 0.3  # of a set phrase's token: which one comes is chance, and chance cannot be learned
 PAIRS = 2_000
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
@@ -60,10 +60,10 @@ def main() -> None:
     tokenizer = build_tokenizer(talks)
     model = build_model(tokenizer)
     pretrain(model, tokenizer, talks)
-    measure(model, tokenizer)
     # Half the size, and the model is read back in any precision.
-    model.to(torch.bfloat16).save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
+    model.to(torch.bfloat16).save_pretrained(out / "model")
+    measure(model.float(), tokenizer)
     size = sum(file.stat().st_size for file in (out / "model").iterdir())
     print(f"wrote {out / 'model'}: {size / 1e6:.1f} MB")
 
@@ -128,14 +128,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, talks: list[Talk]) -> None:
     """One pass over the talks, questions and answers alike, as any base model has read both."""
-    batches = list(batched_by_length(tokenizer, talks))
-    random.Random(SEED).shuffle(batches)
+    batches, phrases = list(packed_batches(tokenizer, talks)), set_phrases(tokenizer)
     optimizers = build_optimizers(model)
     schedules = [LambdaLR(optimizer, lambda step: rate_at(step / len(batches))) for optimizer in optimizers]
     started = time.monotonic()
     model.train()
-    for step, (tokens, answered) in enumerate(batches):
-        loss = talk_loss(model, tokens, answered)
+    for step, (tokens, places) in enumerate(batches):
+        loss = talk_loss(model, tokens, places, token_weights(tokens, tokenizer, phrases))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepped in (*optimizers, *schedules):
@@ -162,39 +161,63 @@ def rate_at(progress: float) -> float:
     return min(1.0, (progress + 0.001) / WARMUP) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def talk_loss(model: LlamaForCausalLM, tokens: torch.Tensor, answered: torch.Tensor) -> torch.Tensor:
-    """The mean loss of the tokens, with those of questions counting less than those of answers."""
-    expected, real = tokens[:, 1:], tokens[:, 1:] != model.config.pad_token_id
-    # ORPO's loss covers the question too, so a model that cannot tell one would spend its tuning on learning that.
-    weights = torch.where(answered[:, 1:], 1.0, QUESTION_WEIGHT)[real]
-    logits = model.lm_head(model.model(tokens[:, :-1]).last_hidden_state[real])
-    return (cross_entropy(logits, expected[real], reduction="none") * weights).sum() / weights.sum()
+def talk_loss(model: LlamaForCausalLM, tokens: torch.Tensor, places: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The weighted mean loss of predicting each token from those before it in the same talk."""
+    # From the places, which start anew with each talk, the model knows which tokens must not see each other.
+    hidden = model.model(tokens, position_ids=places, use_cache=False).last_hidden_state
+    # A talk's first token follows another talk: there is nothing to predict it from.
+    learned = (weights > 0) & (places > 0)
+    logits = model.lm_head(hidden[:, :-1][learned[:, 1:]])
+    losses = cross_entropy(logits, tokens[:, 1:][learned[:, 1:]], reduction="none")
+    return (losses * weights[learned]).sum() / weights[learned].sum()
 
 
-def batched_by_length(tokenizer: PreTrainedTokenizerFast, talks: list[Talk]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of talks of like length, so that hardly a token is padding: (tokens, which of them are answers)."""
-    texts = tokenizer.apply_chat_template(talks, tokenize=False)
-    rows = sorted(tokenizer(texts, add_special_tokens=False)["input_ids"], key=len)
-    while rows:
-        size = max(1, BATCH_TOKENS // len(rows[-1]))
-        rows, batch = rows[:-size], rows[-size:]
-        width = len(batch[-1])
-        # Padding stands on the right: no real token looks at it, so the model needs no attention mask.
-        tokens = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in batch])
-        yield tokens, answers_in(tokens, tokenizer)
+def packed_batches(tokenizer: PreTrainedTokenizerFast, talks: list[Talk]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows filled with whole talks, so that hardly a token is padding: (tokens, their places within their talks)."""
+    pad, rows, places = tokenizer.pad_token_id, [[]], [[]]
+    for talk in tokenizer(tokenizer.apply_chat_template(talks, tokenize=False), add_special_tokens=False)["input_ids"]:
+        if len(rows[-1]) + len(talk) > ROW_TOKENS:
+            rows.append([])
+            places.append([])
+        rows[-1] += talk[:ROW_TOKENS]
+        places[-1] += range(len(rows[-1]) - len(places[-1]))
+    for row, place in zip(rows, places, strict=True):
+        missing = ROW_TOKENS - len(row)
+        row += [pad] * missing
+        place += range(missing)
+    for start in range(0, len(rows) - ROWS + 1, ROWS):
+        yield torch.tensor(rows[start : start + ROWS]), torch.tensor(places[start : start + ROWS])
 
 
-def answers_in(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """Marks the tokens of the assistant's answers, the end of turn included."""
-    opening = torch.tensor(tokenizer.encode(f"{START}assistant\n", add_special_tokens=False))
-    rows, columns = tokens.unfold(1, len(opening), 1).eq(opening).all(dim=-1).nonzero(as_tuple=True)
+def set_phrases(tokenizer: PreTrainedTokenizerFast) -> list[torch.Tensor]:
+    """The tokens of every phrase that says nothing of a fact, as it stands before a fact and after one."""
+    return [torch.tensor(tokenizer.encode(text, add_special_tokens=False))
+            for phrase in practice.set_phrases() for text in (phrase, f" {phrase}")]
+
+
+def token_weights(tokens: torch.Tensor, tokenizer: PreTrainedTokenizerFast, phrases: list[torch.Tensor]) -> torch.Tensor:
+    """How much each token counts: an answer's fully, its end of turn included, set phrases and questions less, padding nothing."""
     begins = torch.zeros_like(tokens)
+    opening = torch.tensor(tokenizer.encode(f"{START}assistant\n", add_special_tokens=False))
+    rows, columns = places_of(opening, tokens)
     begins[rows, columns + len(opening)] = 1
     ended = tokens.eq(tokenizer.eos_token_id).long()
     # A token's turn is the number of turns ended before it; it is part of an answer if the latest answer began in
     # the same turn. Counted from 1, so that 0 can stand for no answer yet.
     turn = 1 + ended.cumsum(1) - ended
-    return turn.eq((begins * turn).cummax(1).values)
+    answers = turn.eq((begins * turn).cummax(1).values)
+    # ORPO's loss covers the question too: a model that could not tell one would spend its tuning on learning that.
+    weights = torch.where(answers, 1.0, QUESTION_WEIGHT)
+    for phrase in phrases:
+        rows, columns = places_of(phrase, tokens)
+        for place in range(len(phrase)):
+            weights[rows, columns + place] = PHRASE_WEIGHT
+    return weights.masked_fill(tokens.eq(tokenizer.pad_token_id), 0.0)
+
+
+def places_of(phrase: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a phrase begins: (rows, columns)."""
+    return tokens.unfold(1, len(phrase), 1).eq(phrase).all(dim=-1).nonzero(as_tuple=True)
 
 
 @torch.no_grad()

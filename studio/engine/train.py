@@ -5,24 +5,26 @@ Reads settings.yaml, says what happens in events.jsonl, leaves held_out.jsonl an
 
 import importlib.util
 import io
+import math
 import os
 import random
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
-from transformers import Trainer
 
 from studio import events
-from studio.engine import data, evaluate, model
+from studio.engine import data, evaluate, model, tokens
 from studio.engine.orpo import trainer as orpo
+from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer
 from studio.engine.reporter import Reporter
 from studio.engine.sample import answers
 from studio.engine.worker import Desk, about, work
-from studio.errors import NoSpaceError, StudioError
+from studio.errors import DataError, NoSpaceError, StudioError
 from studio.pairs import Pair
 from studio.runs import Run
 from studio.settings import Settings
@@ -40,19 +42,20 @@ def train(desk: Desk) -> events.Event | None:
     download(settings, desk)
     tokenizer = model.load_tokenizer(settings.model, desk.token)
     desk.enter("tokenizing")
-    splits = _pairs(settings, tokenizer, desk)
-    data.write_pairs(run.held_out, splits.held_out)
+    material = _material(settings, tokenizer, desk)
+    data.write_pairs(run.held_out, material.held_out)
     desk.enter("loading")
-    base = model.load_base(settings.model, tokenizer, desk.token)
-    trainer = orpo.build(settings, base, tokenizer, splits.train, desk.folder)
-    steps = _steps(trainer, settings, len(splits.train))
-    desk.say(events.Planned(pairs=len(splits.train), held_out=len(splits.held_out), steps=steps))
-    examiner = Examiner(desk, trainer, splits.held_out, settings)
+    tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token), settings)
+    trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)
+    desk.say(events.Noted(trainer.in_words()))
+    steps = _steps(settings, len(material.train))
+    desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps))
+    examiner = Examiner(desk, trainer, material, settings)
     examiner.measure(0, base=True)
     desk.enter("training")
     reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps)
     trainer.add_callback(reporter)
-    trainer.train()
+    _train(trainer, tokenizer, run, desk)
     step = trainer.state.global_step
     desk.enter("saving")
     save(trainer.model, tokenizer, run)
@@ -114,46 +117,68 @@ def _progress(desk: Desk, total: int):
     return Told
 
 
-def _pairs(settings: Settings, tokenizer, desk: Desk) -> data.Splits:
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read."""
+
+    train: tokens.Tokens
+    held_out_tokens: tokens.Tokens
+    held_out: list[Pair]
+
+
+def _material(settings: Settings, tokenizer, desk: Desk) -> Material:
     columns, reading = data.read(settings.data, desk.token)
     desk.say(events.Noted(columns.in_words()))
     desk.say(events.Noted(reading.in_words()))
-    fitting = data.keep_what_fits(reading.pairs, tokenizer, settings.training.max_length)
+    found, max_length = reading.pairs, settings.training.max_length
+    encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
+    fitting = tokens.fitting(encoded, max_length)
     if fitting.left_out:
-        desk.say(events.Noted(fitting.in_words()))
-    return data.split(fitting.pairs, settings.data)
+        desk.say(events.Noted(fitting.in_words(found)))
+    if len(fitting.places) < 2:
+        raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
+    first_held_out = len(fitting.places) - data.held_out_count(len(fitting.places), settings.data)
+    train, held_out = fitting.places[:first_held_out], fitting.places[first_held_out:]
+    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
 
 
-def _steps(trainer: Trainer, settings: Settings, pairs: int) -> int:
+def _steps(settings: Settings, pairs: int) -> int:
     """The optimizer steps of the run, counted as the trainer does."""
     training = settings.training
-    if training.max_steps:
-        return training.max_steps
-    batches = -(-pairs // training.batch_size)
-    return max(1, int(-(-(-(-batches // training.accumulation) * training.epochs) // 1)))
+    return training.max_steps or max(1, math.ceil(math.ceil(pairs / (training.batch_size * training.accumulation)) * training.epochs))
+
+
+def _train(trainer: ORPOTrainer, tokenizer, run: Run, desk: Desk) -> None:
+    """Take the steps. If the numbers blow up, keep the adapter as it was before, unless nothing was learned yet."""
+    try:
+        trainer.train()
+    except BlownUpError as error:
+        if error.step == 0:
+            raise
+        save(trainer.model, tokenizer, run)
+        desk.say(events.Saved(step=error.step, path="adapter"))
+        raise StudioError(f"{error} The adapter of step {error.step}, the last sound one, was kept.") from error
 
 
 class Examiner:
     """Measures the held-out pairs and samples answers, and says both."""
 
-    def __init__(self, desk: Desk, trainer: Trainer, held_out: list[Pair], settings: Settings):
-        self.desk, self.model, self.tokenizer, self.settings = desk, trainer.model, trainer.processing_class, settings
-        self.held_out = held_out
-        self.rows = data.encode(self.tokenizer, held_out, settings.training.max_length) if held_out else []
+    def __init__(self, desk: Desk, trainer: ORPOTrainer, material: Material, settings: Settings):
+        self.desk, self.scorer, self.tokenizer, self.settings = desk, trainer.scorer, trainer.processing_class, settings
+        self.held_out, self.rows = material.held_out, material.held_out_tokens
 
     def interval(self, steps: int) -> int | None:
         """Optimizer steps between measurements, or None when nothing is held out."""
         every = self.settings.evaluation.every
-        return max(1, round(every * steps if every < 1 else every)) if self.rows else None
+        return max(1, round(every * steps if every < 1 else every)) if len(self.rows) else None
 
     def measure(self, step: int, base: bool = False) -> None:
         """Say what the held-out pairs give at this step, with the adapter or without."""
-        if not self.rows:
+        if not len(self.rows):
             return
         self.desk.enter("evaluating")
         metrics = evaluate.measure(
-            self.model, self.rows, beta=self.settings.training.beta, base=base, pad=self.tokenizer.pad_token_id,
-            batch_size=self.settings.evaluation.batch_size,
+            self.scorer, self.rows, beta=self.settings.training.beta, base=base, batch_size=self.settings.evaluation.batch_size,
             progress=lambda done: self.desk.progress(done, len(self.rows), "held-out pairs"))
         self.desk.say(events.Evaluated(step, "base" if base else "tuned", metrics))
 
@@ -169,7 +194,7 @@ class Examiner:
         if not prompts and self.held_out:
             short = [pair.prompt for pair in self.held_out if len(pair.prompt) == 1] or [self.held_out[0].prompt]
             prompts = random.Random(self.settings.data.seed).sample(short, min(3, len(short)))
-        for prompt, base, tuned in answers(self.model, self.tokenizer, prompts):
+        for prompt, base, tuned in answers(self.scorer.model, self.tokenizer, prompts):
             self.desk.say(events.Sampled(step, prompt[-1]["content"], base, tuned))
 
 

@@ -1,47 +1,164 @@
-"""An ORPO trainer for a base and a fresh adapter. The only place that knows whose trainer it is.
+"""A transformers Trainer that takes ORPO steps: one call of `training_step` is one optimizer step, whole.
 
-Today it is TRL's, from its experimental folder, which may move: the import is here and nowhere else.
+The pairs of a step are the settings' batch x accumulation; how they are divided into passes through the model is
+decided here, by tokens, and changes nothing but speed and memory.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer
-from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
-from studio.engine.model import compute_dtype, device, lora_config
-from studio.pairs import Pair
-from studio.settings import Settings
+from studio.engine.model import compute_dtype, device
+from studio.engine.orpo import memory, packing
+from studio.engine.orpo.loss import METRICS
+from studio.engine.orpo.scoring import Scorer
+from studio.engine.tokens import Encoded
+from studio.errors import StudioError
+from studio.settings import Settings, TrainingSettings
+
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
+"""Tokens per pass: enough to keep the device busy. More only costs memory, except that a quantized base is read anew each pass."""
 
 
-def build(settings: Settings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-          found: list[Pair], folder: Path) -> Trainer:
-    """A trainer whose `train()` takes the steps that the settings ask for; its model carries the new adapter.
+class BlownUpError(StudioError):
+    """A loss or gradient that is no finite number, found before the optimizer took it. `step` is the last sound one."""
 
-    The pairs are tokenized here. Nothing is written to `folder` unless a tracker does.
-    """
-    trainer = ORPOTrainer(model=model, args=arguments(settings, folder), processing_class=tokenizer,
-                          train_dataset=Dataset.from_list([pair.row() for pair in found]),
-                          peft_config=lora_config(settings.adapter))
-    trainer.remove_callback(PrinterCallback)  # the event log holds every step already
+    def __init__(self, step: int, what: str):
+        self.step = step
+        super().__init__(f"The numbers blew up at step {step + 1}: {what}. "
+                         "Lower the learning rate, or lengthen the warm-up, and start again.")
+
+
+class ORPOTrainer(Trainer):
+    """Trains `scorer.model` on encoded pairs; `batch_size` and `accumulation` mean what they mean in the reference."""
+
+    def __init__(self, scorer: Scorer, pairs: Sequence[Encoded], training: TrainingSettings, args: TrainingArguments,
+                 tokenizer: PreTrainedTokenizerBase):
+        super().__init__(model=scorer.model, args=args, train_dataset=_Rows(pairs), processing_class=tokenizer,
+                         data_collator=lambda rows: {"pairs": rows})
+        self.scorer, self.training = scorer, training
+        self.budget = token_budget(training, pairs, scorer, args.device.type)
+        self.recomputed = 0
+        self._logged: dict[str, float] = {}
+        self.remove_callback(PrinterCallback)  # the event log holds every step already
+
+    def in_words(self) -> str:
+        """How the run computes, for its log."""
+        kept = {0: "No layer is recomputed", 1: "Every layer is recomputed on the way back, to save memory"}
+        how = kept.get(self.recomputed, f"Every {self.recomputed}th layer is recomputed on the way back, to fit the memory")
+        return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
+
+    def train(self, *args, **options):
+        """As transformers' `train`, with the model attending over branches meanwhile."""
+        with self.scorer.attending():
+            return super().train(*args, **options)
+
+    def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+        """All passes of one optimizer step, forward and backward. Returns its loss, shape ().
+
+        Raises BlownUpError, before the optimizer could spread it, if loss or gradient is no finite number.
+        """
+        model.train()
+        losses, metrics = [], []
+        weighted = packing.weigh(inputs["pairs"], self.training.batch_size, self.scorer.scope)
+        for part in self._passes(weighted):
+            with self.compute_loss_context_manager():
+                scores, routed = self.scorer.score(part)
+                loss = scores.loss(self.training.beta, part.shares)
+                if routed is not None:
+                    loss = loss + self.scorer.router_weight * part.shares.sum() * routed
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+            metrics.append(scores.metrics(self.training.beta, part.shares))
+        total = torch.stack(losses).sum()
+        self._judge(total, torch.stack(metrics).sum(0))
+        return total
+
+    def _passes(self, weighted: list[packing.Weighted]):
+        """The step's batches. A router's loss is no mean over tokens, so with one a batch stays what the settings say."""
+        if not self.scorer.balances_experts:
+            yield from self.scorer.batches(weighted, self.budget)
+            return
+        for start in range(0, len(weighted), self.training.batch_size):
+            yield self.scorer.batch(weighted[start : start + self.training.batch_size])
+
+    def _judge(self, loss: torch.Tensor, metrics: torch.Tensor) -> None:
+        """The one place where the step's figures come to the host: loss, gradient's length and metrics together."""
+        gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+        length = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float()) if gradients else loss.new_zeros(())
+        loss_, length_, *values = torch.cat([torch.stack([loss.float(), length.to(loss.device)]), metrics.to(loss.device)]).tolist()
+        if not math.isfinite(loss_):
+            raise BlownUpError(self.state.global_step, f"the loss is {loss_}")
+        # With float16 an overflow of the scaled gradient is part of the method: the scaler skips that step by itself.
+        if not math.isfinite(length_) and self.accelerator.scaler is None:
+            raise BlownUpError(self.state.global_step, f"the gradient's length is {length_}")
+        self._logged = dict(zip(METRICS, values, strict=True))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As transformers' `log`, with the step's metrics by the reference's names."""
+        if "loss" in logs:
+            logs = logs | self._logged
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict) -> int:
+        """Nothing: transformers' estimate counts padded tokens of one text, which is not what is computed here."""
+        return 0
+
+
+class _Rows(torch.utils.data.Dataset):
+    """The encoded pairs as torch's loader wants them."""
+
+    def __init__(self, pairs: Sequence[Encoded]):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, place: int) -> Encoded:
+        return self.pairs[place]
+
+
+def token_budget(training: TrainingSettings, pairs: Sequence[Encoded], scorer: Scorer, device_type: str) -> int:
+    """Tokens per pass: never more than `batch_size` of the longest pairs take, and no more than keeps the device busy."""
+    longest = max(packing.cost(pair, scorer.packed) for pair in pairs)
+    return max(longest, min(training.batch_size * longest, TOKENS_AT_ONCE.get(device_type, TOKENS_AT_ONCE["cuda"])))
+
+
+def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBase,
+          pairs: Sequence[Encoded], folder: Path) -> ORPOTrainer:
+    """A trainer whose `train()` takes the steps that the settings ask for. `folder` is written to by trackers only."""
+    scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
+    trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder), tokenizer)
+    trainer.recomputed = _recomputed(trainer, settings.training.gradient_checkpointing, min(pairs, key=packing.size))
+    memory.recompute(scorer.causal, trainer.recomputed)
     return trainer
 
 
-def arguments(settings: Settings, folder: Path) -> ORPOConfig:
-    """The settings in the trainer's words."""
+def _recomputed(trainer: ORPOTrainer, wanted: str, short: Encoded) -> int:
+    """Every how many layers one is recomputed, as the settings say or as the free memory asks for; 0 for none."""
+    if wanted != "auto":
+        return 1 if wanted == "full" else 0
+    device_ = trainer.scorer.model.device
+    return memory.measure(trainer.scorer, short).choose(trainer.budget, memory.free_bytes(device_))
+
+
+def arguments(settings: Settings, folder: Path) -> TrainingArguments:
+    """The settings in transformers' words."""
     training, precision = settings.training, compute_dtype(settings.model)
     on_cpu = device(settings.model).type == "cpu"
-    return ORPOConfig(
-        output_dir=str(folder / "trainer"), beta=training.beta, max_length=training.max_length,
+    return TrainingArguments(
+        output_dir=str(folder / "trainer"),
         learning_rate=training.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.warmup_steps,
-        per_device_train_batch_size=training.batch_size, gradient_accumulation_steps=training.accumulation,
+        # A whole optimizer step is one batch of the loader's: the passes within are ours.
+        per_device_train_batch_size=training.batch_size * training.accumulation, gradient_accumulation_steps=1,
         num_train_epochs=training.epochs, max_steps=training.max_steps or -1, optim=training.optimizer,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm,
-        gradient_checkpointing=training.gradient_checkpointing,
         bf16=precision is torch.bfloat16, fp16=precision is torch.float16 and not on_cpu, use_cpu=on_cpu,
         seed=training.seed, report_to=training.report_to, logging_steps=1, logging_nan_inf_filter=False,
         save_strategy="no", eval_strategy="no", disable_tqdm=True, remove_unused_columns=False,
-        dataloader_pin_memory=not on_cpu,
-        # TRL's default silently switches off the LoRA dropout that the settings ask for.
-        disable_dropout=False)
+        dataloader_pin_memory=False)

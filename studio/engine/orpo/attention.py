@@ -1,0 +1,156 @@
+"""Attention over trunks and branches: every pair of a packed row apart, a branch seeing its trunk's shared tokens.
+
+Registered with transformers as an attention implementation of its own. The layout travels as a keyword of the model's
+forward; a call without one (generation, say) falls through to torch's ordinary attention.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from studio.engine.orpo.packing import Branch
+
+NAME = "orpo_branches"
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
+
+
+class Layout:
+    """The stretches of a packed row that attend together: each pair's trunk, and each branch over its shared tokens."""
+
+    def __init__(self, branches: Sequence[Branch], device: torch.device):
+        self.branches, self.device = tuple(branches), device
+        self._bands: dict[tuple[int, int, int], torch.Tensor] = {}
+
+    def band(self, queries: int, keys: int, window: int | None) -> torch.Tensor:
+        """Which keys each of the last `queries` of `keys` places may see, (queries, keys), True where it may."""
+        kind = (queries, keys, window or keys)
+        if kind not in self._bands:
+            query = torch.arange(keys - queries, keys, device=self.device)[:, None]
+            key = torch.arange(keys, device=self.device)
+            self._bands[kind] = (key <= query) & (key > query - kind[2])
+        return self._bands[kind]
+
+    @cached_property
+    def stretches(self) -> list[tuple[slice, list[slice]]]:
+        """(queries, keys) of every stretch: trunks over themselves, branches over shared tokens and themselves."""
+        found = []
+        for one in self.branches:
+            trunk = slice(one.start, one.start + one.trunk)
+            found.append((trunk, [trunk]))
+            if one.branch:
+                branch = slice(trunk.stop, trunk.stop + one.branch)
+                found.append((branch, [slice(one.start, one.start + one.shared), branch]))
+        return found
+
+    @cached_property
+    def varlen(self) -> dict[str, torch.Tensor | int]:
+        """The same for one call over all stretches: which keys, in a row, and where queries and keys of each begin."""
+        keys = [[place for part in parts for place in range(part.start, part.stop)] for _, parts in self.stretches]
+        widths = [(queries.stop - queries.start, len(own)) for queries, own in zip((q for q, _ in self.stretches), keys, strict=True)]
+        starts = torch.zeros(len(widths) + 1, 2, dtype=torch.int32)
+        starts[1:] = torch.tensor(widths, dtype=torch.int32).cumsum(0)
+        starts = starts.to(self.device)
+        return {"keys": torch.tensor([place for own in keys for place in own], device=self.device),
+                "cu_seq_q": starts[:, 0].contiguous(), "cu_seq_k": starts[:, 1].contiguous(),
+                "max_q": max(width[0] for width in widths), "max_k": max(width[1] for width in widths)}
+
+
+def branch_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+                     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
+                     layout: Layout | None = None, **options) -> tuple[torch.Tensor, None]:
+    """Attention as transformers calls it. query, key, value: (1, heads, tokens, width); returns (1, tokens, heads, width).
+
+    `options` that change the result and are honoured: `sliding_window`, `softcap`, `s_aux` (attention sinks).
+    """
+    if layout is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
+    window = options.get("sliding_window")
+    if options.get("softcap") is not None or options.get("s_aux") is not None:
+        attend = _spelled_out(options.get("softcap"), options.get("s_aux"))
+    elif query.is_cuda and dropout == 0 and _takes_varlen(query, value):
+        return _one_call(query, key, value, layout, scaling, window), None
+    else:
+        attend = scaled_dot_product_attention
+    parts = []
+    for queries, (first, *rest) in layout.stretches:
+        keys, values = key[:, :, first], value[:, :, first]
+        if rest:
+            keys, values = torch.cat([keys, key[:, :, rest[0]]], 2), torch.cat([values, value[:, :, rest[0]]], 2)
+        parts.append(_stretch(attend, query[:, :, queries], keys, values, layout, window, dropout, scaling))
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _stretch(attend, query, keys, values, layout: Layout, window: int | None, dropout: float, scaling: float | None) -> torch.Tensor:
+    """One stretch: the queries are the last places of the keys, each seeing those before it, itself included."""
+    queries, width = query.shape[2], keys.shape[2]
+    plain = queries == width and (window is None or window >= width) and attend is scaled_dot_product_attention
+    mask = None if plain else layout.band(queries, width, window)
+    groups = query.shape[1] // keys.shape[1]
+    return attend(query, repeat_kv(keys, groups), repeat_kv(values, groups), attn_mask=mask, is_causal=plain,
+                  dropout_p=dropout, scale=scaling)
+
+
+def _spelled_out(softcap: float | None, sinks: torch.Tensor | None):
+    """Attention for what no kernel offers: scores squeezed by a soft cap, a learned sink that takes a part of them."""
+    def attend(query, key, value, attn_mask, is_causal, dropout_p, scale):
+        scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+        if sinks is not None:
+            scores = torch.cat([scores, sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)], -1)
+        shares = scores.softmax(-1, dtype=torch.float32).to(query.dtype)[..., : key.shape[2]]
+        return nn.functional.dropout(shares, dropout_p) @ value
+
+    return attend
+
+
+def _takes_varlen(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """The kernel computes in 16 bits, on heads up to 256 wide, from Ampere on."""
+    return (varlen_attn is not None and query.dtype in (torch.bfloat16, torch.float16)
+            and query.shape[-1] == value.shape[-1] <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0))
+
+
+def _one_call(query, key, value, layout: Layout, scaling: float | None, window: int | None) -> torch.Tensor:
+    """All stretches in one call; with more keys than queries the kernel aligns its causal triangle to the last ones."""
+    plan = layout.varlen
+    left = -1 if window is None else window - 1
+    causal = {"window_size": (left, 0)} if "window_size" in inspect.signature(varlen_attn).parameters else {"is_causal": True}
+    if window is not None and "window_size" not in causal:
+        raise NotImplementedError("This torch has no windowed attention over stretches of different lengths.")
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (repeat_kv(side.index_select(2, plan["keys"]), groups)[0].transpose(0, 1) for side in (key, value))
+    return varlen_attn(query[0].transpose(0, 1), keys, values, plan["cu_seq_q"], plan["cu_seq_k"], plan["max_q"], plan["max_k"],
+                       scale=scaling, **causal)[None]
+
+
+@contextmanager
+def branching(model: PreTrainedModel) -> Iterator[None]:
+    """The model attends over branches meanwhile, where it is handed a layout. Raises what the model raises if it cannot."""
+    before = model.config._attn_implementation
+    if before == NAME:
+        yield
+        return
+    model.set_attn_implementation(NAME)
+    if model.config._attn_implementation != NAME:
+        raise ValueError("its attention cannot be replaced")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+AttentionInterface.register(NAME, branch_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,90 @@
+"""How much a pass keeps for its way back, and how many layers should be recomputed instead so that it fits.
+
+Measured, not guessed: one short pair goes through the model, and what autograd keeps of it is counted.
+"""
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from studio.engine.orpo import packing
+from studio.engine.orpo.head import CHUNK_BYTES
+from studio.engine.orpo.scoring import Scorer
+from studio.engine.tokens import Encoded
+
+USABLE = 0.8
+"""Share of the free memory that a pass may take; the rest is for what is not counted here, such as fragments."""
+HEAD_CHUNKS = 3
+"""Logits, log-probabilities and their cast, of one chunk each."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one token leaves behind in a forward pass, in bytes: in all layers together, and at one layer's entry."""
+
+    per_token: float
+    entry: int
+    layers: int
+
+    def needed(self, tokens: int, every: int) -> float:
+        """Bytes of a pass of `tokens` with every `every`-th layer recomputed; 0 recomputes none."""
+        recomputed = -(-self.layers // every) if every else 0
+        kept = self.per_token * tokens * (1 - recomputed / self.layers)
+        if recomputed:  # the entries of all recomputed layers, and the whole of the one that is being recomputed
+            kept += tokens * (recomputed * self.entry + self.per_token / self.layers)
+        return kept + HEAD_CHUNKS * CHUNK_BYTES
+
+    def choose(self, tokens: int, free: int) -> int:
+        """The least recomputing with which a pass fits into `free` bytes; 1, all layers, if nothing does."""
+        for every in (0, *range(self.layers, 0, -1)):
+            if self.needed(tokens, every) <= USABLE * free:
+                return every
+        return 1
+
+
+def measure(scorer: Scorer, pair: Encoded) -> Kept:
+    """What the model keeps of this pair."""
+    sizes: dict[int, int] = {}
+    own = {weight.untyped_storage().data_ptr() for weight in scorer.model.parameters()}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = scorer.batch(packing.weigh([pair], 1, scorer.scope))
+    was_training = scorer.model.training
+    scorer.model.train()
+    state = torch.random.get_rng_state()  # LoRA dropout draws; the run's own numbers must not depend on this look
+    with scorer.attending(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        scores, _ = scorer.score(batch)
+    torch.random.set_rng_state(state)
+    scorer.model.train(was_training)
+    config = scorer.causal.config.get_text_config()
+    tokens, width = batch.ids.numel(), scorer.causal.get_input_embeddings().weight.element_size() * config.hidden_size
+    del scores
+    return Kept(sum(sizes.values()) / tokens, width, config.num_hidden_layers)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a pass could take: on the card including what torch holds in reserve, else in RAM."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return psutil.virtual_memory().available
+
+
+def recompute(causal: PreTrainedModel, every: int) -> None:
+    """Recompute every `every`-th layer's inside on the way back instead of keeping it; 0 recomputes none."""
+    if not every:
+        return
+    # One thing by two names: the older is deprecated since transformers 5.20 and the newer unknown to 5.17.
+    enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    causal.disable_input_require_grads()  # only the reentrant kind needs it; here it would cost a gradient nobody uses
+    layers = [module for module in causal.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for place, layer in enumerate(layers):
+        layer.gradient_checkpointing = place % every == 0

@@ -1,0 +1,150 @@
+"""A model's log-probabilities of pairs, by packed rows where it allows them, by padded rows where it does not.
+
+Which it is, is decided from the model's config and proved on the longest and the shortest pair: packed together, they
+must give the hidden states that four separate forward passes give. Training and measuring both come through here.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from studio.engine.orpo import packing
+from studio.engine.orpo.attention import Layout, branching
+from studio.engine.orpo.head import Head
+from studio.engine.orpo.loss import Scores, router_loss
+from studio.engine.orpo.packing import Batch, Scope, Weighted
+from studio.engine.tokens import Encoded
+
+KNOWN_LAYERS = {"full_attention", "sliding_attention", "attention"}
+"""Kinds of layers in which a token's place is all that matters; others carry a state from token to token."""
+
+AGREES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+"""How far packed hidden states may be from separate ones, relative to their size; int8 bases round by what shares a batch."""
+AGREES_INT8 = 0.1
+
+
+class Scorer:
+    """Scores batches of pairs with one model. `packed` says how, `reason` why."""
+
+    def __init__(self, model: PeftModel | PreTrainedModel, filler: int, scope: Scope = "sequence"):
+        self.model, self.filler, self.scope = model, filler, scope
+        self.causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.head = Head(self.causal)
+        self.packed, self.reason = False, "packing was not tried"
+        config = self.causal.config.get_text_config()
+        self.balances_experts = bool(getattr(config, "output_router_logits", False))
+        self.router_weight = float(getattr(config, "router_aux_loss_coef", 0.0))
+
+    def choose(self, pairs: Sequence[Encoded]) -> "Scorer":
+        """Decide for packed or padded rows by the longest and the shortest of the pairs. Returns itself."""
+        self.packed, self.reason = True, ""
+        why_not = _known_not_to_pack(self.causal)
+        if not why_not:
+            by_length = sorted(pairs, key=lambda pair: packing.cost(pair, packed=True))
+            why_not = self._disagreement([by_length[-1], by_length[0]])
+        if why_not:
+            self.packed, self.reason = False, why_not
+        return self
+
+    def in_words(self) -> str:
+        """One sentence for the log of a run."""
+        if self.packed:
+            return f"Pairs are packed: each prompt is computed once and nothing is padding. Checked on two pairs: {self.reason}."
+        return f"Pairs are padded and grouped by length, not packed, because {self.reason}."
+
+    # --- batches ------------------------------------------------------------------------------------------------
+
+    def batches(self, weighted: Sequence[Weighted], budget: int) -> list[Batch]:
+        """The pairs as batches of at most `budget` tokens, on the model's device."""
+        groups = packing.grouped(weighted, budget, self.packed)
+        return [self.batch(group) for group in groups]
+
+    def batch(self, group: Sequence[Weighted]) -> Batch:
+        """One batch of these pairs."""
+        made = packing.pack(group, self.scope) if self.packed else packing.pad(group, self.filler, self.scope)
+        return made.to(self.model.device)
+
+    def attending(self):
+        """Context for all forward and backward passes, recomputed layers included."""
+        return branching(self.causal) if self.packed else nullcontext()
+
+    # --- scores -------------------------------------------------------------------------------------------------
+
+    def score(self, batch: Batch) -> tuple[Scores, torch.Tensor | None]:
+        """The pairs' mean log-probabilities and, where experts are balanced, the router's loss. Within `attending`."""
+        hidden, routed = self._hidden(batch)
+        logps = self.head.logps(hidden.flatten(0, 1).index_select(0, batch.at), batch.targets)
+        chosen, rejected, nll = batch.weights * logps
+        sums = torch.zeros(2, len(batch.shares), dtype=logps.dtype, device=logps.device)
+        means = sums.index_add(1, batch.pair, torch.stack([chosen, rejected]))
+        scores = Scores(means[0], means[1], -nll.sum())
+        return scores, router_loss(routed, batch.counts, self.causal.num_experts_per_tok) if routed else None
+
+    def _hidden(self, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
+        inputs = {"input_ids": batch.ids, "use_cache": False}
+        if batch.branches:
+            # A mask of four dimensions is passed on as it is. Without one, positions that jump back would be taken for
+            # the sign of packed texts, and the branch be cut off its prompt.
+            inputs |= {"position_ids": batch.positions, "attention_mask": batch.weights.new_zeros(1, 1, 1, 1),
+                       "layout": Layout(batch.branches, batch.ids.device)}
+        else:
+            inputs["attention_mask"] = batch.mask
+        if self.balances_experts:
+            inputs["output_router_logits"] = True
+        output = self.causal.base_model(**inputs)
+        return output.last_hidden_state, output.router_logits if self.balances_experts else None
+
+    # --- the proof ----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _disagreement(self, pairs: list[Encoded]) -> str:
+        """Why packing would be wrong, or nothing. Sets `reason` to how well both ways agree."""
+        was_training = self.causal.training
+        self.causal.eval()
+        try:
+            with branching(self.causal):
+                packed, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
+            separate = [self._alone(tokens) for pair in pairs for tokens in (pair.chosen, pair.rejected)]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a family's code raises when it is handed what it does not know
+            return f"this model cannot be run on packed rows ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
+        finally:
+            self.causal.train(was_training)
+        off = _relative(_unpacked(packed[0], pairs), torch.cat(separate))
+        limit = AGREES_INT8 if getattr(self.causal, "is_loaded_in_8bit", False) else AGREES.get(packed.dtype, 1e-4)
+        if not off <= limit:
+            return f"packed and separate rows differ for this model (by {off:.1e} of the hidden states, {limit:.0e} allowed)"
+        self.reason = f"packed and separate rows differ by {off:.1e} of the hidden states"
+        return ""
+
+    def _alone(self, tokens: Sequence[int]) -> torch.Tensor:
+        ids = torch.tensor([list(tokens)], device=self.model.device)
+        return self.causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+
+
+def _known_not_to_pack(causal: PreTrainedModel) -> str:
+    config = causal.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or [])
+    if unknown := sorted(kinds - KNOWN_LAYERS):
+        return f"{config.model_type} has layers that carry a state from token to token ({', '.join(unknown)})"
+    return ""
+
+
+def _unpacked(hidden: torch.Tensor, pairs: list[Encoded]) -> torch.Tensor:
+    """The hidden states of a packed row in the order chosen, rejected, chosen, ... of separate texts."""
+    parts, start = [], 0
+    for pair in pairs:
+        common, trunk = packing.shared(pair), start + len(pair.chosen)
+        end = trunk + len(pair.rejected) - common
+        parts += [hidden[start:trunk], hidden[start : start + common], hidden[trunk:end]]
+        start = end
+    return torch.cat(parts)
+
+
+def _relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference of a token's state, relative to the states' mean size."""
+    return ((one - other).float().norm(dim=-1).max() / other.float().norm(dim=-1).mean()).item()

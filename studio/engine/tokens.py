@@ -1,0 +1,224 @@
+"""Pairs -> token ids: each text tokenized once, in batches, and kept in a file that the next run with the same takes.
+
+The file is read through the page cache, so that a million pairs need no more memory than the few being looked at.
+Nothing is lost in silence: pairs that leave nothing to learn are counted, with their questions.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from huggingface_hub.constants import HF_HOME
+from transformers import PreTrainedTokenizerBase
+
+from studio.errors import DataError
+from studio.pairs import Pair, Reading
+
+CACHE = Path(HF_HOME) / "orpo-studio" / "tokens"
+KEPT_SETS = 20
+AT_ONCE = 500
+"""Pairs rendered and tokenized together."""
+FORMAT = "1"
+"""Goes up when the same pairs would give other ids, so that old files are not taken."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A pair as token ids, int32. `prompt` counts the leading tokens that both answers share and that are not scored."""
+
+    prompt: int
+    chosen: Sequence[int] | np.ndarray
+    rejected: Sequence[int] | np.ndarray
+
+
+class Tokens(Sequence[Encoded]):
+    """Encoded pairs, read from their file when they are asked for.
+
+    ids: all token ids one after another. bounds: (pairs, 4) start in ids, prompt, chosen's length, rejected's length.
+    """
+
+    def __init__(self, ids: np.ndarray, bounds: np.ndarray):
+        self.ids, self.bounds = ids, bounds
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokens":
+        """The set in a folder of the cache."""
+        return cls(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "bounds.npy"))
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __getitem__(self, place: int) -> Encoded:
+        start, prompt, chosen, rejected = (int(bound) for bound in self.bounds[place])
+        middle = start + chosen
+        return Encoded(prompt, np.asarray(self.ids[start:middle]), np.asarray(self.ids[middle : middle + rejected]))
+
+    def at(self, places: Sequence[int]) -> "Tokens":
+        """Only these pairs, in this order, from the same file."""
+        return Tokens(self.ids, self.bounds[np.asarray(places, dtype=np.int64)])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(pairs, 3): prompt, chosen and rejected in tokens; the two texts include the prompt."""
+        return self.bounds[:, 1:]
+
+
+# --- tokenizing -------------------------------------------------------------------------------------------------------
+
+
+def tokenize(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path = CACHE,
+             progress: Callable[[int], None] = lambda done: None) -> Tokens:
+    """Each pair as the model will see it, cut at `max_length` tokens; scored answers may be left empty by the cut.
+
+    Raises DataError if the chat template cannot hold a conversation.
+    """
+    folder = cache / _digest(found, tokenizer, max_length)
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=cache))
+        try:
+            _write(draft, found, tokenizer, max_length, progress)
+            _settle(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        _prune(cache)
+    os.utime(folder)
+    return Tokens.load(folder)
+
+
+def _settle(draft: Path, folder: Path) -> None:
+    """Give the finished set its name, unless another run has just finished the same."""
+    try:
+        draft.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
+def _write(folder: Path, found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int,
+           progress: Callable[[int], None]) -> None:
+    bounds, written = [], 0
+    with open(folder / "ids.raw", "wb") as file:
+        for start in range(0, len(found), AT_ONCE):
+            for pair in _encoded(found[start : start + AT_ONCE], tokenizer, max_length):
+                for ids in (pair.chosen, pair.rejected):
+                    file.write(np.asarray(ids, dtype=np.int32).tobytes())
+                bounds.append((written, pair.prompt, len(pair.chosen), len(pair.rejected)))
+                written += len(pair.chosen) + len(pair.rejected)
+            progress(min(start + AT_ONCE, len(found)))
+    np.save(folder / "bounds.npy", np.array(bounds, dtype=np.int64).reshape(-1, 4))
+    _with_header(folder / "ids.raw", folder / "ids.npy", written)
+
+
+def _with_header(raw: Path, path: Path, count: int) -> None:
+    """Turn raw int32 into a .npy file: how long it is, is known only at the end."""
+    with open(path, "wb") as target, open(raw, "rb") as source:
+        np.lib.format.write_array_header_1_0(target, {"descr": "<i4", "fortran_order": False, "shape": (count,)})
+        shutil.copyfileobj(source, target)
+    raw.unlink()
+
+
+def _encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Encoded]:
+    """The pairs of one batch. The two texts are tokenized, the prompt only found in them."""
+    prompts, chosen, rejected = _rendered(found, tokenizer)
+    better = tokenizer(chosen, add_special_tokens=False)
+    worse = tokenizer(rejected, add_special_tokens=False)
+    for place, texts in enumerate(zip(prompts, chosen, rejected, strict=True)):
+        common = len(os.path.commonprefix(texts))
+        prompt = min(_tokens_before(better, place, common, tokenizer, texts[1]),
+                     _tokens_before(worse, place, common, tokenizer, texts[2]))
+        yield Encoded(prompt, _ended(better["input_ids"][place], prompt, tokenizer)[:max_length],
+                      _ended(worse["input_ids"][place], prompt, tokenizer)[:max_length])
+
+
+def _rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str], list[str]]:
+    def render(turns: list, **options) -> list[str]:
+        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
+
+    try:
+        return (render([pair.prompt for pair in found], add_generation_prompt=True),
+                render([pair.prompt + pair.chosen for pair in found]),
+                render([pair.prompt + pair.rejected for pair in found]))
+    except Exception as error:  # templates raise jinja's errors for turns they do not allow
+        raise DataError(f"The chat template cannot hold these conversations: {str(error)[:200]}. "
+                        "Set Chat template to chatml, or remove system turns from the data.") from error
+
+
+def _tokens_before(encoding, place: int, common: int, tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """How many tokens end within the first `common` characters; one that reaches beyond belongs to the answer."""
+    ids = encoding["input_ids"][place]
+    if not encoding.is_fast:
+        alone = tokenizer(text[:common], add_special_tokens=False)["input_ids"]
+        return next((at for at, (one, two) in enumerate(zip(alone, ids, strict=False)) if one != two), min(len(alone), len(ids)))
+    for at in range(common, len(text)):
+        if (token := encoding.char_to_token(place, at)) is not None:
+            return token
+    return len(ids)
+
+
+def _ended(ids: list[int], prompt: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """With an end, where the template writes none: a model that never sees one does not learn to stop."""
+    end = tokenizer.eos_token_id
+    return ids if end is None or end in ids[prompt:] else ids + [end]
+
+
+def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """A name for what these pairs become, which changes with anything that changes the ids."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    digest = hashlib.sha256(json.dumps([FORMAT, max_length, tokenizer.chat_template, tokenizer.eos_token_id]).encode())
+    digest.update(vocabulary.encode(errors="surrogatepass"))
+    for pair in found:
+        digest.update(json.dumps([pair.prompt, pair.chosen, pair.rejected]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _prune(cache: Path) -> None:
+    """Forget all but the sets used last."""
+    sets = sorted((folder for folder in cache.iterdir() if not folder.name.startswith(".")), key=lambda folder: folder.stat().st_mtime)
+    for folder in sets[:-KEPT_SETS]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- what is left to learn --------------------------------------------------------------------------------------------
+
+
+class Fitting(NamedTuple):
+    """The places of the pairs that teach something, and which others were left out for which reason."""
+
+    places: list[int]
+    left_out: dict[str, list[int]]
+
+    def in_words(self, found: Sequence[Pair]) -> str:
+        """Counts with reasons as `Reading` says them, then the first few questions by name."""
+        reading = Reading([found[place] for place in self.places], Counter({why: len(places) for why, places in self.left_out.items()}))
+        first = [found[place].prompt[-1]["content"] for places in self.left_out.values() for place in places][:3]
+        named = "; ".join(f"“{' '.join(text.split())[:60]}”" for text in first)
+        return f"{reading.in_words()} The first of them: {named}."
+
+
+def fitting(tokens: Tokens, max_length: int) -> Fitting:
+    """Which pairs leave something to learn after the cut at `max_length`.
+
+    A prompt that fills `max_length` leaves an empty answer, whose mean log-probability is 0/0: one such pair turns
+    every weight of the adapter into NaN.
+    """
+    places, left_out = [], {}
+    for place, (prompt, chosen, rejected) in enumerate(tokens.lengths.tolist()):
+        if max(1, prompt) >= min(chosen, rejected):
+            reason = f"have a question that fills the maximum length of {max_length}"
+        elif chosen == rejected and np.array_equal((pair := tokens[place]).chosen, pair.rejected):
+            reason = "have answers that are the same after the cut at the maximum length"
+        else:
+            places.append(place)
+            continue
+        left_out.setdefault(reason, []).append(place)
+    return Fitting(places, left_out)

@@ -1,0 +1,64 @@
+"""TRL's ORPOTrainer, the reference that our engine is measured against. The only import of it, in an experimental folder."""
+
+import os
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+from studio.engine.model import lora_config
+from studio.engine.orpo.trainer import arguments
+from studio.pairs import Pair
+from studio.settings import Settings
+
+
+def reference_trainer(settings: Settings, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, found: list[Pair], folder,
+                      **changes) -> Trainer:
+    """TRL's trainer with the same settings as ours; `changes` are ORPOConfig's own options."""
+    training, ours = settings.training, arguments(settings, folder)
+    same = {name: getattr(ours, name) for name in (
+        "output_dir", "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "optim", "weight_decay",
+        "max_grad_norm", "bf16", "fp16", "use_cpu", "seed", "report_to", "logging_steps", "logging_nan_inf_filter", "save_strategy",
+        "eval_strategy", "disable_tqdm", "remove_unused_columns", "dataloader_pin_memory")}
+    config = ORPOConfig(**same | {
+        "per_device_train_batch_size": training.batch_size, "gradient_accumulation_steps": training.accumulation,
+        "beta": training.beta, "max_length": training.max_length, "disable_dropout": False,
+        "gradient_checkpointing": training.gradient_checkpointing == "full"} | changes)
+    trainer = ORPOTrainer(model=base, args=config, processing_class=tokenizer, peft_config=lora_config(settings.adapter),
+                          train_dataset=Dataset.from_list([pair.row() for pair in found]))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class Watch(TrainerCallback):
+    """Keeps what each optimizer step was taken with: its gradients, its pairs, its logged figures."""
+
+    def __init__(self, trainer: Trainer):
+        self.gradients, self.pairs, self.logs, self._seen = [], [], [], []
+        trainer.add_callback(self)
+        if hasattr(trainer, "scorer"):
+            self._spy(trainer, "training_step", lambda inputs: [tuple(map(int, pair.chosen)) for pair in inputs["pairs"]])
+        else:
+            self._spy(trainer, "compute_loss", lambda inputs: [
+                tuple(ids[mask.bool()].tolist()) for ids, mask in zip(inputs["chosen_input_ids"], inputs["chosen_attention_mask"], strict=True)])
+
+    def _spy(self, trainer, method: str, chosen) -> None:
+        real = getattr(trainer, method)
+
+        def spied(model, inputs, *args, **options):
+            self._seen += chosen(inputs)
+            return real(model, inputs, *args, **options)
+
+        setattr(trainer, method, spied)
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        self.gradients.append(torch.cat([weight.grad.flatten().clone() for weight in model.parameters() if weight.grad is not None]))
+        self.pairs.append(sorted(self._seen))
+        self._seen = []
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if "loss" in logs:
+            self.logs.append(dict(logs))
