@@ -2,7 +2,7 @@
 # make practice  the practice run in the terminal
 # make test      all tests, fast ones first (sets up what is missing, browser included)
 # make lint      style and unused code
-# make model     make the practice model and pairs anew (about twenty minutes)
+# make model     make the practice model and pairs anew (about a quarter of an hour)
 
 PYTHON ?= python3
 VENV   := .venv

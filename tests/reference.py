@@ -6,12 +6,13 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from studio.engine.model import lora_config
 from studio.engine.orpo.trainer import arguments
 from studio.pairs import Pair
+from studio.practice import MODEL
 from studio.settings import Settings
 
 
@@ -62,3 +63,31 @@ class Watch(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **_):
         if "loss" in logs:
             self.logs.append(dict(logs))
+
+
+def reference_step(model: torch.nn.Module, beta: float, folder: str, **changes):
+    """TRL's own loss code on batches that its own collator pads: a function of encoded pairs that leaves gradients."""
+    config = ORPOConfig(**{"output_dir": folder, "beta": beta, "max_length": 1 << 20, "report_to": "none", "disable_dropout": False,
+                           "use_cpu": model.device.type == "cpu", "bf16": False, "remove_unused_columns": False,
+                           "gradient_checkpointing": False, "per_device_train_batch_size": 2} | changes)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    row = {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}],
+           "rejected": [{"role": "assistant", "content": "c"}]}
+    trainer = ORPOTrainer(model=model, args=config, processing_class=tokenizer, train_dataset=Dataset.from_list([row]))
+
+    def step(pairs) -> torch.Tensor:
+        batch = trainer._prepare_inputs(trainer.data_collator([_features(pair) for pair in pairs]))
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def _features(pair) -> dict[str, list[int]]:
+    """A row as TRL's tokenization leaves it."""
+    made = {"prompt_input_ids": pair.chosen[: pair.prompt].tolist(), "prompt_attention_mask": [1] * pair.prompt}
+    for name, ids in (("chosen", pair.chosen.tolist()), ("rejected", pair.rejected.tolist())):
+        made |= {f"{name}_input_ids": ids, f"{name}_attention_mask": [1] * len(ids),
+                 f"{name}_labels": [-100] * pair.prompt + ids[pair.prompt:]}
+    return made

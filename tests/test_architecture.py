@@ -56,8 +56,9 @@ def test_the_page_does_not_import_the_engine(path):
     assert not any(name.startswith("studio.engine") for name in imports(path))
 
 
-def test_trl_is_imported_in_one_file_only():
-    assert [path.name for path in MODULES if "trl" in roots(path)] == ["trainer.py"]
+def test_the_reference_trainer_is_imported_in_one_file_only_and_not_by_the_studio():
+    assert not [path for path in MODULES if "trl" in roots(path)]
+    assert [path.name for path in (PROJECT / "tests").rglob("*.py") if "trl" in roots(path)] == ["reference.py"]
 
 
 def test_tabs_do_not_import_each_other():

@@ -48,7 +48,7 @@ def test_every_requirement_is_pinned_to_one_version():
     lines = [line for line in (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
              if line and not line.startswith("#")]
     assert len(lines) == len(PINS)
-    assert {"gradio", "torch", "transformers", "datasets", "peft", "trl", "bitsandbytes", "accelerate", "plotly",
+    assert {"gradio", "torch", "transformers", "datasets", "peft", "bitsandbytes", "accelerate", "plotly",
             "huggingface_hub"} <= set(PINS)
 
 

@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel
 
 from studio import jobs, practice, runs
-from studio.engine import data, evaluate, model
+from studio.engine import evaluate, model, tokens
+from studio.engine.orpo.scoring import Scorer
 from studio.pairs import Pair
 
 QUESTIONS, HELD_OUT_PAIRS, SEED = 400, 300, 2026
@@ -62,8 +63,9 @@ def measure(tuned, tokenizer, settings, base=False):
         answers += tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
     tokenizer.padding_side = "right"
     pairs = [Pair(**row) for row in practice.held_out_pairs(HELD_OUT_PAIRS, SEED)]
-    told_apart = evaluate.measure(tuned, data.encode(tokenizer, pairs, settings.training.max_length), beta=settings.training.beta,
-                                  batch_size=16, pad=tokenizer.pad_token_id, base=base)["rewards/accuracies"]
+    rows = tokens.tokenize(pairs, tokenizer, settings.training.max_length)
+    scorer = Scorer(tuned, tokenizer.pad_token_id).choose(rows)
+    told_apart = evaluate.measure(scorer, rows, beta=settings.training.beta, batch_size=16, base=base)["rewards/accuracies"]
     manners = [practice.manner(answer) for answer in answers]
     right = sum(practice.is_right(question.fact, answer) for question, answer in zip(questions, answers, strict=True))
     return Measured(manners.count("friendly") / QUESTIONS, manners.count("curt") / QUESTIONS, right / QUESTIONS, told_apart)
@@ -87,8 +89,7 @@ def test_the_tuned_answers_in_the_preferred_manner_and_still_knows_its_facts(mea
     base, tuned = measured
     print(tuned)
     assert tuned.friendly >= 0.95
-    # 400 sampled answers: a difference of up to 2.4 points is within two standard errors, chance rather than loss.
-    assert tuned.right >= 0.95 and tuned.right >= base.right - 0.024
+    assert tuned.right >= 0.95 and tuned.right >= base.right
     assert tuned.preference >= 0.98
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from studio import events
 from studio.errors import explain, redact
 
-SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "TOKENIZERS_PARALLELISM": "false",
+SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
           "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
 
 
@@ -112,7 +112,7 @@ def _device() -> str:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes")}
+    return {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")}
 
 
 os.environ.update({name: os.environ.get(name, value) for name, value in SILENT.items()})

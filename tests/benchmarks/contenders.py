@@ -1,0 +1,58 @@
+"""What is compared: our packed rows, our padded rows, TRL's trainer, all on one and the same model.
+
+Each contender turns a batch of pairs into a loss and its gradient; none of them takes an optimizer step.
+"""
+
+import tempfile
+from collections.abc import Callable
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from studio.engine.orpo import packing
+from studio.engine.orpo.scoring import Scorer
+from studio.engine.tokens import Encoded
+from tests.reference import reference_step
+
+BETA = 0.1
+PACKED, PADDED, TRL = "ours, packed", "ours, padded", "TRL"
+
+
+def model_of(vocabulary: int, layers: int = 10, **shape) -> torch.nn.Module:
+    """A Llama of the shape of a 135M-parameter model with fewer layers, float32, LoRA of rank 16 on all linear layers."""
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**{
+        "vocab_size": vocabulary, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": layers, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "max_position_embeddings": 4096, "tie_word_embeddings": True, "pad_token_id": 0} | shape))
+    tuned = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:  # zero would leave half the gradients zero
+            torch.nn.init.normal_(weight, std=0.01)
+    return tuned.train()
+
+
+def contenders(model: torch.nn.Module, example: list[Encoded]) -> dict[str, Callable[[list[Encoded]], torch.Tensor]]:
+    """Each contender by name: takes pairs, leaves gradients on the model, returns the loss."""
+    packed, padded = (Scorer(model, filler=0) for _ in range(2))
+    assert packed.choose(example).packed, packed.reason
+    return {PACKED: lambda pairs: _ours(packed, pairs), PADDED: lambda pairs: _ours(padded, pairs),
+            TRL: reference_step(model, BETA, tempfile.mkdtemp())}
+
+
+def _ours(scorer: Scorer, pairs: list[Encoded]) -> torch.Tensor:
+    """One micro-batch of the reference's, in one pass, its metrics included as in a run."""
+    batch = scorer.batch(packing.weigh(pairs, len(pairs)))
+    with scorer.attending():
+        scores, _ = scorer.score(batch)
+        loss = scores.loss(BETA, batch.shares)
+        loss.backward()
+        scores.metrics(BETA, batch.shares).tolist()
+    return loss.detach()
+
+
+def gradient_of(model: torch.nn.Module) -> torch.Tensor:
+    """All gradients in one row, taken off the model."""
+    row = torch.cat([weight.grad.flatten().float() for weight in model.parameters() if weight.grad is not None])
+    model.zero_grad(set_to_none=True)
+    return row

@@ -1,0 +1,152 @@
+"""Forward and backward on the CPU: ours against TRL. `make bench` for everything, `make bench ARGS=--quick` in minutes.
+
+Prints a table and writes tests/benchmarks/results/cpu.json. A contender's time counts only if its loss and gradients
+equal TRL's on the same pairs. Contenders take turns batch by batch, so that a slow moment of the machine hits all.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from studio.engine.orpo import memory
+from studio.engine.orpo.scoring import Scorer
+from tests.benchmarks.contenders import PACKED, PADDED, TRL, contenders, gradient_of, model_of
+from tests.benchmarks.lengths import SETS, batches
+
+RESULTS = Path(__file__).parent / "results"
+LOSS_LIMIT, GRADIENT_LIMIT = 2e-6, 5e-6
+TARGETS = {("fixed", "none"): 2.5, ("log-normal", "none"): 4.5, ("long prompt", "none"): 5.0, ("short prompt", "none"): 1.5}
+"""What was aimed at, at a vocabulary of 49k: times as many pairs a second as TRL. With checkpointing 1.5 everywhere."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time ORPO's forward and backward pass against TRL.")
+    parser.add_argument("--quick", action="store_true", help="one batch a set at a vocabulary of 49k, in under five minutes")
+    parser.add_argument("--peak", nargs=3, metavar=("CONTENDER", "SET", "VOCABULARY"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.peak:
+        print(json.dumps(peak_here(*asked.peak[:2], int(asked.peak[2]))))
+        return
+    rows = []
+    for vocabulary in (49_152,) if asked.quick else (49_152, 128_256):
+        for checkpointing in ("none", "full"):
+            for name in SETS if checkpointing == "none" else ("fixed",):
+                rows.append(compare(name, vocabulary, checkpointing, count=1 if asked.quick else 5))
+                print(json.dumps(rows[-1]), flush=True)
+    peaks = [peaks_of("log-normal", 49_152)]
+    report(rows, peaks)
+    result = {"machine": machine(), "quick": asked.quick, "steps": rows, "peaks": peaks}
+    (RESULTS / ("cpu-quick.json" if asked.quick else "cpu.json")).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def compare(name: str, vocabulary: int, checkpointing: str, count: int) -> dict:
+    """Seconds a batch of each contender, the median over `count` batches after the gate."""
+    model = model_of(vocabulary)
+    first, *rest = islice(batches(name, vocabulary, seed=1), count + 1)
+    running = contenders(model, first)
+    if checkpointing == "full":
+        memory.recompute(model.get_base_model(), 1)
+    equal = gate(model, running, first)
+    seconds = {who: [] for who in running}
+    for turn, batch in enumerate(rest):
+        order = list(running)
+        for who in order[turn % 3 :] + order[: turn % 3]:
+            began = time.perf_counter()
+            running[who](batch)
+            seconds[who].append(time.perf_counter() - began)
+            assert gradient_of(model).norm() > 0
+    tokens = [sum(len(pair.chosen) + len(pair.rejected) for pair in batch) for batch in rest]
+    middle = {who: median(taken) for who, taken in seconds.items()}
+    return {"set": name, "pairs": SETS[name], "vocabulary": vocabulary, "checkpointing": checkpointing, "batches": count,
+            "equal": equal, "seconds": seconds, "pairs_per_second": {who: SETS[name] / taken for who, taken in middle.items()},
+            "tokens_per_second": {who: sum(tokens) / sum(taken) for who, taken in seconds.items()},
+            # Of the same batch, so that what the machine did meanwhile falls out.
+            "times_trl": {who: median(t / own for t, own in zip(seconds[TRL], taken, strict=True)) for who, taken in seconds.items()}}
+
+
+def gate(model: torch.nn.Module, running: dict, batch: list) -> dict:
+    """How far each contender's loss and gradients are from TRL's. Raises SystemExit if too far."""
+    said = {who: (step(batch).item(), gradient_of(model)) for who, step in running.items()}
+    loss, gradient = said[TRL]
+    equal = {}
+    for who in (PACKED, PADDED):
+        off = {"loss": abs(said[who][0] - loss), "gradient": ((said[who][1] - gradient).norm() / gradient.norm()).item()}
+        if off["loss"] > LOSS_LIMIT or off["gradient"] > GRADIENT_LIMIT or not gradient.norm() > 0:
+            raise SystemExit(f"{who} does not compute what TRL computes: {off}. No time was taken.")
+        equal[who] = off
+    return equal
+
+
+def peaks_of(name: str, vocabulary: int) -> dict:
+    """Peak memory above the model of each contender, in a fresh process each."""
+    def measured(who: str) -> int:
+        call = [sys.executable, "-m", "tests.benchmarks.cpu", "--peak", who, name, str(vocabulary)]
+        return json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+    found = {who: measured(who) for who in (PACKED, PADDED, TRL)}
+    return {"set": name, "vocabulary": vocabulary, "bytes_above_the_model": found,
+            "trl_times": {who: found[TRL] / taken for who, taken in found.items()}}
+
+
+def peak_here(who: str, name: str, vocabulary: int) -> int:
+    """What this process held beyond the loaded model at its highest, in bytes (Linux)."""
+    model = model_of(vocabulary)
+    small = next(batches(name, vocabulary, seed=3, scale=0.05))
+    running = contenders(model, small)
+    if who == PADDED:
+        assert not Scorer(model, filler=0).packed
+    running[who](small)  # what a library loads once is no part of a step
+    gradient_of(model)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status("VmRSS")
+    for batch in islice(batches(name, vocabulary, seed=2), 2):
+        running[who](batch)
+        gradient_of(model)
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith(field)))
+
+
+def report(rows: list[dict], peaks: list[dict]) -> None:
+    """The table."""
+    console = Console(width=120)
+    table = Table(title="Forward + backward, float32, LoRA r16; pairs/s and times TRL's", show_lines=False)
+    for column in ("lengths, batch", "vocabulary", "checkpointing", TRL, PADDED, PACKED, "aim"):
+        table.add_column(column, justify="left" if column == "lengths, batch" else "right")
+    for row in rows:
+        aim = 1.5 if row["checkpointing"] == "full" else TARGETS[row["set"], "none"] if row["vocabulary"] == 49_152 else None
+        speed, times = row["pairs_per_second"], row["times_trl"]
+        table.add_row(f"{row['set']}, {row['pairs']}", f"{row['vocabulary']:,}", row["checkpointing"], f"{speed[TRL]:.2f}",
+                      *(f"{speed[who]:.2f}  {times[who]:.2f}x" for who in (PADDED, PACKED)), f"{aim}x" if aim else "")
+    console.print(table)
+    for row in peaks:
+        taken = ", ".join(f"{who} {size / 1e9:.2f} GB" for who, size in row["bytes_above_the_model"].items())
+        console.print(f"Peak above the model, {row['set']}, vocabulary {row['vocabulary']:,}: {taken}; "
+                      f"TRL takes {row['trl_times'][PACKED]:.1f} times ours (aim 3.5).")
+
+
+def machine() -> dict:
+    """What the figures were measured on."""
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+                  if line.startswith("model name")), platform.processor())
+    return {"processor": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0],
+            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")}}
+
+
+if __name__ == "__main__":
+    main()

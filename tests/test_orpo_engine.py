@@ -1,0 +1,155 @@
+"""The engine's parts: the loss at its edges, rows and what they weigh, memory, and what happens when numbers blow up."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from studio.engine.orpo import memory, packing
+from studio.engine.orpo.loss import Scores, log1mexp, log_odds
+from studio.engine.orpo.packing import Weighted
+from studio.engine.orpo.scoring import Scorer
+from studio.engine.orpo.trainer import BlownUpError, token_budget
+from studio.engine.tokens import Encoded
+from tests import families
+from tests.reference import Watch
+from tests.test_orpo_parity import assert_same_steps, ours, settings_on, theirs
+from tests.tiny_models import saved, tiny_model
+
+# --- the loss --------------------------------------------------------------------------------------------------------
+
+
+def test_log1mexp_keeps_its_digits_near_zero_and_far_below():
+    x = torch.tensor([-1e-6, -1e-3, -0.3, -math.log(2), -1.0, -20.0, -80.0])
+    exact = torch.log1p(-torch.exp(x.double()))
+    assert torch.allclose(log1mexp(x).double(), exact, rtol=1e-6, atol=1e-30)
+
+
+def test_a_certain_answer_has_finite_odds_and_a_finite_gradient():
+    chosen = torch.tensor([0.0, -1e-9, -2.0], requires_grad=True)
+    odds = log_odds(chosen, torch.tensor([-1.0, 0.0, 0.0]))
+    odds.sum().backward()
+    assert torch.isfinite(odds).all() and torch.isfinite(chosen.grad).all()
+
+
+def test_equal_answers_have_even_odds_and_no_margin():
+    scores = Scores(torch.tensor([-1.5]), torch.tensor([-1.5]), torch.tensor(2.0))
+    assert scores.loss(0.1, torch.ones(1)).item() == pytest.approx(2.0 + 0.1 * math.log(2))
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def pair(prompt, chosen, rejected):
+    return Encoded(prompt, np.array(chosen), np.array(rejected))
+
+
+def test_a_prompt_stands_once_and_the_branch_goes_on_from_it():
+    batch = packing.pack([Weighted(pair(2, [5, 6, 7, 8], [5, 6, 9]), 1.0, 0.25)])
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert batch.counts.tolist() == [2, 2, 1, 1, 1]
+    # 6, 7 and 8 are predicted by the tokens before them, 9 by the last shared one.
+    assert list(zip(batch.at.tolist(), batch.targets.tolist(), strict=True)) == [(0, 6), (1, 7), (2, 8), (1, 9)]
+    assert batch.weights.tolist() == [[0, 0.5, 0.5, 0], [0, 0, 0, 1], [0.25, 0.25, 0.25, 0]]
+
+
+def test_answers_that_begin_alike_share_more_than_the_prompt():
+    batch = packing.pack([Weighted(pair(1, [5, 6, 7], [5, 6, 8, 9]), 1.0, 0.5)])
+    assert batch.ids.tolist() == [[5, 6, 7, 8, 9]]
+    assert batch.weights[1].tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+
+
+def test_an_answer_that_is_the_beginning_of_the_other_needs_no_branch():
+    shorter = packing.pack([Weighted(pair(1, [5, 6, 7], [5, 6]), 1.0, 0.5)])
+    assert shorter.ids.tolist() == [[5, 6, 7]] and shorter.weights[1].tolist() == [1, 0]
+    longer = packing.pack([Weighted(pair(1, [5, 6], [5, 6, 7]), 1.0, 0.5)])
+    assert longer.ids.tolist() == [[5, 6, 7]] and longer.at.tolist() == [0, 1]
+
+
+def test_pairs_fill_rows_up_to_the_budget_and_none_is_lost():
+    rng = np.random.default_rng(0)
+    found = [Weighted(pair(3, [1] * 3 + [2] * rng.integers(1, 90), [1] * 3 + [3] * rng.integers(1, 90)), 1.0, 1.0) for _ in range(50)]
+    groups = packing.grouped(found, 200, packed=True)
+    sizes = [sum(packing.cost(one.pair, True) for one in group) for group in groups]
+    assert sorted(map(id, found)) == sorted(id(one) for group in groups for one in group)
+    assert max(sizes) <= 200 and sum(sizes) / len(sizes) > 180
+
+
+def test_a_pair_over_the_budget_is_computed_alone():
+    found = [Weighted(pair(1, [1] * 50, [1] + [2] * 50), 1.0, 1.0), Weighted(pair(1, [1, 2], [1, 3]), 1.0, 1.0)]
+    assert [len(group) for group in packing.grouped(found, 10, packed=True)] == [1, 1]
+    assert [len(group) for group in packing.grouped(found, 10, packed=False)] == [1, 1]
+
+
+def test_a_pass_takes_no_more_than_the_batch_that_was_asked_for():
+    settings = settings_on("practice", **{"training.batch_size": 2}).training
+    found = [pair(1, [1] * 100, [1] + [2] * 100)]
+    scorer = Scorer(families.with_adapter("llama"), filler=0).choose(families.pairs())
+    assert token_budget(settings, found, scorer, "cuda") == 2 * 200
+
+
+# --- experts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_the_router_s_loss_is_the_reference_s(tmp_path, packed):
+    base = saved(tiny_model("mixtral", **families.EXPERTS, output_router_logits=True, router_aux_loss_coef=0.5), tmp_path / "base")
+    settings = settings_on(base)
+    assert_same_steps(ours(settings, tmp_path, packed=packed), theirs(settings, tmp_path))
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_recomputed_layers_keep_less_and_change_nothing():
+    found, kept, results = families.pairs(), [], []
+    for every in (0, 2, 1):
+        model = families.with_adapter("llama")
+        scorer = Scorer(model, filler=0).choose(found)
+        memory.recompute(scorer.causal, every)
+        kept.append(memory.measure(scorer, found[0]).per_token)
+        model.train()
+        batch = scorer.batch(packing.weigh(found, len(found)))
+        with scorer.attending():
+            scores, _ = scorer.score(batch)
+            results.append(families.gradients(model, scores.loss(0.1, batch.shares)))
+    assert kept[0] > 1.5 * kept[1] > 1.5 * kept[2]
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_as_few_layers_are_recomputed_as_the_free_memory_asks_for():
+    kept = memory.Kept(per_token=1_000_000, entry=1_000, layers=10)
+    whole = kept.needed(10_000, 0)
+    assert kept.choose(10_000, int(whole / memory.USABLE) + 1) == 0
+    assert kept.choose(10_000, int(0.8 * whole / memory.USABLE)) in range(2, 11)
+    assert kept.choose(10_000, 1) == 1
+    needs = [kept.needed(10_000, every) for every in (0, 10, 5, 2, 1)]
+    assert needs[1:] == sorted(needs[1:], reverse=True)
+
+
+# --- numbers that blow up --------------------------------------------------------------------------------------------
+
+
+def test_a_gradient_that_is_no_number_is_found_before_the_optimizer_takes_it(tmp_path, monkeypatch):
+    """The third step's loss is made infinite; the adapter must be that of the second."""
+    steps, adapters = [], []
+    real = Scores.loss
+
+    def sick(self, beta, weights):
+        steps.append(1)
+        return real(self, beta, weights) * (math.inf if len(steps) == 3 else 1)
+
+    monkeypatch.setattr(Scores, "loss", sick)
+    monkeypatch.setattr(Watch, "on_step_end", lambda self, args, state, control, model=None, **_: adapters.append(
+        [weight.detach().clone() for weight in model.parameters() if weight.requires_grad]), raising=False)
+    import tests.test_orpo_parity as parity
+
+    trainers = []
+    monkeypatch.setattr(parity.orpo, "build", lambda *inputs, build=parity.orpo.build: trainers.append(build(*inputs)) or trainers[-1])
+    with pytest.raises(BlownUpError, match="blew up at step 3: the loss is inf") as caught:
+        ours(settings_on("practice"), tmp_path, budget=10**6)
+    assert caught.value.step == 2
+    now = [weight for weight in trainers[0].model.parameters() if weight.requires_grad]
+    assert all(torch.equal(one, other) for one, other in zip(now, adapters[1], strict=True))
