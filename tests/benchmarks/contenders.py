@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from studio.engine.orpo import packing
 from studio.engine.orpo.scoring import Scorer
+from studio.engine.orpo.trainer import TOKENS_AT_ONCE
 from studio.engine.tokens import Encoded
 from tests.reference import reference_step
 
@@ -41,14 +42,16 @@ def contenders(model: torch.nn.Module, example: list[Encoded]) -> dict[str, Call
 
 
 def _ours(scorer: Scorer, pairs: list[Encoded]) -> torch.Tensor:
-    """One micro-batch of the reference's, in one pass, its metrics included as in a run."""
-    batch = scorer.batch(packing.weigh(pairs, len(pairs)))
+    """One micro-batch of the reference's, in as many passes as a run would take, its metrics included."""
+    total, metrics = 0.0, 0.0
     with scorer.attending():
-        scores, _ = scorer.score(batch)
-        loss = scores.loss(BETA, batch.shares)
-        loss.backward()
-        scores.metrics(BETA, batch.shares).tolist()
-    return loss.detach()
+        for batch in scorer.batches(packing.weigh(pairs, len(pairs)), TOKENS_AT_ONCE[scorer.model.device.type]):
+            scores, _ = scorer.score(batch)
+            loss = scores.loss(BETA, batch.shares)
+            loss.backward()
+            total, metrics = total + loss.detach(), metrics + scores.metrics(BETA, batch.shares)
+    metrics.tolist()
+    return total
 
 
 def gradient_of(model: torch.nn.Module) -> torch.Tensor:

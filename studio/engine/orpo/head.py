@@ -38,9 +38,9 @@ class Frozen:
     scale: float
     softcap: float | None
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(rows, width) -> (rows, vocabulary) in float32."""
-        logits = _product(hidden, self.weight.t())
+    def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(rows, width) -> (rows, vocabulary) in float32, written to `out` if it is given."""
+        logits = _product(hidden, self.weight.t(), out)
         if self.bias is not None:
             logits += self.bias
         if self.scale != 1:
@@ -116,14 +116,16 @@ class _FrozenLogps(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         slopes = torch.empty_like(hidden) if wanted else None
         logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        # One block of memory for all chunks: to be handed fresh pages for each costs as much as filling them.
+        block = torch.empty(min(rows, len(hidden)), head.weight.shape[0], device=hidden.device)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            logits = head.logits(hidden[part])
-            log_probabilities = torch.log_softmax(logits, -1)
             target = targets[part, None]
-            logps[part] = log_probabilities.gather(1, target)[:, 0]
+            logits = head.logits(hidden[part], block[: len(target)])
+            capped = None if head.softcap is None else 1 - (logits / head.softcap).square_()
+            logps[part], odds, total = _softmax(logits, target)
             if wanted:
-                slopes[part] = _slope(log_probabilities, logits, target, head)
+                slopes[part] = _slope(odds, total, capped, target, head)
         ctx.slopes = slopes
         return logps
 
@@ -132,21 +134,32 @@ class _FrozenLogps(torch.autograd.Function):
         return (upstream[:, None] * ctx.slopes).to(ctx.slopes.dtype), None, None, None
 
 
-def _slope(log_probabilities: torch.Tensor, logits: torch.Tensor, target: torch.Tensor, head: Frozen) -> torch.Tensor:
-    """d log p(target) / d hidden = (onehot - p) through cap and scale, times W; (rows, width)."""
-    by_logits = log_probabilities.exp_().neg_()
-    by_logits.scatter_add_(1, target, torch.ones_like(target, dtype=by_logits.dtype))
-    if head.softcap is not None:
-        by_logits *= 1 - (logits / head.softcap).square_()
-    if head.scale != 1:
-        by_logits *= head.scale
-    return _product(by_logits.to(head.weight.dtype), head.weight)
+def _softmax(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """log p(target), (rows,), and the softmax as numerators, (rows, vocabulary), over a sum, (rows, 1). Overwrites the logits."""
+    logits -= logits.amax(-1, keepdim=True)
+    at_target = logits.gather(1, target)
+    total = logits.exp_().sum(-1, keepdim=True)
+    return (at_target - total.log())[:, 0], logits, total
 
 
-def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def _slope(numerators: torch.Tensor, total: torch.Tensor, capped: torch.Tensor | None, target: torch.Tensor,
+           head: Frozen) -> torch.Tensor:
+    """d log p(target) / d hidden = (onehot - p) through cap and scale, times W; (rows, width). Overwrites the numerators."""
+    # What all columns share, the division by -total, waits until the rows have become narrow.
+    numerators.scatter_add_(1, target, -total)
+    factor = -head.scale / total
+    if capped is not None:
+        numerators *= capped
+    if head.weight.dtype != torch.float32:
+        numerators *= factor  # 16 bits are for numbers of the size of a probability
+        return _product(numerators.to(head.weight.dtype), head.weight)
+    return _product(numerators, head.weight) * factor
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """left @ right summed up and returned in float32, also for 16-bit factors: rounding logits to 16 bits costs digits."""
     if left.dtype == torch.float32:
-        return left @ right
+        return torch.mm(left, right, out=out)
     if left.is_cuda:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()
+        return torch.mm(left, right, out_dtype=torch.float32) if out is None else torch.mm(left, right, out_dtype=torch.float32, out=out)
+    return torch.mm(left.float(), right.float(), out=out)

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from studio.engine.orpo import packing
+from studio.engine.orpo import lora, packing
 from studio.engine.orpo.attention import Layout, branching
 from studio.engine.orpo.head import Head
 from studio.engine.orpo.loss import Scores, router_loss
@@ -32,6 +32,8 @@ class Scorer:
     def __init__(self, model: PeftModel | PreTrainedModel, filler: int, scope: Scope = "sequence"):
         self.model, self.filler, self.scope = model, filler, scope
         self.causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+        if isinstance(model, PeftModel):
+            lora.fuse(model)
         self.head = Head(self.causal)
         self.packed, self.reason = False, "packing was not tried"
         config = self.causal.config.get_text_config()

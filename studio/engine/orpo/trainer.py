@@ -21,7 +21,7 @@ from studio.engine.tokens import Encoded
 from studio.errors import StudioError
 from studio.settings import Settings, TrainingSettings
 
-TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 """Tokens per pass: enough to keep the device busy. More only costs memory, except that a quantized base is read anew each pass."""
 
 
