@@ -7,6 +7,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from trl.data_utils import maybe_apply_chat_template, maybe_extract_prompt
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from studio.engine.model import lora_config
@@ -91,3 +92,12 @@ def _features(pair) -> dict[str, list[int]]:
         made |= {f"{name}_input_ids": ids, f"{name}_attention_mask": [1] * len(ids),
                  f"{name}_labels": [-100] * pair.prompt + ids[pair.prompt:]}
     return made
+
+
+def reference_rows(tokenizer: PreTrainedTokenizerBase, found: list[Pair], max_length: int) -> list[dict]:
+    """The pairs as TRL's trainer prepares them, without a trainer."""
+    trainer = object.__new__(ORPOTrainer)
+    trainer.processing_class, trainer.max_length, trainer.is_encoder_decoder = tokenizer, max_length, False
+    rows = Dataset.from_list([pair.row() for pair in found])
+    rows = rows.map(maybe_extract_prompt).map(maybe_apply_chat_template, fn_kwargs={"processing_class": tokenizer})
+    return list(rows.map(trainer.tokenize_row))

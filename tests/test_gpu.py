@@ -18,6 +18,43 @@ def test_a_run_computes_on_the_card_and_says_how_much_memory_it_took(tmp_path, q
     assert heard(run, events.Stepped)[-1].memory > 0
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_one_call_over_stretches_of_different_lengths_is_aligned_to_the_last_queries(window):
+    """The kernel of the fast path: with more keys than queries, its causal triangle must end in the lower right corner."""
+    import torch
+
+    from studio.engine.orpo import attention
+    from tests.test_orpo_attention import BRANCHES, TOKENS, by_mask
+
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, TOKENS, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for heads in (4, 2, 2))
+    assert attention._takes_varlen(query, value)
+    out = attention._one_call(query, key, value, attention.Layout(BRANCHES, query.device), None, window)
+    exact = by_mask(*(side.float().cpu() for side in (query, key, value)), window)
+    assert torch.allclose(out.float().cpu(), exact, atol=2e-2)
+    out.float().square().sum().backward()
+    assert all(torch.isfinite(side.grad).all() for side in (query, key, value))
+
+
+def test_packed_steps_on_the_card_are_those_on_the_cpu():
+    """In float32, where the card takes attention stretch by stretch."""
+    import torch
+
+    from studio.engine.orpo import packing
+    from studio.engine.orpo.scoring import Scorer
+    from tests import families
+
+    losses = []
+    for device in ("cpu", "cuda"):
+        scorer = Scorer(families.with_adapter("llama").to(device), filler=0).choose(families.pairs())
+        batch = scorer.batch(packing.weigh(families.pairs(), 4))
+        with scorer.attending():
+            scores, _ = scorer.score(batch)
+        losses.append(scores.loss(0.1, batch.shares).item())
+        assert scorer.packed
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
 def test_the_card_is_named_with_its_memory():
     card = gpu.cards()[0]
     assert card.total > card.used >= 0 and card.name in gpu.in_words([card])

@@ -73,3 +73,8 @@ def test_every_choice_has_a_label_and_a_caption_that_says_something(choice):
 
 def test_the_choices_are_the_settings():
     assert [choice.name for choice in choices()] == list(Settings().to_form())
+
+
+@pytest.mark.parametrize(("written", "means"), [("true", "full"), ("false", "none"), ("auto", "auto")])
+def test_checkpointing_may_be_written_as_the_first_version_did(written, means):
+    assert Settings.from_yaml(f"training: {{gradient_checkpointing: {written}}}").training.gradient_checkpointing == means

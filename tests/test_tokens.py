@@ -125,3 +125,12 @@ def test_a_template_that_refuses_a_turn_is_told(tokenizer, tmp_path):
     strict.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(DataError, match="cannot hold these conversations.*System role"):
         tokens.tokenize([pair("a", "b", "c")], strict, 64, tmp_path)
+
+
+def test_the_ids_are_those_that_the_reference_trains_on(tokenizer, found, tmp_path):
+    from tests.reference import reference_rows
+
+    rows = reference_rows(tokenizer, found, 256)
+    for one, other in zip(tokens.tokenize(found, tokenizer, 256, tmp_path), rows, strict=True):
+        assert one.chosen.tolist() == other["chosen_input_ids"] and one.rejected.tolist() == other["rejected_input_ids"]
+        assert one.prompt == other["chosen_labels"].count(-100) == other["rejected_labels"].count(-100)

@@ -152,12 +152,46 @@ def test_questions_that_fill_the_maximum_length_are_left_out_and_counted(root, t
 
 def test_numbers_that_blow_up_stop_the_run_and_say_at_which_step(root, tmp_path):
     """A base whose last norm is so large that its logits overflow: the loss is no number from the first step on."""
-    sick = tmp_path / "sick"
+    assert "blew up at step 1" in failure(root, **{"model.name": str(with_last_norm_times(tmp_path, 1e37))})
+
+
+def with_last_norm_times(folder, factor):
+    """The practice model with logits so many times as large."""
+    sick = folder / "sick"
     shutil.copytree(MODEL, sick)
     weights = load_torch_file(sick / "model.safetensors")
-    weights["model.norm.weight"] *= 1e37
+    weights["model.norm.weight"] *= factor
     save_torch_file(weights, sick / "model.safetensors", metadata={"format": "pt"})
-    assert "blew up at step 1" in failure(root, **{"model.name": str(sick)})
+    return sick
+
+
+def test_the_adapter_is_kept_as_it_was_before_the_step_whose_numbers_blow_up(root, tmp_path):
+    """A base that knows "~" by infinite numbers, and one pair that holds it."""
+    rows = [{"prompt": f"Question {at}?", "chosen": f"A good answer to {at}.", "rejected": f"No {at}."} for at in range(31)]
+    rows.append({"prompt": "Question ~?", "chosen": "A good answer.", "rejected": "No."})
+    run, how = trained(root, **{"model.name": str(that_cannot_read(tmp_path, "~")), "data.source": written(tmp_path, rows),
+                                "data.held_out": 0, "data.seed": 0, "training.max_steps": 8})
+    assert how == "failed", log_of(run)
+    kept = heard(run, events.Saved)[0].step
+    assert kept == len(heard(run, events.Stepped)) > 0
+    reason = heard(run, events.Failed)[0].reason
+    assert f"blew up at step {kept + 1}: the loss is nan" in reason and f"The adapter of step {kept}" in reason
+    for weights in load_file(run.adapter / "adapter_model.safetensors").values():
+        assert (weights == weights).all()
+
+
+def that_cannot_read(folder, letter):
+    """The practice model with a head of its own, in whose embedding one letter is infinite."""
+    sick = folder / "sick"
+    shutil.copytree(MODEL, sick)
+    weights = load_torch_file(sick / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    vocabulary = json.loads((sick / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    weights["model.embed_tokens.weight"][vocabulary[letter]] = float("inf")
+    save_torch_file(weights, sick / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((sick / "config.json").read_text(encoding="utf-8"))
+    (sick / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}), encoding="utf-8")
+    return sick
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_anything_is_loaded(root):

@@ -1,6 +1,5 @@
 """The trainer's callback: turns what the trainer says into events, and a stop file into a stop."""
 
-import math
 import resource
 import sys
 from collections.abc import Callable
@@ -10,11 +9,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from studio import events
 from studio.engine.worker import Desk
-from studio.errors import StudioError
 
 METRICS = {"loss", "nll_loss", "log_odds_ratio", "log_odds_chosen", "rewards/chosen", "rewards/rejected",
-           "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "logits/chosen",
-           "logits/rejected", "grad_norm", "learning_rate", "epoch", "aux_loss"}
+           "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "grad_norm", "learning_rate", "epoch"}
 
 
 class Reporter(TrainerCallback):
@@ -25,15 +22,11 @@ class Reporter(TrainerCallback):
         self.stopped = False
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **_):
-        """One Stepped per step, then a measurement when it is due. Raises StudioError when the numbers have blown up."""
+        """One Stepped per step, then a measurement when it is due."""
         metrics = {name: float(value) for name, value in (logs or {}).items() if name in METRICS}
         if "loss" not in metrics:
             return  # the summary at the end of the run
         self.desk.say(events.Stepped(state.global_step, metrics, peak_memory()))
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(metrics.get(name, 0.0)):
-                raise StudioError(f"The numbers blew up at step {state.global_step}: {name} is {metrics[name]}. "
-                                  "Lower the learning rate, or lengthen the warm-up, and start again.")
         due = self.every and not self.stopped
         if due and state.global_step % self.every == 0 and state.global_step < state.max_steps:
             self.measure(state.global_step)

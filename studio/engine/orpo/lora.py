@@ -8,32 +8,43 @@ from functools import partial
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Linear
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.functional import linear
+
+KINDS = {"Linear", "Linear4bit"}
 
 
 def fuse(model: PeftModel) -> int:
     """Fuse every layer of which it is known to be the same. Returns how many; the others stay PEFT's."""
-    layers = [layer for layer in model.modules() if type(layer) is Linear and _is_plain(layer)]
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _is_plain(layer)]
     for layer in layers:
         layer.forward = partial(_forward, layer)
     return len(layers)
 
 
-def _is_plain(layer: Linear) -> bool:
-    """One ordinary adapter on an ordinary layer: no variant such as DoRA, no bias of its own, nothing merged."""
-    return (type(layer.base_layer) is nn.Linear and list(layer.lora_A) == layer.active_adapters and len(layer.lora_A) == 1
-            and not layer.lora_variant and layer.lora_B[layer.active_adapters[0]].bias is None and not layer.merged)
+def _is_plain(layer: LoraLayer) -> bool:
+    """One ordinary adapter on an ordinary or a 4-bit layer: no variant such as DoRA, no bias of its own, nothing merged."""
+    return (type(layer).__name__ in KINDS and type(layer.base_layer).__name__ in KINDS and len(layer.lora_A) == 1
+            and list(layer.lora_A) == layer.active_adapters and not layer.lora_variant
+            and layer.lora_B[layer.active_adapters[0]].bias is None and not layer.merged)
 
 
-def _forward(layer: Linear, x: torch.Tensor, *inputs, **options) -> torch.Tensor:
+def _forward(layer: LoraLayer, x: torch.Tensor, *inputs, **options) -> torch.Tensor:
+    cast = torch.is_autocast_enabled(x.device.type)
+    dtype = torch.get_autocast_dtype(x.device.type) if cast else x.dtype
+    if inputs or options or layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return type(layer).forward(layer, x, *inputs, **options)
     name = layer.active_adapters[0]
     narrow, wide = layer.lora_A[name].weight, layer.lora_B[name].weight
-    if (inputs or options or layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1
-            or not x.dtype == narrow.dtype == layer.base_layer.weight.dtype or torch.is_autocast_enabled(x.device.type)):
-        return Linear.forward(layer, x, *inputs, **options)
+    if not cast and narrow.dtype != dtype:
+        return type(layer).forward(layer, x)
     rows = x.flatten(0, -2)
-    inner = linear(layer.lora_dropout[name](rows), narrow) * layer.scaling[name]
-    # In place: the product with the frozen weight is this layer's alone, and its gradient needs no copy of it.
-    return layer.base_layer(rows).addmm_(inner, wide.t()).view(*x.shape[:-1], -1)
+    inner = linear(layer.lora_dropout[name](rows).to(dtype), narrow.to(dtype)) * layer.scaling[name]
+    base = layer.base_layer(rows)
+    if type(layer.base_layer) is nn.Linear and base.dtype == dtype:
+        # In place: the product with the frozen weight is this layer's alone, and its gradient needs no copy of it.
+        added = base.addmm_(inner, wide.to(dtype).t())
+    else:
+        added = torch.addmm(base.to(dtype), inner, wide.to(dtype).t())
+    return added.view(*x.shape[:-1], -1)

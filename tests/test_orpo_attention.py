@@ -1,0 +1,77 @@
+"""The layout's forms agree: stretch by stretch, and as the plan for one call over stretches of different lengths."""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from studio.engine.orpo import attention
+from studio.engine.orpo.attention import Layout
+from studio.engine.orpo.packing import Branch
+
+BRANCHES = (Branch(0, 7, 3, 4), Branch(11, 5, 5, 2), Branch(18, 4, 2, 0))
+TOKENS = 22
+
+
+class Layer(torch.nn.Module):
+    is_causal = True
+
+
+def drawn(heads=4, kept=2, width=8):
+    torch.manual_seed(0)
+    return (torch.randn(1, heads, TOKENS, width, requires_grad=True), *(torch.randn(1, kept, TOKENS, width, requires_grad=True) for _ in range(2)))
+
+
+def by_mask(query, key, value, window=None):
+    """The same from one mask over the whole row, written out token by token."""
+    allowed = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
+    for one in BRANCHES:
+        trunk = list(range(one.start, one.start + one.trunk))
+        branch = list(range(one.start + one.trunk, one.start + one.trunk + one.branch))
+        for text in (trunk, trunk[: one.shared] + branch):
+            for at, place in enumerate(text):
+                for before in text[max(0, at - (window or TOKENS) + 1) : at + 1]:
+                    allowed[place, before] = True
+    return scaled_dot_product_attention(query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=allowed).transpose(1, 2)
+
+
+@pytest.mark.parametrize("window", [None, 2, 5, 100])
+def test_every_token_sees_its_own_text_and_nothing_else(window):
+    query, key, value = drawn()
+    out, _ = attention.branch_attention(Layer(), query, key, value, None, layout=Layout(BRANCHES, torch.device("cpu")), sliding_window=window)
+    assert torch.allclose(out, by_mask(query, key, value, window), atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_the_plan_for_one_call_gives_the_same(monkeypatch, window):
+    """The kernel runs on CUDA only; a stand-in of a few lines reads the same plan, aligned to the last queries as it is there."""
+    def kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        parts = []
+        for at in range(len(cu_seq_q) - 1):
+            q, k, v = (side[starts[at] : starts[at + 1]].transpose(0, 1) for side, starts in (
+                (query, cu_seq_q), (key, cu_seq_k), (value, cu_seq_k)))
+            assert q.shape[1] <= max_q and k.shape[1] <= max_k
+            behind = torch.arange(k.shape[1] - q.shape[1], k.shape[1])[:, None] - torch.arange(k.shape[1])
+            allowed = (behind >= 0) & ((behind <= window_size[0]) if window_size[0] >= 0 else True)
+            parts.append(scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale).transpose(0, 1))
+        return torch.cat(parts)
+
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    query, key, value = drawn()
+    out = attention._one_call(query, key, value, Layout(BRANCHES, torch.device("cpu")), None, window)
+    assert torch.allclose(out, by_mask(query, key, value, window), atol=1e-6)
+    gradients = torch.autograd.grad(out.square().sum(), (query, key, value))
+    expected = torch.autograd.grad(by_mask(query, key, value, window).square().sum(), (query, key, value))
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(gradients, expected, strict=True))
+
+
+def test_attention_is_the_model_s_own_again_afterwards():
+    from tests.tiny_models import tiny_model
+
+    model = tiny_model("gemma2", query_pre_attn_scalar=16)
+    before = model.config._attn_implementation
+    with attention.branching(model):
+        assert model.config._attn_implementation == attention.NAME
+        with attention.branching(model):
+            pass
+        assert model.config._attn_implementation == attention.NAME
+    assert model.config._attn_implementation == before
