@@ -38,7 +38,6 @@ def test_one_call_over_stretches_of_different_lengths_is_aligned_to_the_last_que
 
 def test_packed_steps_on_the_card_are_those_on_the_cpu():
     """In float32, where the card takes attention stretch by stretch."""
-    import torch
 
     from studio.engine.orpo import packing
     from studio.engine.orpo.scoring import Scorer

@@ -111,18 +111,18 @@ def test_the_likelihood_of_the_answer_only_leaves_the_preference_part_as_it_is(t
 
 
 def test_in_16_bits_the_error_is_no_larger_than_the_reference_s(settings_for, tmp_path):
-    exact = theirs(settings_for(), tmp_path)
-    half = settings_for(**{"model.compute_dtype": "bfloat16"})
-    mine, reference = ours(half, tmp_path), theirs(half, tmp_path)
+    """Against the reference in float32, over twelve batches, for one batch's rounding is a matter of luck."""
+    still = {"training.max_steps": 12, "training.accumulation": 1, "training.learning_rate": 1e-9}
+    exact, half = theirs(settings_for(**still), tmp_path), settings_for(**still, **{"model.compute_dtype": "bfloat16"})
 
     def errors(watch):
-        losses = [abs(one["loss"] - other["loss"]) for one, other in zip(watch.logs, exact.logs, strict=True)]
-        first = (watch.gradients[0].float() - exact.gradients[0]).norm() / exact.gradients[0].norm()
-        return torch.tensor(losses).mean(), first
+        losses = torch.tensor([one["loss"] - other["loss"] for one, other in zip(watch.logs, exact.logs, strict=True)])
+        gradients = [(one.float() - other).norm() / other.norm() for one, other in zip(watch.gradients, exact.gradients, strict=True)]
+        return losses.square().mean().sqrt().item(), torch.stack(gradients).mean().item()
 
-    (my_loss, my_gradient), (their_loss, their_gradient) = errors(mine), errors(reference)
-    print(f"loss error {my_loss:.1e} against {their_loss:.1e}, gradient error {my_gradient:.1e} against {their_gradient:.1e}")
-    assert my_loss <= 1.1 * their_loss and my_gradient <= 1.1 * their_gradient
+    mine, reference = errors(ours(half, tmp_path)), errors(theirs(half, tmp_path))
+    print(f"loss error {mine[0]:.1e} against {reference[0]:.1e}, gradient error {mine[1]:.1e} against {reference[1]:.1e}")
+    assert mine[0] <= 1.1 * reference[0] and mine[1] <= 1.1 * reference[1]
 
 
 def test_dropout_is_respected(settings_for, tmp_path):

@@ -32,7 +32,7 @@ def test_a_preset_could_be_built(preset, tmp_path):
     assert (quantization is not None) == (settings.model.quantization != "none")
     assert model.lora_config(settings.adapter).r == settings.adapter.rank
     told = arguments(settings, tmp_path)
-    assert told.beta == settings.training.beta and told.optim == settings.training.optimizer
+    assert told.learning_rate == settings.training.learning_rate and told.optim == settings.training.optimizer
 
 
 def test_the_tutorial_preset_has_the_tutorials_values():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from studio.engine import model, tokens
 from studio.errors import DataError
 from studio.pairs import Pair
-from studio.practice import PAIRS
+from studio.practice import MODEL, PAIRS
 from studio.settings import ModelSettings
 
 
@@ -60,6 +61,24 @@ def test_an_end_is_added_where_the_template_writes_none(tokenizer, tmp_path):
     endless.chat_template = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     row = tokens.tokenize([pair("one", "two", "three")], endless, 64, tmp_path)[0]
     assert row.chosen[-1] == row.rejected[-1] == tokenizer.eos_token_id
+
+
+def test_a_text_begins_as_the_base_has_read_its_texts(tmp_path):
+    """The tokenizer puts a token before every text, the template does not: it is in the ids all the same, and once."""
+    from tokenizers import Tokenizer, processors
+
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    start = plain.token_to_id("<|pad|>")
+    plain.post_processor = processors.TemplateProcessing(single="<|pad|> $A", special_tokens=[("<|pad|>", start)])
+    plain.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<|pad|>"}), encoding="utf-8")
+    for template in ("own", "chatml"):
+        tokenizer = model.load_tokenizer(ModelSettings(name=str(folder), template=template))
+        row = tokens.tokenize([pair("one", "two", "three")], tokenizer, 64, tmp_path / "cache")[0]
+        assert row.chosen[0] == row.rejected[0] == start and row.chosen.tolist().count(start) == 1
 
 
 def test_nothing_is_longer_than_the_maximum_length(tokenizer, found, tmp_path):

@@ -85,7 +85,19 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
         raise StudioError(f"{settings.name} has no chat template. Set Chat template to chatml.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _begin_as_pretrained(tokenizer)
     return tokenizer
+
+
+def _begin_as_pretrained(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the template write the begin-of-text token where the tokenizer would put one before any other text.
+
+    A base has hardly ever read a text without it. In the template it is the same for training, chat and whoever
+    loads the model later.
+    """
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    if begins and not tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False).startswith(tokenizer.bos_token):
+        tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
 
 
 def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token: str | None = None, *,

@@ -23,10 +23,9 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 class _Hidden(BaseModelOutputWithPast):
     """A backbone's output that has nothing but a hidden state, whatever else its family would ask it for."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
             raise AttributeError(name)
-        return None
 
 
 @dataclass(frozen=True)
