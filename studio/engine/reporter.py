@@ -1,8 +1,10 @@
 """The trainer's callback: turns what the trainer says into events, and a stop file into a stop."""
 
+import re
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -41,5 +43,8 @@ def peak_memory() -> int:
     """The most memory this process has held, in bytes: on the GPU if there is one, else in RAM."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux hands getrusage's figure on from the process that started this one
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii"))[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

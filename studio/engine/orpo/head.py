@@ -6,7 +6,7 @@ A head that learns, or does what is not known here, takes the model's own way, c
 """
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -114,6 +114,8 @@ class _FrozenLogps(torch.autograd.Function):
     def forward(ctx, hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, rows: int) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0]
         slopes = torch.empty_like(hidden) if wanted else None
+        if not hidden.is_cuda:  # no product of 16-bit factors into float32 there: the factors become float32, once
+            head, hidden = replace(head, weight=head.weight.float()), hidden.float()
         logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         # One block of memory for all chunks: to be handed fresh pages for each costs as much as filling them.
         block = torch.empty(min(rows, len(hidden)), head.weight.shape[0], device=hidden.device)
@@ -159,6 +161,6 @@ def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None =
     """left @ right summed up and returned in float32, also for 16-bit factors: rounding logits to 16 bits costs digits."""
     if left.dtype == torch.float32:
         return torch.mm(left, right, out=out)
-    if left.is_cuda:
-        return torch.mm(left, right, out_dtype=torch.float32) if out is None else torch.mm(left, right, out_dtype=torch.float32, out=out)
-    return torch.mm(left.float(), right.float(), out=out)
+    if not left.is_cuda:
+        return torch.mm(left.float(), right.float(), out=out)
+    return torch.mm(left, right, out_dtype=torch.float32, **({} if out is None else {"out": out}))

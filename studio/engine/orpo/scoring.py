@@ -54,7 +54,7 @@ class Scorer:
     def in_words(self) -> str:
         """One sentence for the log of a run."""
         if self.packed:
-            return f"Pairs are packed: each prompt is computed once and nothing is padding. Checked on two pairs: {self.reason}."
+            return f"Pairs are packed: each prompt is computed once and nothing is padding. Checked on the longest and the shortest: {self.reason}."
         return f"Pairs are padded and grouped by length, not packed, because {self.reason}."
 
     # --- batches ------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class Scorer:
         limit = AGREES_INT8 if getattr(self.causal, "is_loaded_in_8bit", False) else AGREES.get(packed.dtype, 1e-4)
         if not off <= limit:
             return f"packed and separate rows differ for this model (by {off:.1e} of the hidden states, {limit:.0e} allowed)"
-        self.reason = f"packed and separate rows differ by {off:.1e} of the hidden states"
+        self.reason = f"hidden states differ by {off:.0e} from those of separate rows" if off else "hidden states are those of separate rows"
         return ""
 
     def _alone(self, tokens: Sequence[int]) -> torch.Tensor:

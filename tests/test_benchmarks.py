@@ -1,0 +1,47 @@
+"""The benchmarks run: their gates hold on a small scale, and the GPU's script goes its whole way on the CPU."""
+
+from argparse import Namespace
+from itertools import islice
+
+import pytest
+import torch
+
+from tests.benchmarks import contenders, cpu, gpu
+from tests.benchmarks.contenders import PACKED, PADDED, TRL
+from tests.benchmarks.lengths import SETS, batches
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_all_contenders_compute_the_same(name):
+    model = contenders.model_of(3_000, layers=2)
+    batch = next(batches(name, 3_000, seed=1, scale=0.1))
+    equal = cpu.gate(model, contenders.contenders(model, batch), batch)
+    assert set(equal) == {PACKED, PADDED}
+
+
+def test_a_contender_that_computes_something_else_is_not_timed():
+    model = contenders.model_of(3_000, layers=2)
+    batch = next(batches("fixed", 3_000, seed=1, scale=0.1))
+    running = contenders.contenders(model, batch)
+    honest = running[PACKED]
+    running[PACKED] = lambda pairs: honest(pairs[:1])
+    with pytest.raises(SystemExit, match="does not compute what TRL computes"):
+        cpu.gate(model, running, batch)
+
+
+def test_pairs_of_a_set_have_its_lengths_and_share_their_prompt_only():
+    for pair in next(batches("long prompt", 50_000, seed=2)):
+        assert (pair.prompt, len(pair.chosen), len(pair.rejected)) == (500, 620, 620)
+        assert (pair.chosen[:500] == pair.rejected[:500]).all() and pair.chosen[500] != pair.rejected[500]
+    lengths = [len(pair.chosen) for batch in islice(batches("log-normal", 50_000, seed=2), 20) for pair in batch]
+    assert max(lengths) > 2 * min(lengths)
+
+
+def test_the_gpu_s_script_goes_its_whole_way_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(gpu, "VOCABULARY", 3_000)
+    monkeypatch.setattr(gpu, "TIMED", 1)
+    assert {PACKED, PADDED, TRL} <= set(gpu.exactness(CPU))
+    row = gpu.compare("fixed", Namespace(shape="toy", base="bf16"), CPU, True, rate=1e12)
+    assert row["times_trl"][TRL] == 1 and row["pairs_per_second"][PACKED] > 0 and not row["failed"]
