@@ -95,6 +95,21 @@ class Sampled(Event):
 
 
 @dataclass(frozen=True)
+class Tried(Event):
+    """Two real steps were taken on the longest pairs: seconds of one, the worker's peak in bytes.
+
+    `pairs` a run would learn from, `longest` of them in tokens; tokens of one step, and of all pairs together.
+    """
+
+    seconds: float
+    memory: int
+    pairs: int
+    longest: int
+    step_tokens: int
+    all_tokens: int
+
+
+@dataclass(frozen=True)
 class Saved(Event):
     """A result is whole on disk. `path` is relative to the job's folder."""
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -24,6 +25,23 @@ class Card:
     name: str
     total: int
     used: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run would compute: on a card or on the CPU, by name, with the free memory in bytes."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    free: int
+
+
+def place(settings: Settings) -> Place | None:
+    """Where these settings would compute here; None when they ask for a GPU and there is none."""
+    found = cards() if settings.model.device != "cpu" else []
+    if found:
+        return Place("cuda", found[0].name, found[0].total - found[0].used)
+    return None if settings.model.device == "gpu" else Place("cpu", "cpu", psutil.virtual_memory().available)
 
 
 def cards() -> list[Card]:

@@ -32,9 +32,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of work on a folder: train on the run's own, merge and push on folders inside it."""
+    """A kind of work on a folder: train on the run's own, merge and push on folders inside it, two steps beside the runs."""
 
-    kind: Literal["train", "merge", "push"]
+    kind: Literal["train", "merge", "push", "two_steps"]
     folder: Path
 
     @property
@@ -49,6 +49,11 @@ class Job:
 def of(run: Run, kind: Literal["train", "merge", "push"] = "train") -> Job:
     """The job of that kind on a run."""
     return Job(kind, run.job(kind))
+
+
+def trial_of(root: Path) -> Job:
+    """The job that tries two steps; its folder's name is not a run's."""
+    return Job("two_steps", root / ".two_steps")
 
 
 def status(job: Job, said: list[events.Event] | None = None) -> Status | None:
@@ -193,6 +198,17 @@ class Queue:
         """What was handed over with a run; nothing for one that another page process took in."""
         return self._secrets.get(run.name, {})
 
+    def alone(self):
+        """Context in which nobody else starts anything on these runs, over all threads and servers."""
+        return _launching(self.root)
+
+    def unfinished(self) -> dict[Run, Status | None]:
+        """The runs that are alive or wait, newest first, each with its status."""
+        states = {run: status(of(run), self._logs.read(of(run).log))
+                  for run in runs.listed(self.root) if run.name not in self._over}
+        self._over |= {run.name for run, state in states.items() if state in OVER}
+        return {run: state for run, state in states.items() if state not in OVER}
+
     def _watch(self) -> None:
         while not self._closed:
             try:
@@ -203,14 +219,12 @@ class Queue:
             self._wake.clear()
 
     def advance(self) -> Run | None:
-        """Start the oldest queued run if none is alive. Returns the run that was started."""
+        """Start the oldest queued run if none is alive and no steps are being tried. Returns the run that was started."""
         if not self.root.is_dir():
             return None
-        with _launching(self.root):
-            states = {run: status(of(run), self._logs.read(of(run).log))
-                      for run in runs.listed(self.root) if run.name not in self._over}
-            self._over |= {run.name for run, state in states.items() if state in OVER}
-            if any(state in ALIVE for state in states.values()):
+        with self.alone():
+            states = self.unfinished()
+            if any(state in ALIVE for state in states.values()) or status(trial_of(self.root)) in ALIVE:
                 return None
             waiting = [run for run, state in states.items() if state == "queued"]
             if not waiting:

@@ -37,12 +37,12 @@ def train(desk: Desk) -> events.Event | None:
     """The whole run. Returns Stopped if it was asked to end early, after saving what it had learned."""
     run = Run(desk.folder)
     settings = run.settings
-    _refuse_what_cannot_run(settings)
+    refuse_what_cannot_run(settings)
     desk.enter("downloading")
     download(settings, desk)
     tokenizer = model.load_tokenizer(settings.model, desk.token)
     desk.enter("tokenizing")
-    material = _material(settings, tokenizer, desk)
+    material = gather(settings, tokenizer, desk)
     data.write_pairs(run.held_out, material.held_out)
     desk.enter("loading")
     tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token), settings)
@@ -67,7 +67,7 @@ def train(desk: Desk) -> events.Event | None:
     return None
 
 
-def _refuse_what_cannot_run(settings: Settings) -> None:
+def refuse_what_cannot_run(settings: Settings) -> None:
     """Raises StudioError before anything is loaded, for what only this machine can know."""
     model.device(settings.model)
     if settings.training.report_to != "none" and importlib.util.find_spec(settings.training.report_to) is None:
@@ -126,7 +126,8 @@ class Material:
     held_out: list[Pair]
 
 
-def _material(settings: Settings, tokenizer, desk: Desk) -> Material:
+def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
+    """The pairs that the settings ask for, tokenized and divided, with everything left out said. Raises DataError."""
     columns, reading = data.read(settings.data, desk.token)
     desk.say(events.Noted(columns.in_words()))
     desk.say(events.Noted(reading.in_words()))

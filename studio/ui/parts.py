@@ -44,9 +44,15 @@ def badge(status: str | None) -> str:
     return f'<span class="badge badge-{status}">{STATUS_WORDS[status]}</span>'
 
 
-def card(title: str, body: str) -> str:
-    """A framed part of the page. `body` is markup, made by the functions here."""
-    return f'<section class="card"><h3>{text(title)}</h3>{body}</section>'
+def mark(kind: str, word: str) -> str:
+    """A coloured word that is no status. `kind` is good, warn, bad or info."""
+    look = {"good": "finished", "warn": "stopped", "bad": "failed"}.get(kind, "unknown")
+    return f'<span class="badge badge-{look}">{text(word)}</span>'
+
+
+def card(title: str, body: str, level: int = 3) -> str:
+    """A framed part of the page. `body` is markup, made by the functions here; `level` is that of the heading."""
+    return f'<section class="card"><h{level}>{text(title)}</h{level}>{body}</section>'
 
 
 def progress(done: float | None, total: float | None, label: str) -> str:

@@ -8,6 +8,7 @@ from studio.chat import Chat
 from studio.errors import StudioError
 from studio.jobs import Job, Queue, Status
 from studio.runs import Run
+from studio.shape import Shapes
 
 QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 """For events that only keep the page in step."""
@@ -24,6 +25,7 @@ class Studio:
     queue: Queue
     chat: Chat = field(default_factory=Chat)
     logs: events.Logs = field(default_factory=events.Logs, repr=False)
+    shapes: Shapes = field(default_factory=Shapes, repr=False)
 
     def said(self, job: Job) -> list[events.Event]:
         """The events of a job so far."""

@@ -10,7 +10,7 @@ from studio import gpu
 from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
-from studio.ui import form, parts
+from studio.ui import fit_card, form, parts
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
@@ -65,6 +65,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         code = gr.Code(language="yaml", label="settings.yaml", interactive=False, buttons=["copy", "download"])
         load = gr.UploadButton("Load settings from a file", file_types=[".yaml", ".yml"], size="sm")
     gr.HTML(parts.note("info", gpu.in_words(gpu.cards())), padding=False)
+    fit = fit_card.build(studio, everything, token, defaults)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
     go = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
     started = gr.State("")
@@ -93,8 +94,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     def check(token: str, **values: Any) -> list[dict]:
         return [gr.validate(True, ""), *form.check(**values)]
 
-    preset.input(choose, preset, [purpose, *everything.values()], **QUIET)
-    load.upload(load_file, load, [*everything.values()], **PRIVATE)
+    fit.follow(preset.input(choose, preset, [purpose, *everything.values()], **QUIET))
+    fit.follow(load.upload(load_file, load, [*everything.values()], **PRIVATE))
     as_file.expand(show_file, inputs_kwargs=everything, outputs=code, **QUIET)
     data_fields["data.source"].change(uses, data_fields["data.source"], using, **QUIET)
     go.click(start, inputs=token, inputs_kwargs=everything, outputs=started, validator=check, **PRIVATE)

@@ -26,6 +26,7 @@ from studio.engine.orpo.scoring import Scorer
 from tests.benchmarks.contenders import PACKED, PADDED, TRL, contenders, gradient_of, model_of
 from tests.benchmarks.lengths import LONGEST, MEANS, SETS, batches
 
+VOCABULARIES = (49_152, 128_256)
 RESULTS = Path(__file__).parent / "results"
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 60)}
 """glibc's allocator returns large blocks to the system and is handed fresh pages for each new one. Where those are dear, as
@@ -38,6 +39,7 @@ TARGETS = {("fixed", "none"): 2.5, ("log-normal", "none"): 4.5, ("long prompt", 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time ORPO's forward and backward pass against TRL.")
     parser.add_argument("--quick", action="store_true", help="texts of half the length, a vocabulary of 49k only")
+    parser.add_argument("--vocabulary", type=int, choices=VOCABULARIES, help="only this one")
     parser.add_argument("--keep-memory", action="store_true", help="let the allocator keep what it has, which helps whoever needs most")
     parser.add_argument("--peak", nargs=3, metavar=("CONTENDER", "SET", "VOCABULARY"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> None:
         return
     rows = []
     count, scale = (2, 0.5) if asked.quick else (3, 1.0)
-    for vocabulary in (49_152,) if asked.quick else (49_152, 128_256):
+    for vocabulary in [asked.vocabulary] if asked.vocabulary else VOCABULARIES[:1] if asked.quick else VOCABULARIES:
         for checkpointing in ("none", "full"):
             for name in SETS if checkpointing == "none" else ("fixed",):
                 if not fits(name, vocabulary, scale):
@@ -56,10 +58,10 @@ def main() -> None:
                     continue
                 rows.append(compare(name, vocabulary, checkpointing, count, scale))
                 print(json.dumps(rows[-1]), flush=True)
-    peaks = [peaks_of("log-normal", 49_152)]
+    peaks = [] if asked.vocabulary == VOCABULARIES[1] else [peaks_of("log-normal", VOCABULARIES[0])]
     report(rows, peaks)
     result = {"machine": machine(), "quick": asked.quick, "memory_kept": asked.keep_memory, "steps": rows, "peaks": peaks}
-    name = "cpu" + "-quick" * asked.quick + "-kept" * asked.keep_memory
+    name = "cpu" + f"-{asked.vocabulary}" * bool(asked.vocabulary) + "-quick" * asked.quick + "-kept" * asked.keep_memory
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -54,7 +54,8 @@ class Scorer:
     def in_words(self) -> str:
         """One sentence for the log of a run."""
         if self.packed:
-            return f"Pairs are packed: each prompt is computed once and nothing is padding. Checked on the longest and the shortest: {self.reason}."
+            return ("Pairs are packed: each prompt is computed once and nothing is padding. "
+                    f"Checked on the longest and the shortest: {self.reason}.")
         return f"Pairs are padded and grouped by length, not packed, because {self.reason}."
 
     # --- batches ------------------------------------------------------------------------------------------------
@@ -120,7 +121,8 @@ class Scorer:
         limit = AGREES_INT8 if getattr(self.causal, "is_loaded_in_8bit", False) else AGREES.get(packed.dtype, 1e-4)
         if not off <= limit:
             return f"packed and separate rows differ for this model (by {off:.1e} of the hidden states, {limit:.0e} allowed)"
-        self.reason = f"hidden states differ by {off:.0e} from those of separate rows" if off else "hidden states are those of separate rows"
+        how = f"differ by {off:.0e} from" if off else "are"
+        self.reason = f"hidden states {how} those of separate rows"
         return ""
 
     def _alone(self, tokens: Sequence[int]) -> torch.Tensor:

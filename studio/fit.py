@@ -1,0 +1,198 @@
+"""Will a run fit: the peak of its memory by arithmetic, part by part, and what to change if it does not.
+
+Fitted to what autograd keeps of tiny models and to the peaks of real runs; the tests hold it to within 15 % of both.
+A measurement (`studio.two_steps`) is better than any of this.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from studio.settings import Settings
+from studio.shape import Shape
+from studio.summary import size
+
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
+"""Tokens that the trainer sends through the model in one pass at most, unless a single pair is longer."""
+
+USABLE = 0.8
+"""Share of the free memory that the trainer lets a pass take before it recomputes layers."""
+
+CHUNK_BYTES = 64 * 1024**2
+"""The float32 logits that are held at one time."""
+
+LIBRARIES = {"cpu": 500 * 2**20, "cuda": 700 * 2**20}
+"""A worker before it has loaded a model: torch and the rest in RAM; on a card its context and the kernels' workspace."""
+
+FRAGMENTS = {"cpu": 4, "cuda": 2}
+"""Layers' worth of freed memory that the allocator does not hand out again. Measured on a CPU, assumed on a card."""
+
+OPTIMIZER_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0.1}
+"""State for each trained weight."""
+
+MARGIN = 1.15
+"""An estimate is this good; what fits with less room to spare is called tight."""
+
+Kind = Literal["cpu", "cuda"]
+Verdict = Literal["fits", "tight", "too large"]
+
+
+@dataclass(frozen=True)
+class Need:
+    """The peak of a run's memory in bytes, by part."""
+
+    model: float
+    adapter: float
+    optimizer: float
+    activations: float
+    head: float
+    libraries: float
+    loading: float
+    """More than all the others together take while the weights are read; mostly 0."""
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A need against the free memory; `advice` is one sentence, empty for what fits."""
+
+    need: Need
+    free: int
+    verdict: Verdict
+    advice: str = ""
+
+
+def fit(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> Fit:
+    """Whether a run fits into `free` bytes. `longest` is the longest pair in tokens, where it is known."""
+    need = needed(settings, shape, free, kind, longest)
+    verdict = judged(need.total, free)
+    return Fit(need, free, verdict, "" if verdict == "fits" else _advice(settings, shape, free, kind, longest))
+
+
+def judged(total: float, free: int) -> Verdict:
+    """The word for a need against the free memory."""
+    return "fits" if total * MARGIN <= free else "tight" if total <= free else "too large"
+
+
+def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> Need:
+    """The peak of a run's memory. Without `longest` every pair is taken to be as long as the settings allow."""
+    bytes_each = 4 if is_wide(settings, kind) else 2
+    trained = sum(settings.adapter.rank * (one.inputs + one.outputs) * one.count
+                  for one in shape.targeted(settings.adapter.target_modules))
+    model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
+    optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
+    tokens = tokens_at_once(settings, kind, longest)
+    layer = kept_by_a_layer(settings, shape, kind, longest) * tokens
+    room = USABLE * (free - model - adapter - LIBRARIES[kind])
+    activations = _activations(settings, shape, layer, tokens * shape.hidden * bytes_each, room)
+    activations += min(FRAGMENTS[kind], shape.layers) * layer
+    head = _head(shape, tokens, bytes_each, kind)
+    running = model + adapter + optimizer + activations + head
+    # On a CPU the file is mapped while its numbers are turned into the run's; a card reads it piece by piece.
+    reading = model + shape.stored if kind == "cpu" and settings.model.quantization == "none" else 0.0
+    return Need(model, adapter, optimizer, activations, head, LIBRARIES[kind], max(0.0, reading - running))
+
+
+def is_wide(settings: Settings, kind: Kind) -> bool:
+    """Whether the arithmetic is in 32 bits."""
+    return settings.model.compute_dtype == "float32" or (settings.model.compute_dtype == "auto" and kind == "cpu")
+
+
+def tokens_at_once(settings: Settings, kind: Kind, longest: int | None = None) -> int:
+    """Tokens of one pass, as the trainer divides a step."""
+    longest = min(longest or 2 * settings.training.max_length, 2 * settings.training.max_length)
+    return max(longest, min(settings.training.batch_size * longest, TOKENS_AT_ONCE[kind]))
+
+
+def _frozen(settings: Settings, shape: Shape, bytes_each: int) -> float:
+    """The base. Quantization takes the layers' linear maps; embeddings, norms and head stay as they are."""
+    # nf4: half a byte, and for each 64 weights a constant of 32 bits, or of 8 when these are quantized as well.
+    constants = 1 / 64 + 4 / (64 * 256) if settings.model.double_quantization else 4 / 64
+    each = {"none": float(bytes_each), "nf4": 0.5 + constants, "int8": 1.0}[settings.model.quantization]
+    return each * shape.in_linears + bytes_each * (shape.parameters - shape.in_linears)
+
+
+def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int | None = None) -> float:
+    """Bytes that one token leaves behind in one layer for the way back.
+
+    Fitted to Llama, Qwen3, Gemma 2 and Gemma 3, in 32 bits and in 16, where norms still keep 32.
+    """
+    hidden, queries, keys, widened = shape.hidden, shape.queries, shape.keys, shape.intermediate
+    targets = shape.targeted(settings.adapter.target_modules)
+    inner = settings.adapter.rank * sum(one.count for one in targets) / shape.layers
+    paths = 4 if shape.gated else 3
+    if is_wide(settings, kind):
+        kept = 4 * ((2.3 + shape.norms) * hidden + 5.2 * queries + 1.1 * keys + paths * widened + 0.96 * inner)
+    else:
+        kept = (4.0 + 4 * shape.norms) * hidden + 12.4 * queries + 2.2 * keys + 2.15 * paths * widened + 3.3 * inner
+    if shape.norms_heads:
+        kept += 4.2 * (queries + keys)
+    if shape.caps_scores:  # attention is spelled out, so that every token keeps its scores over all others
+        kept += 8 * shape.heads * (longest or 2 * settings.training.max_length) / 2
+    if settings.adapter.dropout:  # each adapter's input once more, and which of it was dropped
+        kept += (5 if is_wide(settings, kind) else 3) * sum(one.inputs * one.count for one in targets) / shape.layers
+    return kept
+
+
+def _activations(settings: Settings, shape: Shape, layer: float, entry: float, room: float) -> float:
+    """Bytes of one pass, with as many layers recomputed as the settings say or as `room` asks for."""
+    def kept(every: int) -> float:
+        again = -(-shape.layers // every) if every else 0
+        return layer * (shape.layers - again) + (again * entry + layer if again else 0)
+
+    wanted = settings.training.gradient_checkpointing
+    if wanted != "auto":
+        return kept(1 if wanted == "full" else 0)
+    return next((kept(every) for every in (0, *range(shape.layers, 0, -1)) if kept(every) <= room), kept(1))
+
+
+def _head(shape: Shape, tokens: int, bytes_each: int, kind: Kind) -> float:
+    """A block of logits, and the hidden states that are scored with their slopes."""
+    block = min(CHUNK_BYTES, 4 * tokens * shape.vocabulary)
+    widened = 4 * shape.vocabulary * shape.hidden if kind == "cpu" and bytes_each == 2 else 0
+    return 1.5 * block + 2 * tokens * shape.hidden * bytes_each + widened
+
+
+# --- what to change ---------------------------------------------------------------------------------------------------
+
+
+def changed(settings: Settings, **changes) -> Settings:
+    """The settings with changes by "section__choice"."""
+    values = settings.to_form() | {name.replace("__", "."): value for name, value in changes.items()}
+    return Settings.from_form(**values)
+
+
+def _advice(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None) -> str:
+    """The mildest change with which the run would fit, in one sentence."""
+    for words, changes in _changes(settings):
+        need = needed(changed(settings, **changes), shape, free, kind, longest)
+        if judged(need.total, free) == "fits":
+            return f"{words}: then it needs about {size(need.total)}."
+    least = needed(changed(settings, model__quantization="nf4", training__batch_size=1, training__max_length=128, adapter__bias="none",
+                           training__gradient_checkpointing="auto"), shape, free, kind, longest)
+    return f"Choose a smaller model or more memory: at its smallest this one needs about {size(least.total)}."
+
+
+def _changes(settings: Settings):
+    """Changes from mild to grave, each with its words."""
+    training = settings.training
+    if training.gradient_checkpointing == "none":
+        yield "Set Gradient checkpointing to auto", {"training__gradient_checkpointing": "auto"}
+    batches = [count for count in (8, 4, 2, 1) if count < training.batch_size]
+    lengths = [2**power for power in range(16, 6, -1) if 2**power < training.max_length]
+    for count in batches:
+        yield f"Lower the batch to {count} and raise the accumulation instead", {"training__batch_size": count}
+    nf4 = {"model__quantization": "nf4", "adapter__bias": "none"}
+    if settings.model.quantization != "nf4":
+        yield "Set Quantization to 4 bits", nf4
+    for length in lengths:
+        yield f"Lower the maximum length to {length:,}", {"training__max_length": length}
+    least = nf4 | {"training__batch_size": 1, "training__gradient_checkpointing": "auto"}
+    for length in (training.max_length, *lengths):
+        yield f"Set Quantization to 4 bits, Batch to 1 and the maximum length to {length:,}", least | {"training__max_length": length}

@@ -1,0 +1,193 @@
+"""A model's shape without loading it: its config and the headers of its safetensors files, from a folder or the Hub."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from studio.errors import StudioError, explain
+from studio.practice import MODEL as PRACTICE_MODEL
+from studio.settings import PRACTICE, ModelSettings
+
+WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2}
+"""Bytes of a stored number; all that is not here takes one."""
+
+IN_A_LAYER = re.compile(r"\.(\d+)\.")
+PATIENCE = 10
+"""Seconds to wait for each answer of the Hub."""
+
+Tensors = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and type of every stored tensor, by its name."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`count` linear layers of one name and size; `name` is the last of its path, such as q_proj."""
+
+    name: str
+    inputs: int
+    outputs: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory and time follow from. Widths in numbers; `queries` and `keys` are those of all heads together.
+
+    `stored` is the size of the weight files in bytes; `norms` counts a layer's norms over its whole width.
+    """
+
+    parameters: int
+    stored: int
+    layers: int
+    hidden: int
+    heads: int
+    queries: int
+    keys: int
+    intermediate: int
+    vocabulary: int
+    linears: tuple[Linear, ...]
+    norms: int
+    norms_heads: bool
+    caps_scores: bool
+
+    @property
+    def in_linears(self) -> int:
+        """Weights of the layers' linear maps: those which quantization takes and an adapter can stand on."""
+        return sum(one.inputs * one.outputs * one.count for one in self.linears)
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies two widened paths."""
+        return any("gate" in one.name for one in self.linears)
+
+    def targeted(self, modules: str) -> list[Linear]:
+        """The linear maps that get an adapter."""
+        named = {name.strip() for name in modules.split(",") if name.strip()}
+        return [one for one in self.linears if named == {"all-linear"} or one.name in named]
+
+
+def described(config: dict, tensors: Tensors) -> Shape:
+    """The shape of a model by its config and its tensors. Raises StudioError for what cannot be told from them."""
+    if config.get("quantization_config"):
+        raise StudioError("This model comes quantized, so its shape cannot be told from its files. Try two steps to measure it.")
+    text = config.get("text_config") or config
+
+    def said(*names: str) -> int:
+        found = next((text[name] for name in names if text.get(name)), None)
+        if found is None:
+            raise StudioError(f"The model's config does not say its {names[0]}. Try two steps to measure what it needs.")
+        return found
+
+    hidden, heads = said("hidden_size", "n_embd", "d_model"), said("num_attention_heads", "n_head")
+    head = text.get("head_dim") or hidden // heads
+    sizes = {name: shape for name, (shape, _) in tensors.items()}
+    norms = [name for name, shape in sizes.items() if shape == (hidden,) and re.search(r"norm\w*\.weight|ln_\d\.weight", name)]
+    layers = said("num_hidden_layers", "n_layer")
+    return Shape(
+        parameters=sum(prod(shape) for shape in sizes.values()),
+        stored=sum(prod(shape) * WIDTHS.get(kind, 1) for shape, kind in tensors.values()),
+        layers=layers, hidden=hidden, heads=heads, queries=heads * head,
+        keys=(text.get("num_key_value_heads") or heads) * head,
+        intermediate=_widened(text, hidden), vocabulary=said("vocab_size"), linears=_linears(sizes),
+        norms=round(len([name for name in norms if IN_A_LAYER.search(name)]) / layers),
+        norms_heads=any("q_norm" in name for name in sizes), caps_scores=bool(text.get("attn_logit_softcapping")))
+
+
+def _widened(text: dict, hidden: int) -> int:
+    """The MLP's width; with experts the width of all that one token meets."""
+    if text.get("num_experts_per_tok"):
+        return text["num_experts_per_tok"] * (text.get("moe_intermediate_size") or text.get("intermediate_size"))
+    return text.get("intermediate_size") or text.get("n_inner") or 4 * hidden
+
+
+def _linears(sizes: dict[str, tuple[int, ...]]) -> tuple[Linear, ...]:
+    """The linear maps inside layers. Experts are held in one tensor by transformers and are none."""
+    counted = Counter()
+    for name, shape in sizes.items():
+        if name.endswith(".weight") and len(shape) == 2 and IN_A_LAYER.search(name) and "embed" not in name and ".experts." not in name:
+            counted[name.split(".")[-2], shape[1], shape[0]] += 1
+    return tuple(Linear(*which, count) for which, count in counted.items())
+
+
+class Shapes:
+    """The shapes of the models that were asked for, each read once; also why one could not be read."""
+
+    def __init__(self):
+        self._found: dict[tuple[str, str], Shape | StudioError] = {}
+
+    def known(self, settings: ModelSettings) -> Shape | None:
+        """The shape if it is known or lies on this machine, else None; asks nobody. Raises StudioError as `find` did."""
+        found = self._found.get((settings.name, settings.revision))
+        if found is None and _folder(settings).is_dir():
+            return self.find(settings)
+        if isinstance(found, StudioError):
+            raise found
+        return found
+
+    def find(self, settings: ModelSettings, token: str | None = None) -> Shape:
+        """The shape, from the Hub if it must be. Raises StudioError; asked again, it tries again."""
+        key = settings.name, settings.revision
+        if not isinstance(self._found.get(key), Shape):
+            try:
+                folder = _folder(settings)
+                self._found[key] = _local(folder) if folder.is_dir() else _on_hub(settings, token)
+            except StudioError as error:
+                self._found[key] = error
+                raise
+        return self._found[key]
+
+
+def _folder(settings: ModelSettings) -> Path:
+    return PRACTICE_MODEL if settings.name == PRACTICE else Path(settings.name)
+
+
+def _local(folder: Path) -> Shape:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
+        tensors = {name: found for file in files for name, found in _header(file)}
+    except (OSError, ValueError, KeyError) as error:
+        raise StudioError(f"The model in {folder} cannot be read. Choose a folder with config.json and safetensors weights.") from error
+    if not tensors:
+        raise StudioError(f"{folder} holds no safetensors weights. Choose a folder with config.json and safetensors weights.")
+    return described(config, tensors)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all weight files of a downloaded model are there."""
+    index = folder / "model.safetensors.index.json"
+    named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ["model.safetensors"]
+    return all((folder / name).is_file() for name in set(named))
+
+
+def _header(file: Path) -> Iterator[tuple[str, tuple[tuple[int, ...], str]]]:
+    """Name, shape and type of the tensors of one file: its length and its JSON stand in front."""
+    with open(file, "rb") as weights:
+        header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))
+    for name, told in header.items():
+        if name != "__metadata__":
+            yield name, (tuple(told["shape"]), told["dtype"])
+
+
+def _on_hub(settings: ModelSettings, token: str | None) -> Shape:
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import NotASafetensorsRepoError
+
+    asked = {"repo_id": settings.name, "revision": settings.revision or None}
+    try:
+        cached = try_to_load_from_cache(filename="config.json", **asked)
+        if isinstance(cached, str) and _is_whole(Path(cached).parent):
+            return _local(Path(cached).parent)
+        asked["token"] = token
+        HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
+        config = json.loads(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)).read_text(encoding="utf-8"))
+        files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()
+    except NotASafetensorsRepoError as error:
+        raise StudioError(f"{settings.name} holds no safetensors weights. Choose a repository that has them.") from error
+    except Exception as error:  # whatever the Hub's client raises
+        raise StudioError(explain(error, settings.name)) from error
+    return described(config, {name: (tuple(told.shape), told.dtype) for file in files for name, told in file.tensors.items()})

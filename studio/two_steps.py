@@ -1,0 +1,75 @@
+"""Try two steps: the page's end of a job that takes two real ones on the longest pairs and says what they took.
+
+It works in a hidden folder beside the runs, never while a training does, and leaves no run and no adapter.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio import events, jobs
+from studio.errors import BusyError, SettingsError
+from studio.jobs import Job, Queue
+from studio.settings import Settings
+
+OF_NO_WEIGHT = {"epochs", "max_steps", "beta", "learning_rate", "schedule", "warmup_steps", "seed", "report_to",
+                "weight_decay", "max_grad_norm"}
+"""Choices of training that change neither memory nor the speed of a step."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Where the two steps stand: the log, and what they were asked for with."""
+
+    said: list[events.Event]
+    settings: Settings | None
+    status: jobs.Status | None
+
+    @property
+    def at_work(self) -> bool:
+        return self.status in jobs.ALIVE
+
+    @property
+    def outcome(self) -> events.Tried | None:
+        return events.last(self.said, events.Tried)
+
+    def speaks_of(self, settings: Settings) -> bool:
+        """Whether what was measured holds for these settings as well."""
+        return self.settings is not None and _weighty(self.settings) == _weighty(settings)
+
+
+def _weighty(settings: Settings) -> dict:
+    return settings.model_dump(include={"model": True, "data": True, "adapter": True,
+                                        "training": set(type(settings.training).model_fields) - OF_NO_WEIGHT})
+
+
+def trial(root: Path) -> Trial:
+    """The last trial in a folder of runs."""
+    job = jobs.trial_of(root)
+    said = events.read(job.log)
+    return Trial(said, _asked(job), jobs.status(job, said))
+
+
+def _asked(job: Job) -> Settings | None:
+    try:
+        return Settings.from_file(job.folder / "request.yaml")
+    except (OSError, SettingsError):
+        return None
+
+
+def begin(queue: Queue, settings: Settings, secrets: dict[str, str] | None = None) -> None:
+    """Start the two steps. Raises BusyError while a training or another trial is at work or waits."""
+    queue.root.mkdir(parents=True, exist_ok=True)
+    with queue.alone():
+        if any(queue.unfinished().values()):
+            raise BusyError("A training is at work or waits for its turn. Wait for it to end, or stop it, then try two steps.")
+        queue.before_start()
+        jobs.request(jobs.trial_of(queue.root), settings.to_yaml(), secrets)
+
+
+def seconds_for_all(tried: events.Tried, settings: Settings) -> float:
+    """The whole run at the measured speed by its tokens; measuring and saving come on top."""
+    a_token, share = tried.seconds / max(1, tried.step_tokens), 1.0
+    if settings.training.max_steps:
+        effective = settings.training.batch_size * settings.training.accumulation
+        share = min(1.0, settings.training.max_steps * effective / (tried.pairs * settings.training.epochs))
+    return a_token * tried.all_tokens * settings.training.epochs * share

@@ -1,0 +1,176 @@
+"""The card above Start: will it fit, how long, how much money; by arithmetic until two tried steps have measured it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from studio import gpu, pace, two_steps
+from studio.errors import SettingsError, StudioError
+from studio.events import Tried
+from studio.fit import fit, judged
+from studio.gpu import Place
+from studio.settings import Settings
+from studio.shape import Shape
+from studio.summary import Summary, duration, in_words, size
+from studio.two_steps import Trial
+from studio.ui import form, parts
+from studio.ui.studio import PRIVATE, QUIET, Studio
+
+KINDS = {"fits": "good", "tight": "warn", "too large": "bad"}
+LATEST = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
+"""For what is worked out anew at every change: only the last one counts."""
+
+
+@dataclass(frozen=True)
+class FitCard:
+    """The card; `follow` makes it look again after an event that has changed many fields at once."""
+
+    follow: Callable[[Any], Any]
+
+
+def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Shape | None]) -> str:
+    """The card's inside for the form's values. `find` gives the model's shape, or None while it is not known."""
+    try:
+        settings = form.settings_of(values)
+    except SettingsError as error:
+        return _card(parts.note("warn", " ".join(error.problems.values())))
+    trial = two_steps.trial(studio.root)
+    tried = trial.outcome if trial.speaks_of(settings) and not trial.at_work else None
+    try:
+        shape = find(settings)
+    except StudioError as error:
+        return _card(parts.note("warn", str(error)) + _steps(trial, settings))
+    if shape is None:
+        return _card(parts.empty("The model has not been looked up yet. Leave its field, or press Enter in it."))
+    place = gpu.place(settings)
+    here = _nowhere() if place is None else _measured(tried, settings, place) if tried else _estimated(studio, settings, shape, place)
+    return _card(here + _steps(trial, settings) + _elsewhere(settings, shape, tried))
+
+
+def _card(body: str) -> str:
+    return parts.card("Before you start", body, level=2)
+
+
+def _line(kind: str, word: str, told: str) -> str:
+    return f'<p class="verdict">{parts.mark(kind, word)} <span>{escape(told)}</span></p>'
+
+
+def _nowhere() -> str:
+    return _line("info", "no GPU here", "These settings ask for a GPU and this machine has none. Set Device to auto, or use a Space.")
+
+
+def _where(place: Place) -> str:
+    return "in this machine's memory" if place.kind == "cpu" else f"on the {place.name}"
+
+
+def _measured(tried: Tried, settings: Settings, place: Place) -> str:
+    # What the trial took is free again: the worst case is its peak against all of it.
+    verdict = "fits" if tried.memory <= place.free else judged(tried.memory, place.free)
+    told = (f"Measured on the longest pairs: {size(tried.memory)} of {size(place.free)} free {_where(place)}, "
+            f"{tried.seconds:.2g} s a step, about {duration(two_steps.seconds_for_all(tried, settings))} "
+            f"for all {pace.steps_of(settings, tried.pairs):,} steps.")
+    return _line(KINDS[verdict], verdict, told)
+
+
+def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
+    found = fit(settings, shape, place.free, place.kind)
+    told = f"Needs up to about {size(found.need.total)} of {size(place.free)} free {_where(place)}. {found.advice}"
+    listed = " · ".join(f"{name} {size(taken)}" for name, taken in found.need.parts.items() if taken >= 5e5)
+    return (_line(KINDS[found.verdict], found.verdict, told) + f'<p class="quiet">{escape(listed)}</p>'
+            f"<p>{escape(_time(studio, settings, shape, place))}</p>")
+
+
+def _time(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
+    of = pace.size_of(settings.data)
+    tflops = pace.here_tflops(place)
+    earlier = pace.earlier_seconds(studio.root, settings, place.name, studio.logs.read)
+    if earlier is None and tflops is None:
+        return "How long it takes is not known for this card. Try two steps to measure it."
+    if earlier is None:
+        seconds, how = pace.rough_seconds(settings, shape, tflops, of), "roughly, by arithmetic alone"
+    else:
+        seconds, how = earlier * pace.seen(settings, of.pairs or 1000), "at the speed of an earlier run with this model"
+    if of.pairs is None:
+        return f"Time: about {duration(seconds)} for 1,000 pairs, {how}."
+    return f"Time: about {duration(seconds)} for {pace.steps_of(settings, of.pairs):,} steps, {how}. Measuring and saving come on top."
+
+
+def _steps(trial: Trial, settings: Settings) -> str:
+    """Where the two steps stand, or how they failed with these settings."""
+    summary = Summary(trial.said)
+    if trial.at_work:
+        far = f", {in_words(summary.progress)}" if summary.progress else ""
+        return parts.progress(None, None, f"Trying two steps: {summary.phase or 'starting'}{far}. A training waits until they are done.")
+    if trial.speaks_of(settings) and trial.status in ("failed", "crashed"):
+        return parts.note("bad", summary.failure or "The two steps ended without a word, most likely because the memory was full. "
+                                                    "Lower the batch or the maximum length, then try again.")
+    return ""
+
+
+def _elsewhere(settings: Settings, shape: Shape, tried: Tried | None) -> str:
+    of = pace.Size(tried.pairs, tried.all_tokens / tried.pairs) if tried else pace.size_of(settings.data)
+    offers = pace.offers(settings, shape, of, tried.longest if tried else None)
+    if not offers:
+        return "<p>It fits on none of the Spaces' hardware.</p>"
+    rows = [(offer.hardware.name, size(offer.hardware.memory), duration(offer.seconds), _dollars(offer.dollars)) for offer in offers]
+    what = "for 1,000 pairs" if of.pairs is None else "for the whole run"
+    note = (f"Roughly, {what}, at list prices of {pace.PRICES_OF} that change; loading, measuring and idle time are paid as well.")
+    return (f'<details class="noted"><summary>Time and money on a Hugging Face Space: {_from(offers)}</summary>'
+            f'<p class="quiet">{note}</p>{parts.table(("Hardware", "Memory", "Time", "Price"), rows)}</details>')
+
+
+def _from(offers: list[pace.Offer]) -> str:
+    return "free of charge" if offers[0].dollars == 0 else f"from {_dollars(offers[0].dollars)}"
+
+
+def _dollars(amount: float) -> str:
+    if amount == 0:
+        return "free"
+    return "under $0.01" if amount < 0.01 else f"${amount:,.2f}"
+
+
+def build(studio: Studio, fields: form.Fields, token: Component, defaults: dict[str, Any]) -> FitCard:
+    """The card's components and wiring."""
+    def known(settings: Settings) -> Shape | None:
+        return studio.shapes.known(settings.model)
+
+    inside = gr.HTML(shown(studio, defaults, known), elem_id="fit", padding=False)
+    tried = gr.Button("Try two steps", size="sm", elem_id="two-steps")
+    watch = gr.Timer(1.0)
+
+    def count(**values: Any) -> str:
+        return shown(studio, values, known)
+
+    def look_up(token: str, **values: Any) -> str:
+        return shown(studio, values, lambda settings: studio.shapes.find(settings.model, token or None))
+
+    def begin(token: str, **values: Any) -> tuple[str, gr.Timer]:
+        try:
+            two_steps.begin(studio.queue, form.settings_of(values), {"token": token} if token else {})
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not tried") from error
+        return count(**values), gr.Timer(active=True)
+
+    def follow_trial(**values: Any) -> tuple[str, gr.Timer, gr.Button]:
+        at_work = two_steps.trial(studio.root).at_work
+        return count(**values), gr.Timer(active=at_work), gr.Button(interactive=not at_work)
+
+    def check(token: str, **values: Any) -> list[dict]:
+        return [gr.validate(True, ""), *form.check(**values)]
+
+    names = [fields[name] for name in ("model.name", "model.revision", "data.source")]
+    gr.on([trigger for field in names for trigger in (field.blur, field.submit)], look_up, inputs=token, inputs_kwargs=fields,
+          outputs=inside, concurrency_limit=2, **LATEST)
+    gr.on([field.change for name, field in fields.items() if field not in names and name.split(".")[0] != "evaluation"], count,
+          inputs_kwargs=fields, outputs=inside, **LATEST)
+    tried.click(begin, inputs=token, inputs_kwargs=fields, outputs=[inside, watch], validator=check, **PRIVATE)
+    watch.tick(follow_trial, inputs_kwargs=fields, outputs=[inside, watch, tried], **QUIET)
+
+    def follow(event: Any) -> Any:
+        return event.then(look_up, inputs=token, inputs_kwargs=fields, outputs=inside, **PRIVATE)
+
+    return FitCard(follow)
