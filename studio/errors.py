@@ -35,7 +35,11 @@ class NoSpaceError(StudioError):
 
 @dataclass(frozen=True)
 class Known:
-    """One known failure: the exception class (any in its ancestry), a fragment of its text, our words."""
+    """One known failure: the exception class (any in its ancestry), what tells it from its siblings, our words.
+
+    `fragment` is looked for in the error's text. A fragment of digits is an HTTP status, or its beginning ("50" for
+    all of 500 to 509), and is compared with the answer's status alone: addresses and request ids are full of digits.
+    """
 
     exception: str
     fragment: str
@@ -107,7 +111,7 @@ def explain(error: BaseException, repo: str = "The repository") -> str:
     for link in chain:
         ancestry = {cls.__name__ for cls in type(link).__mro__}
         for known in KNOWN:
-            if known.exception in ancestry and known.fragment in _told(link):
+            if known.exception in ancestry and _fits(link, known.fragment):
                 return known.words.format(repo=repo)
     first_line = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {redact(first_line[:300]).rstrip('.')}. The full story is in the worker's log."
@@ -123,10 +127,11 @@ def _disk_is_full(error: BaseException) -> bool:
     return type(error).__name__ == "SafetensorError" and any(f"os error {number})" in str(error).lower() for number in FULL)
 
 
-def _told(error: BaseException) -> str:
-    """The text of an error, with the HTTP status in front where it carries one."""
-    status = getattr(getattr(error, "response", None), "status_code", "")
-    return f"{status} {error}"
+def _fits(error: BaseException, fragment: str) -> bool:
+    """Whether the error's text holds the fragment, or its HTTP status begins so where the fragment is digits."""
+    if not fragment.isdigit():
+        return fragment in str(error)
+    return str(getattr(getattr(error, "response", None), "status_code", "")).startswith(fragment)
 
 
 def _causes(error: BaseException | None):

@@ -1,6 +1,7 @@
 """Known failures of the libraries become two sentences; tokens are blotted out."""
 
 import errno
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,14 @@ class GatedRepoError(Exception):
 
 class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
+
+
+class HfHubHTTPError(Exception):
+    """Named as the Hub client's, with its answer's status."""
+
+    def __init__(self, status: int, text: str):
+        self.response = SimpleNamespace(status_code=status)
+        super().__init__(text)
 
 
 def test_a_gated_model_is_told_where_to_ask_for_access():
@@ -28,6 +37,13 @@ def test_the_telling_error_behind_a_wrapper_is_found():
             raise RuntimeError("while training") from inner
     except RuntimeError as error:
         assert "ran out of memory" in explain(error)
+
+
+@pytest.mark.parametrize(("status", "words"), [(500, "a problem of its own"), (503, "a problem of its own"),
+                                               (429, "limiting requests"), (401, "did not accept the token")])
+def test_an_answer_of_the_hub_is_known_by_its_status_and_not_by_digits_in_its_address(status, words):
+    told = explain(HfHubHTTPError(status, "for url http://127.0.0.1:42950/api (Request ID: Root=1-401-403-402-500)"))
+    assert words in told
 
 
 def test_our_own_errors_speak_for_themselves():
