@@ -17,7 +17,7 @@ TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 USABLE = 0.8
 """Share of the free memory that the trainer lets a pass take before it recomputes layers."""
 
-CHUNK_BYTES = 64 * 1024**2
+TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
 """The float32 logits that are held at one time."""
 
 LIBRARIES = {"cpu": 500 * 2**20, "cuda": 700 * 2**20}
@@ -92,7 +92,8 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     room = USABLE * (free - model - adapter - LIBRARIES[kind])
     activations = _activations(settings, shape, layer, tokens * shape.hidden * bytes_each, room)
     activations += min(FRAGMENTS[kind], shape.layers) * layer
-    head = _head(shape, tokens, bytes_each, kind)
+    # A tile of logits, and the hidden states that are scored with their slopes.
+    head = 1.5 * min(TILE_BYTES[kind], 4 * tokens * shape.vocabulary) + 2 * tokens * shape.hidden * bytes_each
     running = model + adapter + optimizer + activations + head
     # On a CPU the file is mapped while its numbers are turned into the run's; a card reads it piece by piece.
     reading = model + shape.stored if kind == "cpu" and settings.model.quantization == "none" else 0.0
@@ -150,13 +151,6 @@ def _activations(settings: Settings, shape: Shape, layer: float, entry: float, r
     if wanted != "auto":
         return kept(1 if wanted == "full" else 0)
     return next((kept(every) for every in (0, *range(shape.layers, 0, -1)) if kept(every) <= room), kept(1))
-
-
-def _head(shape: Shape, tokens: int, bytes_each: int, kind: Kind) -> float:
-    """A block of logits, and the hidden states that are scored with their slopes."""
-    block = min(CHUNK_BYTES, 4 * tokens * shape.vocabulary)
-    widened = 4 * shape.vocabulary * shape.hidden if kind == "cpu" and bytes_each == 2 else 0
-    return 1.5 * block + 2 * tokens * shape.hidden * bytes_each + widened
 
 
 # --- what to change ---------------------------------------------------------------------------------------------------

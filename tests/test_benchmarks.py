@@ -5,6 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks import contenders, cpu, gpu
 from tests.benchmarks.contenders import PACKED, PADDED, TRL
@@ -45,3 +46,15 @@ def test_the_gpu_s_script_goes_its_whole_way_on_the_cpu(monkeypatch):
     assert {PACKED, PADDED, TRL} <= set(gpu.exactness(CPU))
     row = gpu.compare("fixed", Namespace(shape="toy", base="bf16"), CPU, True, rate=1e12)
     assert row["times_trl"][TRL] == 1 and row["pairs_per_second"][PACKED] > 0 and not row["failed"]
+
+
+def test_the_useful_work_of_a_step_is_what_torch_counts_in_its_products():
+    model = contenders.model_of(3_000, layers=2)
+    batch = next(batches("fixed", 3_000, seed=1, scale=0.5))
+    step = contenders.contenders(model, batch)[PACKED]
+    in_place = {torch.ops.aten.addmm_: lambda total, left, right, **_: 2 * left[0] * left[1] * right[1]}  # torch's own list lacks it
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counted:
+        step(batch)
+    # Torch does not count attention on a CPU, and the first layer's inputs need no gradient.
+    useful = contenders.useful_flops(model, batch, recomputed=False)
+    assert 0.9 < counted.get_total_flops() / useful < 1

@@ -16,7 +16,7 @@ from studio.engine.orpo import head, memory, trainer
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 from studio.errors import BusyError, StudioError
-from studio.fit import CHUNK_BYTES, TOKENS_AT_ONCE, USABLE, changed, fit, kept_by_a_layer, needed
+from studio.fit import TILE_BYTES, TOKENS_AT_ONCE, USABLE, changed, fit, kept_by_a_layer, needed
 from studio.jobs import Queue
 from studio.practice import MODEL, PAIRS
 from studio.presets import all_presets
@@ -54,7 +54,7 @@ TUTORIAL = all_presets()["llama-3-8b-tutorial"].settings
 
 
 def test_the_trainers_own_figures_are_those_that_the_estimate_takes():
-    assert (TOKENS_AT_ONCE, USABLE, CHUNK_BYTES) == (trainer.TOKENS_AT_ONCE, memory.USABLE, head.CHUNK_BYTES)
+    assert (TOKENS_AT_ONCE, USABLE, TILE_BYTES) == (trainer.TOKENS_AT_ONCE, memory.USABLE, head.TILE_BYTES)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

@@ -5,6 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from studio.engine.orpo import attention, packing
+from studio.engine.orpo import head as heads
 from studio.engine.orpo.scoring import Scorer
 from tests import families
 from tests.families import FAMILIES, PACKED, deviation, gradients, pairs, separate
@@ -62,6 +63,7 @@ def test_a_head_that_learns_gets_its_gradient(head, tied):
     assert_equal_to_separate(scorer, model)
 
 
+@pytest.mark.parametrize("tile", [heads.TILE_BYTES["cpu"], 4 * 8 * 50], ids=["one tile", "many tiles"])
 @pytest.mark.parametrize(("family", "options"), [
     ("llama", {"tie_word_embeddings": True}),
     ("gemma2", {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 16}),
@@ -69,7 +71,9 @@ def test_a_head_that_learns_gets_its_gradient(head, tied):
     ("granite", {"logits_scaling": 0.3}),
     ("phi", {"partial_rotary_factor": 0.5}),  # its head has a bias
 ])
-def test_what_a_head_does_to_its_logits_is_in_the_shortcut(family, options):
+def test_what_a_head_does_to_its_logits_is_in_the_shortcut(family, options, tile, monkeypatch):
+    monkeypatch.setattr(heads, "TILE_BYTES", {"cpu": tile})
+    monkeypatch.setattr(heads, "TILE_ROWS", {"cpu": 8})
     model = families.with_adapter(family, **options)
     if (bias := model.get_output_embeddings().bias) is not None:
         torch.nn.init.normal_(bias)

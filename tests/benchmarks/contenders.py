@@ -4,7 +4,9 @@ Each contender turns a batch of pairs into a loss and its gradient; none of them
 """
 
 import tempfile
+import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -59,3 +61,42 @@ def gradient_of(model: torch.nn.Module) -> torch.Tensor:
     row = torch.cat([weight.grad.flatten().float() for weight in model.parameters() if weight.grad is not None])
     model.zero_grad(set_to_none=True)
     return row
+
+
+def useful_flops(model: torch.nn.Module, pairs: list[Encoded], recomputed: bool) -> float:
+    """What the mathematics of a step needs in products: prompts once, the head for scored rows only.
+
+    A frozen weight takes 2 FLOP a token forward and 2 back, an adapter's 2 and 4, attention's two products likewise;
+    recomputing layers adds their forward once more.
+    """
+    config, adapted = model.get_base_model().config, sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    width = config.hidden_size
+    layer = width * (2 * width + 2 * width * config.num_key_value_heads // config.num_attention_heads + 3 * config.intermediate_size)
+    again = 2 if recomputed else 0
+    flops = 0.0
+    for pair in pairs:
+        common, chosen = packing.shared(pair), len(pair.chosen)
+        branch = len(pair.rejected) - common
+        seen = chosen**2 / 2 + branch * (common + branch / 2)
+        flops += (chosen + branch) * (config.num_hidden_layers * layer * (4 + again) + adapted * (6 + again))
+        flops += config.num_hidden_layers * 2 * width * seen * (6 + again)
+        flops += (chosen - 1 + branch) * config.vocab_size * width * 4
+    return flops
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """FLOP/s of a product of two square matrices of that type on this device, the median of six."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    taken = []
+    for _ in range(8):
+        _wait(device)
+        began = time.perf_counter()
+        left @ right
+        _wait(device)
+        taken.append(time.perf_counter() - began)
+    return 2 * size**3 / median(taken[2:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()

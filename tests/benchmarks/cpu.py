@@ -23,7 +23,7 @@ from rich.table import Table
 
 from studio.engine.orpo import memory
 from studio.engine.orpo.scoring import Scorer
-from tests.benchmarks.contenders import PACKED, PADDED, TRL, contenders, gradient_of, model_of
+from tests.benchmarks.contenders import PACKED, PADDED, TRL, contenders, gradient_of, matrix_rate, model_of, useful_flops
 from tests.benchmarks.lengths import LONGEST, MEANS, SETS, batches
 
 VOCABULARIES = (49_152, 128_256)
@@ -31,6 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 60)}
 """glibc's allocator returns large blocks to the system and is handed fresh pages for each new one. Where those are dear, as
 in many virtual machines, this is a good part of the reference's time; with these settings it pays for each page once."""
+CPU = torch.device("cpu")
 LOSS_LIMIT, GRADIENT_LIMIT = 2e-6, 5e-6
 TARGETS = {("fixed", "none"): 2.5, ("log-normal", "none"): 4.5, ("long prompt", "none"): 5.0, ("short prompt", "none"): 1.5}
 """What was aimed at, at a vocabulary of 49k: times as many pairs a second as TRL. With checkpointing 1.5 everywhere."""
@@ -41,12 +42,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="texts of half the length, a vocabulary of 49k only")
     parser.add_argument("--vocabulary", type=int, choices=VOCABULARIES, help="only this one")
     parser.add_argument("--keep-memory", action="store_true", help="let the allocator keep what it has, which helps whoever needs most")
-    parser.add_argument("--peak", nargs=3, metavar=("CONTENDER", "SET", "VOCABULARY"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=4, metavar=("CONTENDER", "SET", "VOCABULARY", "SCALE"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.keep_memory and not KEPT.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, "-m", "tests.benchmarks.cpu", *sys.argv[1:]], os.environ | KEPT)
     if asked.peak:
-        print(json.dumps(peak_here(*asked.peak[:2], int(asked.peak[2]))))
+        print(json.dumps(peak_here(*asked.peak[:2], int(asked.peak[2]), float(asked.peak[3]))))
         return
     rows = []
     count, scale = (2, 0.5) if asked.quick else (3, 1.0)
@@ -58,7 +59,7 @@ def main() -> None:
                     continue
                 rows.append(compare(name, vocabulary, checkpointing, count, scale))
                 print(json.dumps(rows[-1]), flush=True)
-    peaks = [] if asked.vocabulary == VOCABULARIES[1] else [peaks_of("log-normal", VOCABULARIES[0])]
+    peaks = [] if asked.vocabulary == VOCABULARIES[1] else [peaks_of("log-normal", VOCABULARIES[0], scale)]
     report(rows, peaks)
     result = {"machine": machine(), "quick": asked.quick, "memory_kept": asked.keep_memory, "steps": rows, "peaks": peaks}
     name = "cpu" + f"-{asked.vocabulary}" * bool(asked.vocabulary) + "-quick" * asked.quick + "-kept" * asked.keep_memory
@@ -79,7 +80,7 @@ def compare(name: str, vocabulary: int, checkpointing: str, count: int, scale: f
     if checkpointing == "full":
         memory.recompute(model.get_base_model(), 1)
     equal = gate(model, running, first)
-    seconds = {who: [] for who in running}
+    seconds, rates = {who: [] for who in running}, []
     for turn, batch in enumerate(rest):
         order = list(running)
         for who in order[turn % 3 :] + order[: turn % 3]:
@@ -87,10 +88,14 @@ def compare(name: str, vocabulary: int, checkpointing: str, count: int, scale: f
             running[who](batch)
             seconds[who].append(time.perf_counter() - began)
             assert gradient_of(model).norm() > 0
+        rates.append(matrix_rate(CPU, torch.float32, 1024))
+    needed = [useful_flops(model, batch, checkpointing == "full") for batch in rest]
     tokens = [sum(len(pair.chosen) + len(pair.rejected) for pair in batch) for batch in rest]
     middle = {who: median(taken) for who, taken in seconds.items()}
     return {"set": name, "pairs": SETS[name], "vocabulary": vocabulary, "checkpointing": checkpointing, "batches": count, "length_scale": scale,
-            "equal": equal, "seconds": seconds, "pairs_per_second": {who: SETS[name] / taken for who, taken in middle.items()},
+            "equal": equal, "seconds": seconds, "matrix_rate": median(rates), "share_of_matrix_rate": {
+                who: median(flops / taken / rate for flops, taken, rate in zip(needed, own, rates, strict=True)) for who, own in seconds.items()},
+            "pairs_per_second": {who: SETS[name] / taken for who, taken in middle.items()},
             "tokens_per_second": {who: sum(tokens) / sum(taken) for who, taken in seconds.items()},
             # Of the same batch, so that what the machine did meanwhile falls out.
             "times_trl": {who: median(t / own for t, own in zip(seconds[TRL], taken, strict=True)) for who, taken in seconds.items()}}
@@ -109,18 +114,18 @@ def gate(model: torch.nn.Module, running: dict, batch: list) -> dict:
     return equal
 
 
-def peaks_of(name: str, vocabulary: int) -> dict:
+def peaks_of(name: str, vocabulary: int, scale: float) -> dict:
     """Peak memory above the model of each contender, in a fresh process each."""
     def measured(who: str) -> int:
-        call = [sys.executable, "-m", "tests.benchmarks.cpu", "--peak", who, name, str(vocabulary)]
+        call = [sys.executable, "-m", "tests.benchmarks.cpu", "--peak", who, name, str(vocabulary), str(scale)]
         return json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
     found = {who: measured(who) for who in (PACKED, PADDED, TRL)}
-    return {"set": name, "vocabulary": vocabulary, "bytes_above_the_model": found,
+    return {"set": name, "vocabulary": vocabulary, "length_scale": scale, "bytes_above_the_model": found,
             "trl_times": {who: found[TRL] / taken for who, taken in found.items()}}
 
 
-def peak_here(who: str, name: str, vocabulary: int) -> int:
+def peak_here(who: str, name: str, vocabulary: int, scale: float) -> int:
     """What this process held beyond the loaded model at its highest, in bytes (Linux)."""
     model = model_of(vocabulary)
     small = next(batches(name, vocabulary, seed=3, scale=0.05))
@@ -131,7 +136,7 @@ def peak_here(who: str, name: str, vocabulary: int) -> int:
     gradient_of(model)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status("VmRSS")
-    for batch in islice(batches(name, vocabulary, seed=2), 2):
+    for batch in islice(batches(name, vocabulary, seed=2, scale=scale), 2):
         running[who](batch)
         gradient_of(model)
     return _status("VmHWM") - before
@@ -146,13 +151,14 @@ def report(rows: list[dict], peaks: list[dict]) -> None:
     """The table."""
     console = Console(width=120)
     table = Table(title="Forward + backward, float32, LoRA r16; pairs/s and times TRL's", show_lines=False)
-    for column in ("lengths, batch", "vocabulary", "checkpointing", TRL, PADDED, PACKED, "aim"):
+    for column in ("lengths, batch", "vocabulary", "checkpointing", TRL, PADDED, PACKED, "aim", "of matrix rate"):
         table.add_column(column, justify="left" if column == "lengths, batch" else "right")
     for row in rows:
         aim = 1.5 if row["checkpointing"] == "full" else TARGETS[row["set"], "none"] if row["vocabulary"] == 49_152 else None
         speed, times = row["pairs_per_second"], row["times_trl"]
         table.add_row(f"{row['set']}, {row['pairs']}", f"{row['vocabulary']:,}", row["checkpointing"], f"{speed[TRL]:.2f}",
-                      *(f"{speed[who]:.2f}  {times[who]:.2f}x" for who in (PADDED, PACKED)), f"{aim}x" if aim else "")
+                      *(f"{speed[who]:.2f}  {times[who]:.2f}x" for who in (PADDED, PACKED)), f"{aim}x" if aim else "",
+                      f"{row['share_of_matrix_rate'][PACKED]:.0%}")
     console.print(table)
     for row in peaks:
         taken = ", ".join(f"{who} {size / 1e9:.2f} GB" for who, size in row["bytes_above_the_model"].items())

@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from studio.engine.orpo import memory, packing
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.orpo.trainer import TOKENS_AT_ONCE
-from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of
+from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of, matrix_rate, useful_flops
 from tests.benchmarks.lengths import MEANS, SETS, batches
 from tests.reference import reference_step
 
@@ -53,7 +53,7 @@ def main() -> None:
         raise SystemExit("There is no CUDA card that torch can use.")
     device = torch.device(asked.device)
     result = {"machine": machine(device), "shape": asked.shape, "base": asked.base, "exactness": exactness(device),
-              "matrix_rate": matrix_rate(device)}
+              "matrix_rate": matrix_rate(device, torch.bfloat16, 8192 if device.type == "cuda" else 512)}
     print(json.dumps(result), flush=True)
     result["steps"] = []
     for checkpointing in (False, True):
@@ -205,33 +205,6 @@ def timed(step: Step, model: torch.nn.Module, batch: list, device: torch.device)
     taken = time.perf_counter() - began
     assert gradient_of(model).norm() > 0
     return taken, torch.cuda.max_memory_allocated() if cuda else 0
-
-
-def useful_flops(model: torch.nn.Module, pairs: list, checkpointing: bool) -> float:
-    """What the mathematics needs: 4 FLOP a weight and token (6 with recomputing), prompts once, the head for scored rows."""
-    config = model.get_base_model().config
-    head = config.vocab_size * config.hidden_size
-    layer = config.hidden_size * (2 * config.hidden_size + 2 * config.hidden_size * config.num_key_value_heads // config.num_attention_heads
-                                  + 3 * config.intermediate_size)
-    tokens = sum(packing.cost(pair, packed=True) for pair in pairs)
-    rows = sum(len(pair.chosen) - 1 + len(pair.rejected) - packing.shared(pair) for pair in pairs)
-    return tokens * config.num_hidden_layers * layer * (6 if checkpointing else 4) + rows * head * 4
-
-
-def matrix_rate(device: torch.device) -> float:
-    """FLOP/s of a large bf16 product on this device."""
-    size = 8192 if device.type == "cuda" else 512
-    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    taken = []
-    for _ in range(8):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
-    return 2 * size**3 / median(taken[2:])
 
 
 def exactness(device: torch.device) -> dict:

@@ -43,26 +43,26 @@ class Layout:
         return self._bands[kind]
 
     @cached_property
-    def stretches(self) -> list[tuple[slice, list[slice]]]:
-        """(queries, keys) of every stretch: trunks over themselves, branches over shared tokens and themselves."""
-        found = []
-        for one in self.branches:
-            trunk = slice(one.start, one.start + one.trunk)
-            found.append((trunk, [trunk]))
-            if one.branch:
-                branch = slice(trunk.stop, trunk.stop + one.branch)
-                found.append((branch, [slice(one.start, one.start + one.shared), branch]))
-        return found
+    def parts(self) -> list[int]:
+        """The row cut into what attention reads as a whole, sizes in order: of each pair shared tokens, chosen's own, rejected's own."""
+        return [size for one in self.branches for size in (one.shared, one.trunk - one.shared, one.branch)]
+
+    @cached_property
+    def stretches(self) -> list[tuple[int, tuple[int, int]]]:
+        """(queries, keys) of every stretch, how many queries and which two parts: trunks over shared tokens and their own,
+        branches over shared tokens and their own."""
+        return [stretch for number, one in enumerate(self.branches)
+                for stretch in ((one.trunk, (3 * number, 3 * number + 1)), (one.branch, (3 * number, 3 * number + 2))) if stretch[0]]
 
     @cached_property
     def varlen(self) -> dict[str, torch.Tensor | int]:
         """The same for one call over all stretches: which keys, in a row, and where queries and keys of each begin."""
-        keys = [[place for part in parts for place in range(part.start, part.stop)] for _, parts in self.stretches]
-        widths = [(queries.stop - queries.start, len(own)) for queries, own in zip((q for q, _ in self.stretches), keys, strict=True)]
+        places = torch.arange(sum(self.parts), device=self.device).split(self.parts)
+        widths = [(queries, sum(self.parts[part] for part in keys)) for queries, keys in self.stretches]
         starts = torch.zeros(len(widths) + 1, 2, dtype=torch.int32)
         starts[1:] = torch.tensor(widths, dtype=torch.int32).cumsum(0)
         starts = starts.to(self.device)
-        return {"keys": torch.tensor([place for own in keys for place in own], device=self.device),
+        return {"keys": torch.cat([places[part] for _, keys in self.stretches for part in keys]),
                 "cu_seq_q": starts[:, 0].contiguous(), "cu_seq_k": starts[:, 1].contiguous(),
                 "max_q": max(width[0] for width in widths), "max_k": max(width[1] for width in widths)}
 
@@ -83,13 +83,18 @@ def branch_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, 
         return _one_call(query, key, value, layout, scaling, window), None
     else:
         attend = scaled_dot_product_attention
-    parts = []
-    for queries, (first, *rest) in layout.stretches:
-        keys, values = key[:, :, first], value[:, :, first]
-        if rest:
-            keys, values = torch.cat([keys, key[:, :, rest[0]]], 2), torch.cat([values, value[:, :, rest[0]]], 2)
-        parts.append(_stretch(attend, query[:, :, queries], keys, values, layout, window, dropout, scaling))
-    return torch.cat(parts, dim=2).transpose(1, 2), None
+    # Cut all at once and put together by cat: on the way back a slice would fill a whole row with zeros, each of them.
+    groups, parts = query.shape[1] // key.shape[1], (key.split(layout.parts, 2), value.split(layout.parts, 2))
+    made = []
+    for rows, (_, which) in zip(query.split([queries for queries, _ in layout.stretches], 2), layout.stretches, strict=True):
+        keys, values = (_joined([side[part] for part in which], groups) for side in parts)
+        made.append(_stretch(attend, rows, keys, values, layout, window, dropout, scaling))
+    return torch.cat(made, dim=2).transpose(1, 2), None
+
+
+def _joined(parts: list[torch.Tensor], groups: int) -> torch.Tensor:
+    """Parts (1, heads, tokens, width) after one another, each head `groups` times, in one copy."""
+    return torch.cat([part[:, :, None].expand(-1, -1, groups, -1, -1) for part in parts], 3).flatten(1, 2)
 
 
 def _stretch(attend, query, keys, values, layout: Layout, window: int | None, dropout: float, scaling: float | None) -> torch.Tensor:
@@ -97,9 +102,7 @@ def _stretch(attend, query, keys, values, layout: Layout, window: int | None, dr
     queries, width = query.shape[2], keys.shape[2]
     plain = queries == width and (window is None or window >= width) and attend is scaled_dot_product_attention
     mask = None if plain else layout.band(queries, width, window)
-    groups = query.shape[1] // keys.shape[1]
-    return attend(query, repeat_kv(keys, groups), repeat_kv(values, groups), attn_mask=mask, is_causal=plain,
-                  dropout_p=dropout, scale=scaling)
+    return attend(query, keys, values, attn_mask=mask, is_causal=plain, dropout_p=dropout, scale=scaling)
 
 
 def _spelled_out(softcap: float | None, sinks: torch.Tensor | None):

@@ -1,12 +1,15 @@
-"""Log-probabilities of scored tokens without full logits: only the rows that predict one, a few hundred at a time.
+"""Log-probabilities of scored tokens without full logits: only the rows that predict one, and of those a tile at a time.
 
 With a frozen head the gradient of log p(y) by the hidden state is W[y] - softmax(Wh) W, whatever comes from upstream:
 it is worked out in the forward pass and scaled in the backward one, so that no logits are kept or computed twice.
-A head that learns, or does what is not known here, takes the model's own way, chunk by chunk, recomputed backward.
+The vocabulary is walked through in tiles small enough to stay in the processor's cache between the product that makes
+their logits and the one that uses them; the softmax is put together on the way (Milakov & Gimelshein,
+arXiv 1805.02867). A head that learns, or does what is not known here, takes the model's own way, chunk by chunk,
+recomputed backward.
 """
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -14,8 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+TILE_ROWS = {"cpu": 1024, "cuda": 2048}
+TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
+"""Size of a frozen head's tile of float32 logits: 1024 rows by 2048 words on a CPU."""
+
 CHUNK_BYTES = 64 * 1024**2
-"""Size of the float32 logits held at one time: 340 rows at a vocabulary of 49k, 130 at 128k."""
+"""Size of any other head's float32 logits held at one time, all words of a row together."""
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
@@ -37,16 +44,23 @@ class Frozen:
     scale: float
     softcap: float | None
 
-    def logits(self, hidden: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """(rows, width) -> (rows, vocabulary) in float32, written to `out` if it is given."""
-        logits = _product(hidden, self.weight.t(), out)
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(rows, width) -> (rows, vocabulary) in float32."""
+        return self.capped(_product(hidden, self.weight.t()), slice(None))
+
+    def capped(self, product: torch.Tensor, words: slice) -> torch.Tensor:
+        """The logits of these words from their part of W h, which they overwrite."""
         if self.bias is not None:
-            logits += self.bias
+            product += self.bias[words]
         if self.scale != 1:
-            logits *= self.scale
+            product *= self.scale
         if self.softcap is not None:
-            logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        return logits
+            product.div_(self.softcap).tanh_().mul_(self.softcap)
+        return product
+
+    def steepness(self, logits: torch.Tensor) -> torch.Tensor | float:
+        """The derivative of the cap, by its own output; 1 without a cap."""
+        return 1.0 if self.softcap is None else 1 - (logits / self.softcap).square_()
 
 
 class Head:
@@ -57,12 +71,17 @@ class Head:
         self.vocabulary = causal.config.get_text_config().vocab_size
         self.frozen = self._frozen()
 
+    @property
+    def working_bytes(self) -> int:
+        """What is held of logits at one time: a tile and its soft cap, or a chunk, its log-probabilities and their cast."""
+        return 3 * CHUNK_BYTES if self.frozen is None else 2 * TILE_BYTES[self.frozen.weight.device.type]
+
     def logps(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """log p of each target under its hidden state. hidden (rows, width), targets (rows,) -> float32 (rows,)."""
-        rows = max(1, CHUNK_BYTES // (4 * self.vocabulary))
         if self.frozen is not None:
             with torch.autocast(hidden.device.type, enabled=False):  # it would turn the float32 sums into 16 bits
-                return _FrozenLogps.apply(hidden, targets, self.frozen, rows)
+                return _FrozenLogps.apply(hidden, targets, self.frozen)
+        rows = max(1, CHUNK_BYTES // (4 * self.vocabulary))
         chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
         return torch.cat([checkpoint(self._own_logps, *chunk, use_reentrant=False) if torch.is_grad_enabled()
                           else self._own_logps(*chunk) for chunk in chunks])
@@ -111,50 +130,64 @@ class _FrozenLogps(torch.autograd.Function):
     """log softmax(logits(h))[y] by row, with its gradient by h stored instead of the logits."""
 
     @staticmethod
-    def forward(ctx, hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, rows: int) -> torch.Tensor:
+    def forward(ctx, hidden: torch.Tensor, targets: torch.Tensor, head: Frozen) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0]
-        slopes = torch.empty_like(hidden) if wanted else None
-        if not hidden.is_cuda:  # no product of 16-bit factors into float32 there: the factors become float32, once
-            head, hidden = replace(head, weight=head.weight.float()), hidden.float()
         logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        # One block of memory for all chunks: to be handed fresh pages for each costs as much as filling them.
-        block = torch.empty(min(rows, len(hidden)), head.weight.shape[0], device=hidden.device)
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            target = targets[part, None]
-            logits = head.logits(hidden[part], block[: len(target)])
-            capped = None if head.softcap is None else 1 - (logits / head.softcap).square_()
-            logps[part], odds, total = _softmax(logits, target)
+        slopes = torch.empty_like(hidden) if wanted else None
+        # One block of memory for all tiles: to be handed fresh pages for each costs as much as filling them.
+        block = torch.empty(TILE_BYTES[hidden.device.type] // 4, device=hidden.device)
+        for part in _even_parts(len(hidden), TILE_ROWS[hidden.device.type]):
+            logps[part], slope = _streamed(hidden[part], targets[part, None], head, block, wanted)
             if wanted:
-                slopes[part] = _slope(odds, total, capped, target, head)
+                slopes[part] = slope
         ctx.slopes = slopes
         return logps
 
     @staticmethod
     def backward(ctx, upstream: torch.Tensor):
-        return (upstream[:, None] * ctx.slopes).to(ctx.slopes.dtype), None, None, None
+        return (upstream[:, None] * ctx.slopes).to(ctx.slopes.dtype), None, None
 
 
-def _softmax(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """log p(target), (rows,), and the softmax as numerators, (rows, vocabulary), over a sum, (rows, 1). Overwrites the logits."""
-    logits -= logits.amax(-1, keepdim=True)
-    at_target = logits.gather(1, target)
-    total = logits.exp_().sum(-1, keepdim=True)
-    return (at_target - total.log())[:, 0], logits, total
+def _even_parts(length: int, most: int) -> list[slice]:
+    """0..length in as few parts of at most `most` as there can be, none much smaller than the others."""
+    size = -(-length // max(1, -(-length // most)))
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)] if length else []
 
 
-def _slope(numerators: torch.Tensor, total: torch.Tensor, capped: torch.Tensor | None, target: torch.Tensor,
-           head: Frozen) -> torch.Tensor:
-    """d log p(target) / d hidden = (onehot - p) through cap and scale, times W; (rows, width). Overwrites the numerators."""
-    # What all columns share, the division by -total, waits until the rows have become narrow.
-    numerators.scatter_add_(1, target, -total)
-    factor = -head.scale / total
-    if capped is not None:
-        numerators *= capped
-    if head.weight.dtype != torch.float32:
-        numerators *= factor  # 16 bits are for numbers of the size of a probability
-        return _product(numerators.to(head.weight.dtype), head.weight)
-    return _product(numerators, head.weight) * factor
+def _streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: torch.Tensor,
+              wanted: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """log p of each row's target, (rows,), and if `wanted` its gradient by the hidden state, (rows, width), float32.
+
+    The tiles' logits are written to `block`. All that is kept from tile to tile is, by row, the highest logit so far, the
+    sum of exp(logit - highest), the same sum weighted with the words' weights, and the target's logit.
+    """
+    rows, words = len(hidden), len(head.weight)
+    if not hidden.is_cuda:  # no product of 16-bit factors into float32 there
+        hidden = hidden.float()
+    highest = hidden.new_full((rows, 1), torch.finfo(torch.float32).min, dtype=torch.float32)
+    total, at_target = torch.zeros_like(highest), torch.zeros_like(highest)
+    pull = torch.zeros(rows, hidden.shape[1], dtype=torch.float32, device=hidden.device) if wanted else None
+    for part in _even_parts(words, max(1, len(block) // rows)):
+        weight = head.weight[part] if hidden.is_cuda else head.weight[part].float()
+        logits = block[: rows * len(weight)].view(rows, -1)
+        head.capped(_product(hidden, weight.t(), out=logits), part)
+        place = targets - part.start
+        inside = (place >= 0) & (place < len(weight))
+        at_target = torch.where(inside, logits.gather(1, place.clamp(0, len(weight) - 1)), at_target)
+        before, highest = highest, torch.maximum(highest, logits.amax(1, keepdim=True))
+        shrink = (before - highest).exp_()
+        steepness = head.steepness(logits) if wanted else None
+        numerators = logits.sub_(highest).exp_()
+        total = total.mul_(shrink).add_(numerators.sum(1, keepdim=True))
+        if wanted:
+            if head.softcap is not None:
+                numerators *= steepness
+            _add_product(pull.mul_(shrink), numerators, weight)
+    logps = (at_target - highest - total.log())[:, 0]
+    if not wanted:
+        return logps, None
+    push = head.weight[targets[:, 0]].float() * head.steepness(at_target)
+    return logps, push.sub_(pull.div_(total)).mul_(head.scale)
 
 
 def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -164,3 +197,11 @@ def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None =
     if not left.is_cuda:
         return torch.mm(left.float(), right.float(), out=out)
     return torch.mm(left, right, out_dtype=torch.float32, **({} if out is None else {"out": out}))
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """total += left @ right, with float32 sums; `left` takes the type of `right`."""
+    if right.dtype == torch.float32:
+        total.addmm_(left, right)
+    else:
+        total += _product(left.to(right.dtype), right)

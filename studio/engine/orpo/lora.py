@@ -1,7 +1,7 @@
 """LoRA layers whose adapter is added within the matrix product, instead of in two passes more over the layer's output.
 
 PEFT computes base(x) + B(A(x)) * scaling: the product with B is written out, multiplied and added, three times the size
-of the output. Here the scaling goes to the narrow A(x) and the sum into the product with B.
+of the output. Here the scaling goes to the narrow A(x) and the sum into a product.
 """
 
 from functools import partial
@@ -41,10 +41,13 @@ def _forward(layer: LoraLayer, x: torch.Tensor, *inputs, **options) -> torch.Ten
         return type(layer).forward(layer, x)
     rows = x.flatten(0, -2)
     inner = linear(layer.lora_dropout[name](rows).to(dtype), narrow.to(dtype)) * layer.scaling[name]
-    base = layer.base_layer(rows)
-    if type(layer.base_layer) is nn.Linear and base.dtype == dtype:
-        # In place: the product with the frozen weight is this layer's alone, and its gradient needs no copy of it.
-        added = base.addmm_(inner, wide.to(dtype).t())
+    outer = wide.to(dtype).t()
+    if not cast and type(layer.base_layer) is nn.Linear and layer.base_layer.weight.dtype == dtype:
+        # The large product comes last: a layer that is recomputed on the way back stops at the last thing it has to keep,
+        # which is before its last large product, and is spared it.
+        weight, bias = layer.base_layer.weight, layer.base_layer.bias
+        narrow_part = inner @ outer if bias is None else torch.addmm(bias, inner, outer)
+        added = narrow_part.addmm_(rows, weight.t())
     else:
-        added = torch.addmm(base.to(dtype), inner, wide.to(dtype).t())
+        added = torch.addmm(layer.base_layer(rows).to(dtype), inner, outer)
     return added.view(*x.shape[:-1], -1)

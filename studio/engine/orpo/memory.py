@@ -11,23 +11,24 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from studio.engine.orpo import packing
-from studio.engine.orpo.head import CHUNK_BYTES
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 
 USABLE = 0.8
 """Share of the free memory that a pass may take; the rest is for what is not counted here, such as fragments."""
-HEAD_CHUNKS = 3
-"""Logits, log-probabilities and their cast, of one chunk each."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What one token leaves behind in a forward pass, in bytes: in all layers together, and at one layer's entry."""
+    """What one token leaves behind in a forward pass, in bytes: in all layers together, and at one layer's entry.
+
+    `head` is what the head holds besides while it works, however many tokens there are.
+    """
 
     per_token: float
     entry: int
     layers: int
+    head: int = 0
 
     def needed(self, tokens: int, every: int) -> float:
         """Bytes of a pass of `tokens` with every `every`-th layer recomputed; 0 recomputes none."""
@@ -35,7 +36,7 @@ class Kept:
         kept = self.per_token * tokens * (1 - recomputed / self.layers)
         if recomputed:  # the entries of all recomputed layers, and the whole of the one that is being recomputed
             kept += tokens * (recomputed * self.entry + self.per_token / self.layers)
-        return kept + HEAD_CHUNKS * CHUNK_BYTES
+        return kept + self.head
 
     def choose(self, tokens: int, free: int) -> int:
         """The least recomputing with which a pass fits into `free` bytes; 1, all layers, if nothing does."""
@@ -67,7 +68,7 @@ def measure(scorer: Scorer, pair: Encoded) -> Kept:
     config = scorer.causal.config.get_text_config()
     tokens, width = batch.ids.numel(), scorer.causal.get_input_embeddings().weight.element_size() * config.hidden_size
     del scores
-    return Kept(sum(sizes.values()) / tokens, width, config.num_hidden_layers)
+    return Kept(sum(sizes.values()) / tokens, width, config.num_hidden_layers, scorer.head.working_bytes)
 
 
 def free_bytes(device: torch.device) -> int:
