@@ -32,9 +32,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of work on a folder: train on the run's own, merge and push on folders inside it, two steps beside the runs."""
+    """A kind of work on a folder: train on the run's own, merge and push inside it, two steps and examine beside the runs."""
 
-    kind: Literal["train", "merge", "push", "two_steps"]
+    kind: Literal["train", "merge", "push", "two_steps", "examine"]
     folder: Path
 
     @property

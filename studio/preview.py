@@ -1,4 +1,4 @@
-"""A look at a dataset without loading it into the page: a short process reads it and hands back the first pairs."""
+"""One pair as the model reads it, without a tokenizer in the page: a short process makes its tokens."""
 
 import json
 import subprocess
@@ -7,33 +7,38 @@ from dataclasses import dataclass
 
 from studio.errors import DataError
 from studio.jobs import PROJECT
-from studio.settings import DataSettings
+from studio.settings import Settings
 
-SECONDS = 600
-"""Longest wait for a dataset that must be downloaded first."""
+SECONDS = 300
+"""Longest wait for a tokenizer that must be downloaded first."""
 
 
 @dataclass(frozen=True)
-class Preview:
-    """What a dataset gives: how its columns were read, what was left out, the first pairs as rows."""
+class Tokens:
+    """A pair's texts as tokens. The first `prompt` of both are the question; those from `max_length` on are cut off.
 
-    columns: str
-    counts: str
-    pairs: list[dict]
-    usable: int
+    `seal` is a hash of the chat template, the same for everything that was written with the same template.
+    """
+
+    prompt: int
+    chosen: list[str]
+    rejected: list[str]
+    max_length: int
+    seal: str
 
 
-def look(settings: DataSettings, token: str | None = None, first: int = 20) -> Preview:
-    """The first pairs of a dataset. Raises DataError with the worker's two sentences."""
-    request = json.dumps({"data": settings.model_dump(), "token": token, "first": first})
+def look(settings: Settings, pair: dict, token: str | None = None) -> Tokens:
+    """A pair (prompt, chosen and rejected as messages) in tokens. Raises DataError with the process's two sentences."""
+    request = json.dumps({"settings": settings.model_dump(), "token": token,
+                          "pair": {name: pair[name] for name in ("prompt", "chosen", "rejected")}})
     try:
         done = subprocess.run([sys.executable, "-m", "studio.engine.look"], cwd=PROJECT, input=request,
                               capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise DataError(f"{settings.source} was not read within {SECONDS // 60} minutes. "
-                        "Check the connection, or download it and choose the file.") from None
+        raise DataError(f"The tokenizer of {settings.model.name} was not there within {SECONDS // 60} minutes. "
+                        "Check the connection, then try again.") from None
     lines = done.stdout.splitlines()
-    answer = json.loads(lines[-1]) if lines else {"error": "Reading the dataset ended without an answer. Try again."}
+    answer = json.loads(lines[-1]) if lines else {"error": "Making the tokens ended without an answer. Try again."}
     if "error" in answer:
         raise DataError(answer["error"])
-    return Preview(**answer)
+    return Tokens(**answer)

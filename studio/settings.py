@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from studio.errors import SettingsError
+from studio import edits
+from studio.errors import DataError, SettingsError
 
 PRACTICE = "practice"
 """As model.name or data.source: the tiny model and the pairs that ship with the studio."""
@@ -52,11 +53,19 @@ class ModelSettings(Section):
     """Where to compute. auto takes the GPU if there is one; gpu refuses to start without."""
 
 
+def _as_edits(text: str) -> str:
+    """The edits as they are written back; raises ValueError for what is none."""
+    try:
+        return "; ".join(map(str, edits.parse(text)))
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
 class DataSettings(Section):
     """Data"""
 
     source: Annotated[str, Field(min_length=1, title="Preference pairs", json_schema_extra=BASIC)] = PRACTICE
-    """A dataset on the Hub (owner/name), a JSONL, JSON, CSV or Parquet file, or "practice" for the pairs that ship with us."""
+    """A dataset on the Hub (owner/name), a JSONL, JSON, CSV, TSV, Parquet or Excel file, or "practice" for the pairs that ship with us."""
     subset: Annotated[str, Field(title="Subset")] = ""
     """The Hub dataset's configuration. Empty takes its default."""
     split: Annotated[str, Field(min_length=1, title="Split")] = "train"
@@ -75,6 +84,10 @@ class DataSettings(Section):
     """Column with the better answer. Empty lets the studio recognise it."""
     rejected_column: Annotated[str, Field(title="Rejected column")] = ""
     """Column with the worse answer. Empty lets the studio recognise it."""
+    leave_out: Annotated[bool, Field(title="Leave out unusable rows")] = False
+    """Rows that are no pair, such as one with an empty answer, stop a run unless this is ticked. They are counted either way."""
+    edits: Annotated[str, AfterValidator(_as_edits), Field(title="Edits")] = ""
+    """What is changed before training, as the doctor's buttons write it: drop duplicates; drop 17, 203; swap 12; drop source = web."""
 
 
 class AdapterSettings(Section):
@@ -234,6 +247,8 @@ def problems_of(error: ValidationError) -> dict[str, str]:
         kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
         if kind == "value_error" and not name:
             name, _, text = str(context["error"]).partition(": ")
+        elif kind == "value_error":
+            text = str(context["error"])
         elif kind in BOUNDS:
             words, bound = BOUNDS[kind]
             text = f"{value} is out of range. Enter {words} {context[bound]}."

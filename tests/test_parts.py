@@ -16,7 +16,7 @@ ANSWER = [{"role": "assistant", "content": EVIL}]
 @pytest.mark.parametrize("piece", [
     parts.header(EVIL, EVIL), parts.chip(EVIL, "running"), parts.card(EVIL, ""), parts.progress(1, 2, EVIL),
     parts.phases([EVIL], EVIL), parts.tiles([(EVIL, EVIL)]), parts.note("good", EVIL), parts.empty(EVIL),
-    parts.pair_card(ASKED, ANSWER, ANSWER), parts.table([EVIL], [[EVIL]])])
+    parts.pair_card(ASKED, parts.text(EVIL), ""), parts.table([EVIL], [[EVIL]])])
 def test_what_people_wrote_is_escaped(piece):
     assert "<script" not in piece
     assert SAFE in piece
@@ -49,7 +49,8 @@ def test_phases_are_done_current_or_to_do():
 
 
 def test_an_answer_of_several_turns_says_who_speaks():
-    assert "Question: two" in parts.pair_card([], [*ANSWER, {"role": "user", "content": "two"}], ANSWER)
+    assert parts.spoken(ANSWER) == EVIL
+    assert "Question: two" in parts.spoken([*ANSWER, {"role": "user", "content": "two"}])
 
 
 def test_a_table_names_its_rows_and_columns():

@@ -1,26 +1,32 @@
-"""The first pairs of a dataset as one JSON line: python -m studio.engine.look, the request on standard input.
+"""One pair as the model reads it: python -m studio.engine.look, the request on standard input.
 
-Request: {"data": DataSettings, "token": ..., "first": n}. Answer: the fields of `studio.preview.Preview`, or {"error": words}.
+Request: {"settings": Settings, "pair": prompt, chosen and rejected, "token": ...}.
+Answer: the fields of `studio.preview.Tokens`, or {"error": words}.
 """
 
+import hashlib
 import json
 import os
 import sys
 
-from studio.engine import data
+from studio.engine import model, tokens
 from studio.errors import explain
-from studio.settings import DataSettings
+from studio.pairs import Pair
+from studio.settings import Settings
 
 
 def look(request: dict) -> dict:
     """The answer to a request; whatever goes wrong becomes words."""
-    settings = DataSettings(**request["data"])
+    settings = Settings(**request["settings"])
     try:
-        columns, reading = data.read(settings, request.get("token"))
+        tokenizer = model.load_tokenizer(settings.model, request.get("token"))
+        [pair] = tokens.encoded([Pair(**request["pair"])], tokenizer)
     except Exception as error:
-        return {"error": explain(error, settings.source)}
-    return {"columns": columns.in_words(), "counts": reading.in_words(), "usable": len(reading.pairs),
-            "pairs": [pair.row() for pair in reading.pairs[: request["first"]]]}
+        return {"error": explain(error, settings.model.name)}
+    # One by one: a token's own text, white space included, and not what it becomes beside others.
+    chosen, rejected = ([tokenizer.decode([int(token)]) for token in ids] for ids in (pair.chosen, pair.rejected))
+    return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected, "max_length": settings.training.max_length,
+            "seal": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()[:12]}
 
 
 if __name__ == "__main__":

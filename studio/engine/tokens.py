@@ -20,7 +20,7 @@ from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
 from studio.errors import DataError
-from studio.pairs import Pair, Reading
+from studio.pairs import Account, Pair
 
 CACHE = Path(HF_HOME) / "orpo-studio" / "tokens"
 KEPT_SETS = 20
@@ -108,7 +108,7 @@ def _write(folder: Path, found: Sequence[Pair], tokenizer: PreTrainedTokenizerBa
     bounds, written = [], 0
     with open(folder / "ids.raw", "wb") as file:
         for start in range(0, len(found), AT_ONCE):
-            for pair in _encoded(found[start : start + AT_ONCE], tokenizer, max_length):
+            for pair in encoded(found[start : start + AT_ONCE], tokenizer, max_length):
                 for ids in (pair.chosen, pair.rejected):
                     file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 bounds.append((written, pair.prompt, len(pair.chosen), len(pair.rejected)))
@@ -126,7 +126,7 @@ def _with_header(raw: Path, path: Path, count: int) -> None:
     raw.unlink()
 
 
-def _encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Iterator[Encoded]:
+def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> Iterator[Encoded]:
     """The pairs of one batch. The two texts are tokenized, the prompt only found in them."""
     prompts, chosen, rejected = _rendered(found, tokenizer)
     better = tokenizer(chosen, add_special_tokens=False)
@@ -198,8 +198,9 @@ class Fitting(NamedTuple):
     left_out: dict[str, list[int]]
 
     def in_words(self, found: Sequence[Pair]) -> str:
-        """Counts with reasons as `Reading` says them, then the first few questions by name."""
-        reading = Reading([found[place] for place in self.places], Counter({why: len(places) for why, places in self.left_out.items()}))
+        """Counts with reasons as `Account` says them, then the first few questions by name."""
+        counts = Counter({why: len(places) for why, places in self.left_out.items()})
+        reading = Account(rows=len(self.places) + counts.total(), pairs=len(self.places), left_out=counts)
         first = [found[place].prompt[-1]["content"] for places in self.left_out.values() for place in places][:3]
         named = "; ".join(f"“{' '.join(text.split())[:60]}”" for text in first)
         return f"{reading.in_words()} The first of them: {named}."

@@ -128,9 +128,9 @@ class Material:
 
 def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
     """The pairs that the settings ask for, tokenized and divided, with everything left out said. Raises DataError."""
-    columns, reading = data.read(settings.data, desk.token)
-    desk.say(events.Noted(columns.in_words()))
-    desk.say(events.Noted(reading.in_words()))
+    reading = data.read(settings.data, desk.token)
+    for words in reading.in_words():
+        desk.say(events.Noted(words))
     found, max_length = reading.pairs, settings.training.max_length
     encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
     fitting = tokens.fitting(encoded, max_length)
@@ -138,8 +138,7 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
         desk.say(events.Noted(fitting.in_words(found)))
     if len(fitting.places) < 2:
         raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
-    first_held_out = len(fitting.places) - data.held_out_count(len(fitting.places), settings.data)
-    train, held_out = fitting.places[:first_held_out], fitting.places[first_held_out:]
+    train, held_out = data.divided(reading, fitting.places, settings.data)
     return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
 
 

@@ -96,24 +96,22 @@ def empty(message: str) -> str:
     return f'<p class="empty">{text(message)}</p>'
 
 
-def pair_card(prompt: Sequence[dict[str, str]], chosen: Sequence[dict[str, str]],
-              rejected: Sequence[dict[str, str]]) -> str:
-    """One preference pair as chat bubbles: the prompt, then both answers, the better one lifted."""
-    asked = "".join(_bubble(SPEAKERS.get(turn["role"], turn["role"]), turn["content"], turn["role"]) for turn in prompt)
-    better = _bubble("Better", _spoken(chosen), "chosen")
-    worse = _bubble("Worse", _spoken(rejected), "rejected")
-    return f'<article class="pair">{asked}<div class="answers">{better}{worse}</div></article>'
+def pair_card(prompt: Sequence[dict[str, str]], better: str, worse: str) -> str:
+    """One preference pair as chat bubbles: the prompt, then both answers, which are markup, the better one lifted."""
+    asked = "".join(_bubble(SPEAKERS.get(turn["role"], turn["role"]), text(turn["content"]), turn["role"]) for turn in prompt)
+    answers = _bubble("Better", better, "chosen") + _bubble("Worse", worse, "rejected")
+    return f'<article class="pair">{asked}<div class="answers">{answers}</div></article>'
 
 
 def _bubble(who: str, said: str, kind: str) -> str:
-    return f'<div class="bubble {text(kind)}"><span class="who">{text(who)}</span><p>{text(said)}</p></div>'
+    return f'<div class="bubble {text(kind)}"><span class="who">{text(who)}</span><p dir="auto">{said}</p></div>'
 
 
-def _spoken(turns: Sequence[dict[str, str]]) -> str:
+def spoken(turns: Sequence[dict[str, str]]) -> str:
     """An answer's text; where it is more than one turn, each later one says who speaks."""
     if len(turns) == 1:
-        return turns[0]["content"]
-    return "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content']}" for turn in turns)
+        return turns[0]["content"] or ""
+    return "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content'] or ''}" for turn in turns)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

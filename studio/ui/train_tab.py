@@ -18,9 +18,10 @@ SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "trainin
 
 @dataclass(frozen=True)
 class TrainTab:
-    """The start button's outcome: the name of the new run, as a component others can listen to."""
+    """The start button's outcome, the name of the new run, as a component others can listen to; and the whole form."""
 
     started: gr.State
+    everything: form.Fields
 
 
 def begin(studio: Studio, settings: Settings, token: str = "") -> str:
@@ -99,4 +100,4 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     as_file.expand(show_file, inputs_kwargs=everything, outputs=code, **QUIET)
     data_fields["data.source"].change(uses, data_fields["data.source"], using, **QUIET)
     go.click(start, inputs=token, inputs_kwargs=everything, outputs=started, validator=check, **PRIVATE)
-    return TrainTab(started)
+    return TrainTab(started, everything)

@@ -1,5 +1,6 @@
 """The whole way, clicked: practice run, curves, reload, finished, compare, merge, push. One studio, one Hub, in order."""
 
+import json
 import re
 
 import pytest
@@ -56,7 +57,7 @@ def steps_drawn(page: Page) -> int:
 
 def test_every_tab_says_the_next_step_when_there_is_no_run(opened):
     expect(opened.locator("#practice")).to_be_visible()
-    for name, words in (("Data", "Look at the pairs"), ("Runs", "No run yet"), ("Compare", "Choose a run"), ("Share", "Choose a run")):
+    for name, words in (("Data", "Examine the pairs"), ("Runs", "No run yet"), ("Compare", "Choose a run"), ("Share", "Choose a run")):
         tab(opened, name)
         expect(opened.get_by_text(re.compile(words)).locator("visible=true").first).to_be_visible()
 
@@ -71,16 +72,48 @@ def test_the_page_is_interactive_within_three_seconds(page, studio):
     assert seconds < 3
 
 
-def test_the_pairs_are_shown_as_bubbles(opened):
-    opened.locator("#look").click()
-    expect(opened.locator("#pairs .pair").first).to_be_visible()
-    expect(opened.locator("#pairs")).to_contain_text("rows are usable pairs")
+def examine(page: Page) -> None:
+    """Press Examine and wait for the verdict."""
+    page.locator("#examine").click()
+    expect(page.locator("#examination .verdict")).to_be_visible(timeout=60_000)
+
+
+def source_is(page: Page, source) -> None:
+    field = page.locator("#field-data-source").locator("input, textarea")
+    field.fill(str(source))
+    field.blur()
+
+
+def test_the_practice_pairs_are_examined_and_any_of_them_is_shown_token_by_token(opened):
+    examine(opened)
+    expect(opened.locator("#examination .verdict")).to_contain_text("ready")
+    expect(opened.locator("#examination")).to_contain_text("rows are usable pairs")
+    expect(opened.locator("#examination .histogram").first).to_be_visible()
+    opened.locator("#pair-row input").fill("17")
+    opened.locator("#pair-row input").press("Enter")
+    expect(opened.locator("#pair")).to_contain_text("Row 17")
+    opened.locator("#as-read").click()
+    expect(opened.locator("#pair-tokens .token.scored").first).to_be_visible(timeout=30_000)
+
+
+def test_a_finding_is_fixed_by_one_click_and_the_fix_undone_by_another(opened, tmp_path):
+    rows = [{"prompt": f"Why {at}?", "chosen": f"Because of {at * 31}.", "rejected": f"No, {at}."} for at in range(60)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, [*rows, *rows[:4]])), encoding="utf-8")
+    source_is(opened, tmp_path / "pairs.jsonl")
+    examine(opened)
+    fix = opened.get_by_role("button", name=re.compile("Drop 4 "))
+    fix.first.click()
+    expect(opened.locator("#examination")).to_contain_text("concerned 4", timeout=60_000)
+    expect(opened.locator("#examination .verdict")).to_be_visible()
+    opened.locator("#undo-edit").click()
+    expect(fix.first).to_be_visible(timeout=60_000)
+    expect(opened.locator("#undo-edit")).to_be_hidden()
 
 
 def test_a_dataset_that_is_not_there_is_told_under_the_button(opened):
-    opened.locator("#field-data-source").locator("input, textarea").fill("nobody/nothing")
-    opened.locator("#look").click()
-    expect(opened.locator("#pairs")).to_contain_text("nobody/nothing was not found")
+    source_is(opened, "nobody/nothing")
+    opened.locator("#examine").click()
+    expect(opened.locator("#examination")).to_contain_text("nobody/nothing was not found", timeout=30_000)
 
 
 def test_a_complaint_stands_under_its_field_and_no_run_is_made(opened, studio):

@@ -1,0 +1,185 @@
+"""The examination of a dataset: asked for by the page, made by a job, kept so that the same question is answered at once.
+
+Its folder holds examination.json, written last, and the pairs as the edits leave them, each found by its place.
+"""
+
+import hashlib
+import json
+import shutil
+from array import array
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studio import jobs
+from studio.findings import Finding
+from studio.jobs import Job
+from studio.settings import Settings
+
+FILE, PAIRS, INDEX = "examination.json", "pairs.jsonl", "pairs.index"
+KEPT = 12
+"""Examinations that are kept; going back to an earlier one by Undo costs nothing."""
+SEARCHED_BYTES = 500 * 1024**2
+"""How far into the pairs a search looks."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The lengths of one part of the pairs in tokens: three figures, and how many texts fall into each stretch of `edges`."""
+
+    median: int
+    most: int
+    """What 95 of 100 stay below."""
+    longest: int
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the pairs are in the model's tokens, measured on `measured` of them, and what a cut at `max_length` takes.
+
+    Shares of all pairs: `chosen_cut` and `rejected_cut` lose the end of that answer, `lost` leave nothing to learn.
+    """
+
+    measured: int
+    max_length: int
+    edges: list[int]
+    parts: dict[str, Spread]
+    chosen_cut: float
+    rejected_cut: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found: how the rows were read, what became of them, the findings, the verdict and its sentence."""
+
+    name: str
+    commit: str
+    recognised: str
+    account: str
+    edited: str
+    pairs: int
+    held_out: int
+    shelved: int
+    """Pairs that can be looked at; fewer than `pairs` where they would fill the disk."""
+    verdict: str
+    sentence: str
+    findings: list[Finding] = field(default_factory=list)
+    lengths: Lengths | None = None
+    without_lengths: str = ""
+    """Why there are none."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Examination":
+        values = json.loads(text)
+        findings = [Finding(**{**finding, "rows": tuple(finding["rows"])}) for finding in values.pop("findings")]
+        lengths = values.pop("lengths")
+        if lengths:
+            parts = {name: Spread(**spread) for name, spread in lengths.pop("parts").items()}
+            lengths = Lengths(**lengths, parts=parts)
+        return cls(**values, findings=findings, lengths=lengths)
+
+
+# --- the job, from the page's side ------------------------------------------------------------------------------------
+
+
+def job_of(root: Path, settings: Settings) -> Job:
+    """The job that examines these data for this model; the same question has the same folder."""
+    asked: dict[str, Any] = {"data": settings.data.model_dump(), "max_length": settings.training.max_length,
+                             "model": settings.model.model_dump(include={"name", "revision", "template"})}
+    path = Path(settings.data.source)
+    if path.is_file():
+        asked["file"] = [path.stat().st_size, path.stat().st_mtime_ns]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    return Job("examine", root / ".examined" / digest)
+
+
+def begin(root: Path, settings: Settings, secrets: dict[str, str] | None = None) -> Job:
+    """Ask for an examination; one that is there or under way is not asked for again. Raises StudioError."""
+    job = job_of(root, settings)
+    if jobs.status(job) not in (*jobs.ALIVE, "finished"):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        _prune(job.folder)
+        jobs.request(job, settings.to_yaml(), secrets)
+    return job
+
+
+def _prune(folder: Path) -> None:
+    others = sorted((other for other in folder.parent.iterdir() if other != folder), key=lambda other: other.stat().st_mtime)
+    for other in others[: max(0, len(others) - KEPT + 1)]:
+        if jobs.status(Job("examine", other)) not in jobs.ALIVE:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def found(job: Job) -> Examination | None:
+    """The examination that a job has made, or None while there is none."""
+    try:
+        return Examination.from_json((job.folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# --- the pairs --------------------------------------------------------------------------------------------------------
+
+
+class Shelf:
+    """The examined pairs, each read from disk when it is asked for. Rows have "number", "prompt", "chosen", "rejected"."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        index = array("Q")
+        if (folder / INDEX).exists():
+            index.frombytes((folder / INDEX).read_bytes())
+        self.numbers, self._starts = index[0::2], index[1::2]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        with open(self.folder / PAIRS, "rb") as file:
+            file.seek(self._starts[place])
+            return json.loads(file.readline())
+
+    def place_of(self, number: int) -> int | None:
+        """Where the pair of that row of the source stands."""
+        try:
+            return self.numbers.index(number)
+        except ValueError:
+            return None
+
+    def search(self, text: str, after: int = -1) -> int | None:
+        """The next place after `after` whose texts hold `text`, letter case aside; from the start again at the end."""
+        wanted = json.dumps(text, ensure_ascii=False)[1:-1].lower()
+        places = [place for place, line in self._lines() if wanted in line.decode().lower()]
+        return next((place for place in places if place > after), places[0] if places else None)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        with open(self.folder / PAIRS, "rb") as file:
+            for place, line in enumerate(file):
+                if file.tell() > SEARCHED_BYTES:
+                    return
+                yield place, line
+
+
+class Shelving:
+    """Writes a shelf while pairs pass; `shelved` counts them. What would go beyond `limit` bytes is not kept."""
+
+    def __init__(self, folder: Path, limit: int):
+        self.limit, self.shelved, self._at = limit, 0, 0
+        self._pairs, self._index = open(folder / PAIRS, "wb"), open(folder / INDEX, "wb")  # noqa: SIM115 - `close` closes them
+
+    def add(self, number: int, row: dict[str, Any]) -> None:
+        line = json.dumps({"number": number, **row}, ensure_ascii=False).encode() + b"\n"
+        if self._at + len(line) <= self.limit:
+            self._pairs.write(line)
+            self._index.write(array("Q", [number, self._at]).tobytes())
+            self._at, self.shelved = self._at + len(line), self.shelved + 1
+
+    def close(self) -> None:
+        self._pairs.close()
+        self._index.close()

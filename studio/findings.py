@@ -1,0 +1,58 @@
+"""What a doctor's finding is, and the shape that every check has."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from studio.pairs import Message, Pair
+
+Weight = Literal["bad", "warn", "hint"]
+NAMED = 200
+"""Rows that a finding names; the others are counted."""
+
+
+class Seen(NamedTuple):
+    """A pair with its row's number in the source. All training pairs are seen before the held-out ones."""
+
+    number: int
+    pair: Pair
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with `count` rows, in words, and the first of them by number.
+
+    `edit` is what one click would do, in the language of edits, and `button` its words; both empty where nothing
+    sensible can be done by machine.
+    """
+
+    name: str
+    weight: Weight
+    count: int
+    words: str
+    rows: tuple[int, ...]
+    edit: str = ""
+    button: str = ""
+
+
+class Check(Protocol):
+    """One check, made afresh for every pass over the pairs."""
+
+    name: str
+
+    def see(self, seen: Seen) -> bool:
+        """Whether this pair is concerned. The same pairs in the same order give the same answers."""
+
+    def finding(self, total: int) -> Finding | None:
+        """What the pairs seen so far add up to, or None for nothing worth saying."""
+
+
+def said(turns: list[Message]) -> str:
+    """The text of some turns, one after the other."""
+    return turns[0]["content"] if len(turns) == 1 else "\n".join(turn["content"] or "" for turn in turns)
+
+
+def share(count: int, total: int) -> str:
+    """A count with its share: "12 of 300 pairs (4 %)"."""
+    part = count / max(1, total)
+    return f"{count:,} of {total:,} pairs ({part:.0%})" if part >= 0.01 else f"{count:,} of {total:,} pairs (under 1 %)"

@@ -1,0 +1,189 @@
+"""Data are examined by a real job: counts that add up, findings, fixes that work, lengths, pairs to look at."""
+
+import json
+import shutil
+import time
+
+import pytest
+
+from studio import events, examination, jobs, practice, preview
+from studio.errors import DataError
+from studio.examination import Shelf
+from studio.settings import Settings
+from studio.ui import data_tab, examined
+from tests.jobs_at_work import until
+
+
+def settings(path, **more):
+    return Settings.from_form(**{"data.source": str(path), **more})
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def row(number, chosen="Because it is so.", rejected="No."):
+    return {"prompt": f"Why is number {number} what it is?", "chosen": f"{chosen} {number * 7919}", "rejected": f"{rejected} {number}"}
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "runs"
+
+
+def examine(root, asked, secrets=None):
+    """The finished examination and its shelf; the failure's words as DataError."""
+    job = examination.begin(root, asked, secrets)
+    until(lambda: jobs.status(job) in jobs.OVER)
+    if failed := events.last(events.read(job.log), events.Failed):
+        raise DataError(failed.reason)
+    return examination.found(job), Shelf(job.folder)
+
+
+def named(found, name):
+    return next((finding for finding in found.findings if finding.name == name), None)
+
+
+@pytest.fixture(scope="module")
+def practised(tmp_path_factory):
+    """The practice pairs, examined once."""
+    return examine(tmp_path_factory.mktemp("runs"), Settings())
+
+
+def test_the_practice_pairs_can_be_learned_from(practised):
+    found, shelf = practised
+    assert found.verdict != "not ready" and "rows are usable pairs" in found.account and "“chosen”" in found.recognised
+    assert found.pairs == found.shelved == len(shelf) and found.held_out > 0
+    assert found.lengths.lost == 0 and sum(found.lengths.parts["prompt"].counts) == found.lengths.measured
+
+
+def test_any_pair_is_found_by_its_row_and_by_its_words(practised):
+    _, shelf = practised
+    assert shelf[shelf.place_of(7)]["number"] == 7 and shelf.place_of(10**9) is None
+    words = shelf[40]["prompt"][-1]["content"].upper()
+    first = shelf.search(words)
+    assert words.lower() in json.dumps(shelf[first]).lower() and shelf.search("no pair says this") is None
+    assert shelf.search(words, after=len(shelf)) == first
+
+
+def test_what_is_wrong_is_counted_named_and_fixed_by_the_edit_that_is_offered(root, tmp_path):
+    rows = [row(at) for at in range(60)] + [row(3), row(4)] + [{"prompt": "x", "chosen": " ", "rejected": "b"}]
+    path = write(tmp_path / "pairs.jsonl", rows)
+    found, _ = examine(root, settings(path))
+    repeats = named(found, "duplicates")
+    assert (repeats.count, repeats.rows) == (2, (61, 62)) and found.verdict != "ready"
+    assert "62 of 63 rows are usable pairs" in found.account and "(row 63)" in found.account
+    mended, shelf = examine(root, settings(path, **{"data.edits": repeats.edit}))
+    assert named(mended, "duplicates") is None and mended.pairs == len(shelf) == 60 and shelf.place_of(61) is None
+    assert "concerned 2" in mended.edited and path.read_text().count("\n") == 63
+
+
+def test_held_out_questions_that_are_trained_on_are_found_and_fixed(root, tmp_path):
+    rows = [row(at) for at in range(40)] + [row(at, chosen="For another reason altogether:") for at in range(40)]
+    path = write(tmp_path / "pairs.jsonl", rows)
+    found, _ = examine(root, settings(path, **{"data.held_out": 0.25}))
+    assert named(found, "leaks").count > 5
+    mended, _ = examine(root, settings(path, **{"data.held_out": 0.25, "data.edits": "drop leaks"}))
+    assert named(mended, "leaks") is None
+
+
+def test_the_cut_at_the_maximum_length_is_forecast(root, tmp_path):
+    long = [row(at, chosen="A long answer. " * 40) for at in range(10)]
+    lost = [{"prompt": "word " * 300, "chosen": "a", "rejected": "b"}]
+    path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(30)] + long + lost)
+    found, _ = examine(root, settings(path, **{"training.max_length": 64}))
+    assert found.lengths.measured == 41
+    assert found.lengths.chosen_cut == pytest.approx(11 / 41) and found.lengths.lost == pytest.approx(1 / 41)
+    assert "lose the end of the better answer" in examined.lengths_card(found.lengths, "")
+
+
+def test_without_the_model_s_tokenizer_the_rest_is_examined_and_the_reason_told(root, tmp_path, hub):
+    path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(10)])
+    found, _ = examine(root, settings(path, **{"model.name": "nobody/nothing"}))
+    assert found.lengths is None and "nobody/nothing" in found.without_lengths and found.pairs == 10
+
+
+@pytest.mark.parametrize(("name", "text", "told"), [
+    ("empty.jsonl", "", "empty"), ("page.jsonl", "<html></html>", "page.jsonl"), ("wrong.csv", "a,b\n1,2\n", "a, b"),
+    ("header.csv", "prompt,chosen,rejected\n", "no rows"),
+])
+def test_a_file_that_gives_no_pairs_is_told_in_a_sentence(root, tmp_path, name, text, told):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=told):
+        examine(root, settings(tmp_path / name))
+
+
+def test_the_same_question_is_answered_from_what_is_there(root, tmp_path):
+    path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(10)])
+    examine(root, settings(path))
+    began = time.monotonic()
+    examine(root, settings(path))
+    assert time.monotonic() - began < 0.5
+    write(path, [row(at) for at in range(20)])
+    assert examine(root, settings(path))[0].pairs == 20
+
+
+def test_an_examination_ends_when_it_is_asked_to(root, tmp_path):
+    path = write(tmp_path / "pairs.jsonl", (row(at) for at in range(200_000)))
+    job = examination.begin(root, settings(path))
+    until(lambda: events.last(events.read(job.log), events.Progressed))
+    jobs.stop(job)
+    until(lambda: jobs.status(job) in jobs.OVER, seconds=20)
+    assert jobs.status(job) == "stopped" and examination.found(job) is None
+
+
+def test_a_private_dataset_is_read_with_the_token_at_its_commit(root, hub, tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    shutil.copy(practice.PAIRS, folder / "train.jsonl")
+    token = hub.add_user("ada")
+    commit = hub.add_dataset("ada/pairs", folder, private=True).commits[-1].oid
+    with pytest.raises(DataError, match="ada/pairs was not found"):
+        examine(root, settings("ada/pairs"))
+    found, _ = examine(root, settings("ada/pairs"), {"token": token})
+    assert found.commit == commit and found.pairs > 1000
+
+
+# --- as the model reads it, and on the page ---------------------------------------------------------------------------
+
+
+def test_a_pair_is_shown_token_by_token_as_the_model_reads_it(practised):
+    _, shelf = practised
+    seen = preview.look(Settings(), shelf[0])
+    assert "".join(seen.chosen[: seen.prompt]) == "".join(seen.rejected[: seen.prompt])
+    assert shelf[0]["chosen"][-1]["content"] in "".join(seen.chosen[seen.prompt :])
+    html = examined.as_read(seen)
+    assert 'class="token shared"' in html and 'class="token scored"' in html and seen.seal in html
+
+
+def test_what_differs_between_the_answers_is_marked_and_everything_is_text():
+    better, worse = examined.marked("It is <b>blue</b> today.", "It is red today.")
+    assert better == "It is <mark>&lt;b&gt;blue&lt;/b&gt; </mark>today." and worse == "It is <mark>red </mark>today."
+
+
+def test_what_a_dataset_holds_is_shown_as_text_and_never_as_markup(root, tmp_path):
+    evil = "<script>alert(1)</script>"
+    rows = [{"prompt": f"{evil} {at}", "chosen": f"{evil} yes", "rejected": f"{evil} no {at}"} for at in range(6)]
+    path = write(tmp_path / "x.jsonl", [*rows, rows[0]])
+    values = {"data.source": str(path)}
+    examine(root, settings(path))
+    view = data_tab.view(root, values)
+    _, shown = data_tab.looked_up(root, values, 1, "", -1)
+    assert "&lt;script&gt;" in view.html and "<script>" not in view.html + shown and "&lt;script&gt;" in shown
+
+
+def test_a_setting_out_of_range_is_told_instead_of_examining(root):
+    assert "at most 0.5" in data_tab.view(root, {"data.held_out": 0.9}).html
+
+
+def test_an_upload_is_kept_beside_the_runs_under_its_content(tmp_path):
+    uploaded = write(tmp_path / "my pairs.jsonl", [row(1)])
+    kept = data_tab.keep(tmp_path / "runs", str(uploaded))
+    assert kept.read_bytes() == uploaded.read_bytes() and kept.name == uploaded.name
+    assert data_tab.keep(tmp_path / "runs", str(uploaded)) == kept
+
+
+def test_edits_are_added_at_the_end_and_undone_from_there():
+    edits = data_tab.with_edit(data_tab.with_edit("", "drop 3"), "swap all")
+    assert edits == "drop 3; swap all" and data_tab.without_last(edits) == "drop 3" and data_tab.without_last("drop 3") == ""
