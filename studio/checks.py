@@ -146,7 +146,7 @@ class Refusals(Counting):
 class TinyDifferences(Counting):
     """Answers that differ in nothing but case, white space or punctuation."""
 
-    name, weight, what = "tiny-differences", "hint", "of them"
+    name, weight, what = "tiny-differences", "hint", "hardly different"
 
     def concerns(self, seen: Seen) -> bool:
         return _letters(said(seen.pair.chosen)) == _letters(said(seen.pair.rejected))
@@ -166,7 +166,7 @@ MARKUP = re.compile(r"<\|(im_start|im_end|eot_id|start_header_id|endoftext)\|>|\
 class Markup(Counting):
     """Texts that hold a chat template's own marks."""
 
-    name, what = "markup", "of them"
+    name, what = "markup", "with template marks"
 
     def concerns(self, seen: Seen) -> bool:
         return any(MARKUP.search(said(turns)) for turns in (seen.pair.prompt, seen.pair.chosen, seen.pair.rejected))
@@ -187,7 +187,7 @@ HINTS = ("@", "hf_", "sk-", "AKIA", "gh", "xox", "-----BEGIN")
 class Secrets(Counting):
     """Texts that hold e-mail addresses or keys. What they are is never said."""
 
-    name, weight, what = "secrets", "hint", "of them"
+    name, weight, what = "secrets", "hint", "with private data"
 
     def __init__(self):
         super().__init__()
@@ -213,7 +213,7 @@ CUT_FROM = 200
 class CutAnswers(Counting):
     """Better answers that stop in the middle of a sentence."""
 
-    name, what, least = "cut-answers", "of them", 3
+    name, what, least = "cut-answers", "cut answers", 3
 
     def concerns(self, seen: Seen) -> bool:
         text = said(seen.pair.chosen).rstrip()

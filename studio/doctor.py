@@ -93,7 +93,7 @@ def _is_poor(text: str) -> bool:
 class Extreme(Counting):
     """Texts far longer than the others. What is typical is known only after the first few, which are never concerned."""
 
-    name, weight, what = "extreme", "hint", "of them"
+    name, weight, what = "extreme", "hint", "far too long"
     TIMES, AT_LEAST = 20, 20_000
 
     def __init__(self):

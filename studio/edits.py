@@ -108,6 +108,13 @@ class Editor:
             if edit.verb == "swap":
                 yield seen._replace(pair=replace(seen.pair, chosen=seen.pair.rejected, rejected=seen.pair.chosen))
 
+    def drops_leaks(self, count: int) -> bool:
+        """Whether leaks are dropped; `count` of them, found elsewhere, are then counted as dropped."""
+        asked = [place for place, edit in enumerate(self.edits) if edit.check == LEAKS]
+        for place in asked[:1]:
+            self.counts[place] += count
+        return bool(asked)
+
     def apart(self, train: list[Seen], held_out: list[Seen]) -> list[Seen]:
         """The held-out pairs without those that the edits call leaks: their question is among the others'."""
         for place, edit in enumerate(self.edits):

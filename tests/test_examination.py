@@ -85,7 +85,8 @@ def test_held_out_questions_that_are_trained_on_are_found_and_fixed(root, tmp_pa
     found, _ = examine(root, settings(path, **{"data.held_out": 0.25}))
     assert named(found, "leaks").count > 5
     mended, _ = examine(root, settings(path, **{"data.held_out": 0.25, "data.edits": "drop leaks"}))
-    assert named(mended, "leaks") is None
+    assert named(mended, "leaks") is None and "“drop leaks” concerned" in mended.edited
+    assert mended.held_out == found.held_out - named(found, "leaks").count
 
 
 def test_the_cut_at_the_maximum_length_is_forecast(root, tmp_path):

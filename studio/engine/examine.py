@@ -52,7 +52,8 @@ def examine(desk: Desk) -> events.Event | None:
         raise DataError(f"{account.in_words()} Check the columns, or choose another dataset.")
     drawn = data.drawn(account.pairs, settings.data)
     held_out = data.held_out_count(len(drawn), settings.data)
-    findings = walk.leaks(drawn, held_out, settings.data.edits) + findings
+    leaks, held_out = walk.leaks(drawn, held_out)
+    findings = leaks + findings
     desk.enter("counting tokens")
     lengths, why_not, told = measured(settings, list(walk.sample), desk)
     findings = sorted(findings + told, key=lambda finding: doctor.GRAVITY.index(finding.weight))
@@ -96,18 +97,20 @@ class Walk:
         elif (place := self._chance.randrange(count)) < MEASURED:
             self.sample[place] = pair
 
-    def leaks(self, drawn: list[int], held_out: int, edits: str) -> list[Finding]:
-        """Held-out pairs whose question is among those to be trained on."""
+    def leaks(self, drawn: list[int], held_out: int) -> tuple[list[Finding], int]:
+        """Held-out pairs whose question is among those to be trained on; and how many are held out, without them if edits say so."""
         if not held_out:
-            return []
+            return [], 0
         keys = np.frombuffer(bytes(self._questions), dtype=np.uint64)[drawn]
         train, kept_away = keys[: len(drawn) - held_out], keys[len(drawn) - held_out :]
         places = np.flatnonzero(np.isin(kept_away, train)) + len(drawn) - held_out
         rows = [self._numbers[drawn[place]] for place in places.tolist()]
+        if self.stream.editor.drops_leaks(len(rows)):
+            return [], held_out - len(rows)
         check = checks.Leaks()
         check.count, check.rows = len(rows), rows[:NAMED]
-        finding = None if "drop leaks" in edits else check.finding(held_out)
-        return [finding] if finding else []
+        finding = check.finding(held_out)
+        return [finding] if finding else [], held_out
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class Parts:
     undo: gr.Button
     fixes: list[gr.Button]
     seen: gr.HTML
-    browser: gr.Group
+    browser: gr.Column
     number: gr.Number
     search: gr.Textbox
     pair: gr.HTML
@@ -156,13 +156,13 @@ def build(studio: Studio, defaults: dict[str, Any]) -> DataTab:
         fixes = [gr.Button(visible=False, size="sm", elem_id=f"fix-{place}") for place in range(FIXES)]
         undo = gr.Button("Undo the last edit", visible=False, size="sm", elem_id="undo-edit")
     seen = gr.HTML(parts.empty(EMPTY), elem_id="examination", padding=False)
-    with gr.Group(visible=False) as browser:
+    with gr.Column(visible=False, elem_classes="browser") as browser:
         with gr.Row():
             number = gr.Number(label="Row", precision=0, value=1, minimum=0, info="Press Enter to see that row.", elem_id="pair-row")
             search = gr.Textbox(label="Find", info="Press Enter for the next pair that holds these words.", elem_id="pair-search")
-        pair = gr.HTML(elem_id="pair", padding=True)
+        pair = gr.HTML(elem_id="pair", padding=False)
         read = gr.Button("Show it as the model reads it", size="sm", elem_id="as-read")
-        tokens = gr.HTML(elem_id="pair-tokens", padding=True)
+        tokens = gr.HTML(elem_id="pair-tokens", padding=False)
     practice.click(lambda: PRACTICE, None, fields["data.source"], **QUIET)
     upload.upload(lambda path: str(keep(studio.root, path)), upload, fields["data.source"], **PRIVATE)
     return DataTab(fields, Parts(token, go, cancel, undo, fixes, seen, browser, number, search, pair, read, tokens))
@@ -171,14 +171,14 @@ def build(studio: Studio, defaults: dict[str, Any]) -> DataTab:
 def wire(studio: Studio, tab: DataTab, everything: form.Fields) -> None:
     """Let the tab examine for the model and the maximum length that the other sections choose."""
     at, fields = tab.parts, tab.fields
-    watch, place, offered = gr.Timer(1.0, active=False), gr.State(-1), gr.State(())
+    watch, place, offered = gr.Timer(1.0), gr.State(-1), gr.State(())
     shown = [at.seen, watch, at.cancel, at.undo, at.browser, offered, *at.fixes]
 
     def show(**values: Any) -> list[Any]:
         now = view(studio.root, values)
         buttons = [gr.Button(now.offers[i][1], visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
         return [now.html, gr.Timer(active=now.at_work), gr.Button(visible=now.at_work),
-                gr.Button(visible=bool(values["data.edits"]) and not now.at_work), gr.Group(visible=now.pairs > 0), now.offers, *buttons]
+                gr.Button(visible=bool(values["data.edits"]) and not now.at_work), gr.Column(visible=now.pairs > 0), now.offers, *buttons]
 
     def begin(token: str, **values: Any) -> list[Any]:
         try:

@@ -43,13 +43,13 @@ def build(studio: Studio) -> gr.Blocks:
                 data = data_tab.build(studio, defaults)
             with gr.Tab("Train", id="train", render_children=True):
                 train = train_tab.build(studio, data.fields, defaults)
-                data_tab.wire(studio, data, train.everything)
             with gr.Tab("Runs", id="runs", render_children=True):
                 runs_tab.build(studio, in_view)
             with gr.Tab("Compare", id="compare"):
                 compare_tab.build(studio, in_view)
             with gr.Tab("Share", id="share"):
                 share_tab.build(studio, in_view)
+        data_tab.wire(studio, data, train.everything)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
     return page
 
