@@ -17,7 +17,7 @@ FIGURES = (*METRICS, "loss", "grad_norm", "learning_rate", "epoch")
 def material(settings):
     """The tokenizer, and the practice pairs as they read and as they are encoded."""
     tokenizer = model.load_tokenizer(settings.model)
-    _, reading = data.read(settings.data)
+    reading = data.read(settings.data)
     return tokenizer, reading.pairs, list(tokens.tokenize(reading.pairs, tokenizer, settings.training.max_length))
 
 

@@ -59,7 +59,7 @@ def lengths_card(lengths: Lengths | None, why_not: str) -> str:
         return parts.card("Lengths in tokens", parts.note("info", why_not), level=2) if why_not else ""
     rows = [(PART_NAMES[name], f"{spread.median:,}", f"{spread.most:,}", f"{spread.longest:,}") for name, spread in lengths.parts.items()]
     bars = "".join(_bars(PART_NAMES[name], spread, lengths.edges) for name, spread in lengths.parts.items())
-    return parts.card("Lengths in tokens", _cut(lengths) + parts.table(("", "Half are below", "95 of 100 below", "Longest"), rows)
+    return parts.card("Lengths in tokens", _cut(lengths) + parts.table(("Part", "Half are below", "95 of 100 below", "Longest"), rows)
                       + f'<div class="histograms">{bars}</div>', level=2)
 
 
