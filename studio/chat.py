@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 
 from studio.errors import SettingsError, StudioError
 from studio.jobs import PROJECT
-from studio.pairs import Message
+from studio.preferences.pairs import Message
 from studio.runs import Run
 
 IDLE_SECONDS = 600

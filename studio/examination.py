@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from studio import jobs
-from studio.findings import Finding
 from studio.jobs import Job
+from studio.preferences.findings import Finding
 from studio.settings import Settings
 
 FILE, PAIRS, INDEX = "examination.json", "pairs.jsonl", "pairs.index"

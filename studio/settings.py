@@ -13,8 +13,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from studio import edits
 from studio.errors import DataError, SettingsError
+from studio.preferences import edits
 
 PRACTICE = "practice"
 """As model.name or data.source: the tiny model and the pairs that ship with the studio."""

@@ -12,8 +12,8 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from studio.engine.model import lora_config
 from studio.engine.orpo.trainer import arguments
-from studio.pairs import Pair
 from studio.practice import MODEL
+from studio.preferences.pairs import Pair
 from studio.settings import Settings
 
 

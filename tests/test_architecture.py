@@ -29,9 +29,13 @@ def roots(path: Path) -> set[str]:
 
 
 def place(path: Path) -> str:
-    """flat, ui, engine or top."""
+    """flat, ui, engine or top. What the preferences are made of is flat as well: both sides import it."""
     parts = path.relative_to(PROJECT).parts
-    return "top" if parts[0] != "studio" else parts[1] if len(parts) > 2 else "flat"
+    return "top" if parts[0] != "studio" else parts[1] if len(parts) > 2 and parts[1] != "preferences" else "flat"
+
+
+def is_a_preference(path: Path) -> bool:
+    return "preferences" in path.relative_to(PROJECT).parts
 
 
 def modules(where: str) -> list[Path]:
@@ -42,6 +46,12 @@ def modules(where: str) -> list[Path]:
 def test_a_flat_module_imports_neither_folder_nor_torch_nor_gradio(path):
     assert not roots(path) & (HEAVY | WEB)
     assert not any(name.startswith(("studio.ui", "studio.engine")) for name in imports(path))
+
+
+@pytest.mark.parametrize("path", filter(is_a_preference, MODULES), ids=lambda path: path.name)
+def test_what_preferences_are_made_of_knows_nothing_of_runs_or_jobs(path):
+    ours = {name for name in imports(path) if name.startswith("studio.")}
+    assert all(name.startswith(("studio.preferences", "studio.errors")) for name in ours)
 
 
 @pytest.mark.parametrize("path", modules("engine"), ids=lambda path: path.name)

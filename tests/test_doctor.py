@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from studio import doctor, edits
-from studio.findings import Finding, Seen
-from studio.pairs import Pair
+from studio.preferences import doctor, edits
+from studio.preferences.findings import Finding, Seen
+from studio.preferences.pairs import Pair
 
 WORDS = ["river", "stone", "garden", "winter", "music", "letter", "window", "bread", "paper", "silver", "morning", "road", "candle", "harbour", "forest", "engine", "mirror", "bottle", "summer", "teacher", "hammer", "blanket", "whistle", "mountain"]
 
@@ -125,9 +125,9 @@ def test_the_verdict_has_three_states():
     assert doctor.verdict([Finding("few", "hint", 9, "", ())], 9, 0)[0] == "ready"
 
 
-def test_two_thousand_pairs_take_under_two_seconds():
+def test_two_thousand_pairs_take_under_two_seconds_of_work():
     rng = random.Random(4)
     pairs = [pair(text(rng, 60), text(rng, 130), text(rng, 130)) for _ in range(2000)]
-    began = time.perf_counter()
+    began = time.process_time()
     doctor.examine(seen(pairs))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

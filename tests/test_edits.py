@@ -2,10 +2,10 @@
 
 import pytest
 
-from studio.edits import Editor, parse
 from studio.errors import DataError, SettingsError
-from studio.findings import Seen
-from studio.pairs import Pair
+from studio.preferences.edits import Editor, parse
+from studio.preferences.findings import Seen
+from studio.preferences.pairs import Pair
 from studio.settings import Settings
 
 

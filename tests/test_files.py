@@ -21,8 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl import Workbook
 
-from studio.engine import files
-from studio.engine.files import MAX_ROW, TYPES, Line, convert, looks_like, remark, rows
+from studio.engine.files.encoding import convert, looks_like
+from studio.engine.files.lines import MAX_ROW, Line
+from studio.engine.files.parquet import plain
+from studio.engine.files.reader import TYPES, remark, rows
 from studio.errors import DataError
 
 PAIRS = [{"prompt": f"Why {n}?", "chosen": f"Because “é” {n}.", "rejected": f"No {n}."} for n in range(1, 5)]
@@ -360,7 +362,7 @@ def test_every_kind_of_parquet_column_becomes_plain_values(tmp_path):
 
 
 def test_a_table_in_memory_becomes_the_same_plain_rows():
-    assert list(files.plain(pa.table({"messages": [TALK]}))) == [{"messages": TALK}]
+    assert list(plain(pa.table({"messages": [TALK]}))) == [{"messages": TALK}]
 
 
 def test_parquet_rows_are_numbered_across_batches(tmp_path):
@@ -533,7 +535,7 @@ def test_a_record_over_very_many_lines_is_skipped(tmp_path):
 PEAK = """
 import resource, sys
 from pathlib import Path
-from studio.engine.files import rows
+from studio.engine.files.reader import rows
 from studio.errors import DataError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -7,7 +7,7 @@ from itertools import count, islice
 import pytest
 
 from studio.errors import DataError
-from studio.formats import FEW, Asked, recognise
+from studio.preferences.formats import FEW, Asked, recognise
 
 
 def user(text):

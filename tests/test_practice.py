@@ -13,7 +13,7 @@ from peft import PeftModel
 from studio import jobs, practice, runs
 from studio.engine import evaluate, model, tokens
 from studio.engine.orpo.scoring import Scorer
-from studio.pairs import Pair
+from studio.preferences.pairs import Pair
 
 QUESTIONS, HELD_OUT_PAIRS, SEED = 400, 300, 2026
 

@@ -9,8 +9,8 @@ import pytest
 
 from studio.engine import model, tokens
 from studio.errors import DataError
-from studio.pairs import Pair
 from studio.practice import MODEL, PAIRS
+from studio.preferences.pairs import Pair
 from studio.settings import ModelSettings
 
 

@@ -33,7 +33,7 @@ from queue import Empty, SimpleQueue
 from studio.chat import IDLE_SECONDS, Ready, Sampling
 from studio.engine.worker import Desk
 from studio.errors import StudioError, explain, redact
-from studio.pairs import Message
+from studio.preferences.pairs import Message
 from studio.runs import Run
 
 # The libraries are imported inside functions: stdout must be out of their reach first, and the end of the input heard.

@@ -15,16 +15,16 @@ from datasets import load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from studio import edits, formats
-from studio.edits import Editor
-from studio.engine import files
-from studio.engine.lines import Line, checked
+from studio.engine.files import parquet, reader
+from studio.engine.files.lines import Line, checked
 from studio.engine.worker import about
 from studio.errors import DataError
-from studio.findings import Seen
-from studio.formats import Asked
-from studio.pairs import Account, Pair
 from studio.practice import PAIRS as PRACTICE_PAIRS
+from studio.preferences import edits, formats
+from studio.preferences.edits import Editor
+from studio.preferences.findings import Seen
+from studio.preferences.formats import Asked
+from studio.preferences.pairs import Account, Pair
 from studio.settings import PRACTICE, DataSettings
 
 SAMPLE = 200
@@ -47,8 +47,8 @@ class Source:
 def opened(settings: DataSettings, token: str | None = None) -> Source:
     """The source that the settings name. Raises DataError for one that cannot be read, at once or with the first row."""
     path = PRACTICE_PAIRS if settings.source == PRACTICE else Path(settings.source)
-    if path.suffix.lower() in files.TYPES or path.exists():
-        return Source(path.name, "", files.rows(path))
+    if path.suffix.lower() in reader.TYPES or path.exists():
+        return Source(path.name, "", reader.rows(path))
     with about(settings.source):
         return _hub(settings, token)
 
@@ -73,7 +73,7 @@ def _hub(settings: DataSettings, token: str | None) -> Source:
 def _numbered(rows) -> Iterator[Line]:
     number = 0
     for batch in rows.with_format("arrow").iter(AT_ONCE):
-        for values in files.plain(batch):
+        for values in parquet.plain(batch):
             number += 1
             yield checked(number, values)
 

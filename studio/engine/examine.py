@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from studio import checks, doctor, events
+from studio import events
 from studio.engine import data
 from studio.engine.data import Stream
 from studio.engine.worker import Desk, work
 from studio.errors import DataError, explain
 from studio.examination import FILE, Examination, Lengths, Shelving, Spread
-from studio.findings import NAMED, Finding, Seen
-from studio.pairs import Pair
+from studio.preferences import checks, doctor
+from studio.preferences.findings import NAMED, Finding, Seen
+from studio.preferences.pairs import Pair
 from studio.settings import Settings
 
 MEASURED = 2000

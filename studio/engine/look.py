@@ -11,7 +11,7 @@ import sys
 
 from studio.engine import model, tokens
 from studio.errors import explain
-from studio.pairs import Pair
+from studio.preferences.pairs import Pair
 from studio.settings import Settings
 
 

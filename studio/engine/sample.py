@@ -6,7 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from studio.pairs import Message
+from studio.preferences.pairs import Message
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
 from studio.errors import DataError
-from studio.pairs import Account, Pair
+from studio.preferences.pairs import Account, Pair
 
 CACHE = Path(HF_HOME) / "orpo-studio" / "tokens"
 KEPT_SETS = 20

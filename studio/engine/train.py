@@ -25,7 +25,7 @@ from studio.engine.reporter import Reporter
 from studio.engine.sample import answers
 from studio.engine.worker import Desk, about, work
 from studio.errors import DataError, NoSpaceError, StudioError
-from studio.pairs import Pair
+from studio.preferences.pairs import Pair
 from studio.runs import Run
 from studio.settings import Settings
 

@@ -7,7 +7,7 @@ import gradio as gr
 
 from studio.chat import Sampling
 from studio.errors import StudioError
-from studio.pairs import Message
+from studio.preferences.pairs import Message
 from studio.ui import parts
 from studio.ui.studio import QUIET, Studio
 

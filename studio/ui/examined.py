@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from studio.examination import Examination, Lengths, Shelf, Spread
-from studio.findings import Finding
+from studio.preferences.findings import Finding
 from studio.preview import Tokens
 from studio.summary import Summary
 from studio.ui import parts

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from studio.engine import model, tokens
-from studio.pairs import Pair
 from studio.practice import conversations
+from studio.preferences.pairs import Pair
 from studio.settings import ModelSettings
 from tests.reference import reference_rows
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from studio.doctor import CHECKS
 from studio.errors import DataError
-from studio.findings import Seen
+from studio.preferences.doctor import CHECKS
+from studio.preferences.findings import Seen
 
 Verb = Literal["drop", "swap", "keep"]
 LEAKS = "leaks"

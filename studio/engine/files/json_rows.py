@@ -8,8 +8,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from studio.engine.encoding import opened
-from studio.engine.lines import CUT_OFF, MAX_CELL, MAX_ROW, TOO_LONG, Line, checked, fault
+from studio.engine.files.encoding import opened
+from studio.engine.files.lines import CUT_OFF, MAX_CELL, MAX_ROW, TOO_LONG, Line, checked, fault
 from studio.errors import DataError
 
 LOOK = 20

@@ -9,10 +9,10 @@ from math import sqrt
 from statistics import median
 from typing import Literal
 
-from studio import checks
-from studio.checks import REFUSAL, Counting
-from studio.findings import Check, Finding, Seen, said, share
-from studio.near import NearDuplicates
+from studio.preferences import checks
+from studio.preferences.checks import REFUSAL, Counting
+from studio.preferences.findings import Check, Finding, Seen, said, share
+from studio.preferences.near import NearDuplicates
 
 Verdict = Literal["ready", "ready with losses", "not ready"]
 

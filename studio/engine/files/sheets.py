@@ -11,7 +11,7 @@ from typing import Any
 from openpyxl import load_workbook
 from openpyxl.workbook import Workbook
 
-from studio.engine.lines import MORE_CELLS, Line, checked, header
+from studio.engine.files.lines import MORE_CELLS, Line, checked, header
 from studio.errors import DataError
 
 MAX_UNPACKED = 512 * 1024**2

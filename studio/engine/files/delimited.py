@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from studio.engine.encoding import opened
-from studio.engine.lines import CUT_OFF, MAX_ROW, MORE_CELLS, TOO_LONG, Line, checked, header
+from studio.engine.files.encoding import opened
+from studio.engine.files.lines import CUT_OFF, MAX_ROW, MORE_CELLS, TOO_LONG, Line, checked, header
 from studio.errors import DataError
 
 SEPARATORS = (",", ";", "\t", "|")

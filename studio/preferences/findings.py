@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from studio.pairs import Message, Pair
+from studio.preferences.pairs import Message, Pair
 
 Weight = Literal["bad", "warn", "hint"]
 NAMED = 200

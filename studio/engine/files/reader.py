@@ -1,6 +1,6 @@
 """Any file of rows that a person may have -> rows, streamed; what is wrong is told by line and in words.
 
-Each kind of file is read by its own module. Here is what concerns all of them: what a file is, and Parquet.
+Each kind of file is read by its own module. Here is what concerns all of them: what a file is.
 """
 
 import re
@@ -9,17 +9,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from studio.engine import delimited, encoding, json_rows, sheets
-from studio.engine.encoding import convert, looks_like
-from studio.engine.lines import MAX_CELL, MAX_ROW, Line, checked
+from studio.engine.files import delimited, encoding, json_rows, parquet, sheets
+from studio.engine.files.lines import Line
 from studio.errors import DataError
-
-__all__ = ["MAX_CELL", "MAX_ROW", "TYPES", "Line", "convert", "looks_like", "plain", "remark", "rows"]
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd",
               b"7z\xbc\xaf'\x1c": "7-Zip", b"Rar!\x1a\x07": "RAR", b"\x04\x22\x4d\x18": "LZ4", b"BZh": "bzip2"}
@@ -27,9 +20,6 @@ BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)")
 WEB_PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE)
 OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 HEAD = 512
-BATCH = 16 * 1024**2
-"""Bytes of a Parquet file, unpacked, that become rows at once."""
-BATCH_ROWS = 256
 
 
 def rows(path: Path) -> Iterator[Line]:
@@ -110,78 +100,9 @@ def _is_workbook(path: Path) -> bool:
         return False
 
 
-# --- Parquet ----------------------------------------------------------------------------------------------------------
-
-
-def plain(batch: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows of a batch as plain values. In lists of structs a name without a value is left out.
-
-    Arrow gives all structs of a column the same names: a message that never had `tool_calls` comes back with None there.
-    """
-    for row in batch.to_pylist():
-        yield {name: _bare(value) if isinstance(value, list) else value for name, value in row.items()}
-
-
-def _bare(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_bare(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _bare(item) for name, item in value.items() if item is not None}
-    return value
-
-
-def _parquet(path: Path) -> Iterator[Line]:
-    done = 0
-    try:
-        # Pages are read as they are needed; otherwise a whole row group would be in memory.
-        with pq.ParquetFile(path, buffer_size=1024**2, pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise DataError(f"{path.name} has more than one column {', '.join(twice)}. Give each column a name of its own.")
-            for batch in file.iter_batches(_batch_rows(file.metadata)):
-                yield from _batch(batch, done + 1)
-                done += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        where = f", after row {done:,}," if done else ""
-        raise DataError(f"{path.name}{where} cannot be read as Parquet: {_parquet_fault(path, error)}. "
-                        "Download or export it again.") from error
-
-
-def _batch_rows(about: pq.FileMetaData) -> int:
-    size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
-    return max(1, min(BATCH_ROWS, BATCH * about.num_rows // max(1, size)))
-
-
-def _batch(batch: pa.RecordBatch, start: int) -> Iterator[Line]:
-    """The rows of a batch; if one of them cannot become plain values, the others still do."""
-    try:
-        found = list(plain(batch))
-    except (ValueError, OverflowError, pa.ArrowException) as error:  # text that is not UTF-8, times beyond Python's
-        if batch.num_rows == 1:
-            what = "text that is not UTF-8" if isinstance(error, UnicodeError) else "a value that cannot be read"
-            yield Line(start, None, f"hold {what}")
-            return
-        for place in range(batch.num_rows):
-            yield from _batch(batch.slice(place, 1), start + place)
-        return
-    for number, values in enumerate(found, start):
-        yield checked(number, values)
-
-
-def _parquet_fault(path: Path, error: Exception) -> str:
-    with open(path, "rb") as file:
-        begins = file.read(4) == b"PAR1"
-        file.seek(-min(4, path.stat().st_size), 2)
-        ends = file.read() == b"PAR1"
-    if not begins:
-        return "it is none, whatever its name says"
-    return f"it is damaged ({str(error).splitlines()[0][:100]})" if ends else "it is cut off"
-
-
 READERS: dict[str, Callable[[Path], Iterator[Line]]] = {
     ".jsonl": json_rows.rows, ".ndjson": json_rows.rows, ".json": json_rows.rows, ".csv": delimited.rows, ".tsv": delimited.rows,
-    ".parquet": _parquet, ".xlsx": sheets.rows}
+    ".parquet": parquet.rows, ".xlsx": sheets.rows}
 TYPES = tuple(READERS)
 """The endings of the files that are read."""
 TABLES = {".csv", ".tsv", ".xlsx"}

@@ -8,8 +8,8 @@ from zlib import crc32
 
 import numpy as np
 
-from studio.checks import Counting, plain
-from studio.findings import Seen, said, share
+from studio.preferences.checks import Counting, plain
+from studio.preferences.findings import Seen, said, share
 
 RUN, ORDERS, BANDS = 4, 16, 4
 ALIKE = 13

@@ -3,8 +3,8 @@
 import re
 from hashlib import blake2b
 
-from studio.findings import NAMED, Finding, Seen, Weight, said, share
-from studio.pairs import Pair
+from studio.preferences.findings import NAMED, Finding, Seen, Weight, said, share
+from studio.preferences.pairs import Pair
 
 
 def plain(text: str) -> str:

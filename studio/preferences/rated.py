@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from studio.answers import Row, first, holds_text, mostly, number, plain
 from studio.errors import DataError
-from studio.turns import unzipped
+from studio.preferences.answers import Row, first, holds_text, mostly, number, plain
+from studio.preferences.turns import unzipped
 
 LISTS = ("completions", "responses", "answers", "candidates", "generations", "outputs")
 TEXTS = ("response", "text", "content", "answer", "completion", "output", "generation", "message", "messages")

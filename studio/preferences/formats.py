@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from studio import turns
-from studio.answers import Named, Ordered, Row, Voted, first, holds_text, listed, named, ordered, two_answers, voted
 from studio.errors import DataError
-from studio.pairs import Message, Pair
-from studio.rated import LISTS, SINGLES, Labelled, Rated, labelled, rated
+from studio.preferences import turns
+from studio.preferences.answers import Named, Ordered, Row, Voted, first, holds_text, listed, named, ordered, two_answers, voted
+from studio.preferences.pairs import Message, Pair
+from studio.preferences.rated import LISTS, SINGLES, Labelled, Rated, labelled, rated
 
 PROMPT_NAMES = ("prompt", "question", "instruction", "input", "query", "conversations", "conversation", "messages", "trajectory",
                 "history", "context")

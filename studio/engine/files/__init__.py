@@ -1,0 +1,1 @@
+"""Any file of rows that a person may have, read as it is."""

@@ -1,0 +1,1 @@
+"""What a model learns from: any rows understood as pairs, examined, edited."""
