@@ -8,6 +8,9 @@ import errno
 import re
 from dataclasses import dataclass
 
+NOT_UTF8 = "is not UTF-8; it looks like"
+"""Says of a text file that it can be converted; the page then offers to."""
+
 
 class StudioError(Exception):
     """A refusal or failure whose text is meant for the person at the page."""

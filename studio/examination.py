@@ -56,7 +56,6 @@ class Examination:
     """What was found: how the rows were read, what became of them, the findings, the verdict and its sentence."""
 
     name: str
-    commit: str
     recognised: str
     account: str
     edited: str
@@ -70,6 +69,8 @@ class Examination:
     lengths: Lengths | None = None
     without_lengths: str = ""
     """Why there are none."""
+    columns: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Rows by value, for columns by which they can be told apart."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=True)
@@ -92,9 +93,8 @@ def job_of(root: Path, settings: Settings) -> Job:
     """The job that examines these data for this model; the same question has the same folder."""
     asked: dict[str, Any] = {"data": settings.data.model_dump(), "max_length": settings.training.max_length,
                              "model": settings.model.model_dump(include={"name", "revision", "template"})}
-    path = Path(settings.data.source)
-    if path.is_file():
-        asked["file"] = [path.stat().st_size, path.stat().st_mtime_ns]
+    files = [path.stat() for part in settings.data.parts if (path := Path(part.source)).is_file()]
+    asked["files"] = [[file.st_size, file.st_mtime_ns] for file in files]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     return Job("examine", root / ".examined" / digest)
 

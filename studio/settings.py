@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from studio.errors import DataError, SettingsError
-from studio.preferences import edits
+from studio.preferences import edits, mix
 
 PRACTICE = "practice"
 """As model.name or data.source: the tiny model and the pairs that ship with the studio."""
@@ -61,6 +61,14 @@ def _as_edits(text: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _as_sources(text: str) -> str:
+    """The further sources as they are written back; raises ValueError for what is none."""
+    try:
+        return "\n".join(map(str, mix.parse(text)))
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
 class DataSettings(Section):
     """Data"""
 
@@ -84,10 +92,22 @@ class DataSettings(Section):
     """Column with the better answer. Empty lets the studio recognise it."""
     rejected_column: Annotated[str, Field(title="Rejected column")] = ""
     """Column with the worse answer. Empty lets the studio recognise it."""
+    weight: Annotated[float, Field(gt=0, le=mix.MOST, title="Weight")] = 1.0
+    """How much of these pairs is taken: 0.5 draws half of them, 2 trains on each twice. To balance them with further sources."""
+    also: Annotated[str, AfterValidator(_as_sources), Field(title="Further sources")] = ""
+    """Mixed in, one a line: owner/name, split test, weight 0.5. What can be said of each: weight, subset, split, revision, and the
+    columns with prompt, chosen and rejected."""
     leave_out: Annotated[bool, Field(title="Leave out unusable rows")] = False
     """Rows that are no pair, such as one with an empty answer, stop a run unless this is ticked. They are counted either way."""
     edits: Annotated[str, AfterValidator(_as_edits), Field(title="Edits")] = ""
     """What is changed before training, as the doctor's buttons write it: drop duplicates; drop 17, 203; swap 12; drop source = web."""
+
+    @property
+    def parts(self) -> list[mix.Part]:
+        """All sources, the main one first."""
+        first = mix.Part(self.source, self.weight, self.subset, self.split, self.revision,
+                         self.prompt_column, self.chosen_column, self.rejected_column)
+        return [first, *mix.parse(self.also)]
 
 
 class AdapterSettings(Section):

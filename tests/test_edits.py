@@ -1,5 +1,7 @@
 """Edits as text: written, read back, applied in order, counted; the source is never touched."""
 
+import json
+
 import pytest
 
 from studio.errors import DataError, SettingsError
@@ -21,7 +23,7 @@ def edited(text, *pairs):
 
 
 def test_edits_are_read_as_they_are_written():
-    text = "drop duplicates; swap all; drop 3, 17; swap 12; drop source = web; keep lang = en"
+    text = "drop duplicates; swap all; drop 3, 17; swap 12; drop source = web; keep lang = en; hold out split = test; join system"
     assert "; ".join(map(str, parse(text))) == text
     assert parse(" ; ") == []
 
@@ -29,7 +31,9 @@ def test_edits_are_read_as_they_are_written():
 @pytest.mark.parametrize(("text", "told"), [
     ("remove 3", "“remove 3” is no edit"), ("drop", "is no edit"), ("drop all", "names nothing"), ("drop x", "duplicates"),
     ("keep 3", "names nothing"), ("drop 3, x", "names nothing"), ("swap a = b", "names nothing"), ("drop -3", "names nothing"),
-    ("drop ²", "names nothing"),
+    ("drop ²", "names nothing"), ("hold out 3", "names nothing"), ("join all", "names nothing"), ("rewrite 3", "names nothing"),
+    ('rewrite 3 {"chosen"}', "not JSON"), ('rewrite 3 {"story": "x"}', "gives no texts"), ('rewrite 3 {"chosen": " "}', "gives no texts"),
+    ('rewrite 3 {"chosen": "x"} drop 4', "Put a semicolon"), ("rewrite 3 {}", "gives no texts"),
 ])
 def test_what_is_no_edit_is_told_with_what_would_be_one(text, told):
     with pytest.raises(DataError, match=told):
@@ -69,10 +73,47 @@ def test_edits_follow_one_another():
 
 def test_rows_are_kept_by_the_value_of_a_column():
     editor = Editor(parse("keep source = books; drop quality = 1"))
-    rows = [{"source": "books", "quality": 2}, {"source": "web", "quality": 2}, {"source": "books", "quality": 1}]
-    assert [editor.lets_pass(row) for row in rows] == [True, False, False] and editor.counts == [1, 1]
-    with pytest.raises(DataError, match="no column “source”.*the columns are text"):
-        editor.lets_pass({"text": "x"})
+    rows = [{"source": "books", "quality": 2}, {"source": "web", "quality": 2}, {"source": "books", "quality": 1}, {"quality": 2}]
+    assert [editor.lets_pass(number, row) for number, row in enumerate(rows)] == [True, False, False, False]
+    assert editor.counts == [2, 1] and editor.dropped == 3
+
+
+def test_a_column_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(DataError, match="no column “source” to keep by; the columns are text"):
+        Editor(parse("keep source = books")).check_columns(["text"])
+
+
+def test_rows_are_held_out_by_the_value_of_a_column():
+    editor = Editor(parse("hold out split = test"))
+    assert editor.holds_out and all(editor.lets_pass(number, {"split": split}) for number, split in enumerate(("train", "test", "train")))
+    assert [seen.held_out for seen in editor.pairs(Seen(number, pair()) for number in range(3))] == [False, True, False]
+    assert editor.dropped == 0 and editor.in_words() == "Edits: “hold out split = test” concerned 1."
+
+
+def test_a_row_is_rewritten_and_its_text_may_hold_anything():
+    said = 'Yes; it "does" = {so}. ; drop 1\nNew line “é”'
+    text = f"swap 2; rewrite 1 {json.dumps({'chosen': said}, ensure_ascii=False)}; drop 2"
+    assert "; ".join(map(str, parse(text))) == text
+    (found,), editor = edited(text, pair("x", "old", "bad"), pair("y"))
+    assert found.pair == pair("x", said, "bad") and editor.counts == [1, 1, 1] and editor.dropped == 1
+
+
+def test_rewriting_changes_the_last_turn_of_a_part_and_leaves_the_others():
+    talk = Pair([{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], pair().chosen, pair().rejected)
+    (found,), _ = edited('rewrite 1 {"prompt": "new"}', talk)
+    assert [turn["content"] for turn in found.pair.prompt] == ["s", "new"]
+
+
+def test_a_rewrite_that_makes_both_answers_the_same_is_refused():
+    with pytest.raises(DataError, match="makes both answers the same"):
+        edited('rewrite 1 {"chosen": "b"}', pair("q", "a", "b"))
+
+
+def test_a_system_turn_is_put_before_the_question():
+    with_system = Pair([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}], pair().chosen, pair().rejected)
+    found, editor = edited("join system", with_system, pair("y"))
+    assert [seen.pair.prompt for seen in found] == [[{"role": "user", "content": "Be kind.\n\nWhy?"}], pair("y").prompt]
+    assert editor.counts == [1]
 
 
 def test_leaks_are_dropped_from_the_held_out_pairs_only():

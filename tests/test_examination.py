@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from studio import events, examination, jobs, practice, preview
+from studio import events, examination, jobs, practice, preview, uploads
 from studio.errors import DataError
 from studio.examination import Shelf
 from studio.settings import Settings
-from studio.ui import data_tab, examined
+from studio.ui import doctor_card, examined, pair_browser
 from tests.jobs_at_work import until
 
 
@@ -143,7 +143,7 @@ def test_a_private_dataset_is_read_with_the_token_at_its_commit(root, hub, tmp_p
     with pytest.raises(DataError, match="ada/pairs was not found"):
         examine(root, settings("ada/pairs"))
     found, _ = examine(root, settings("ada/pairs"), {"token": token})
-    assert found.commit == commit and found.pairs > 1000
+    assert f"ada/pairs is read at commit {commit}." in found.recognised and found.pairs > 1000
 
 
 # --- as the model reads it, and on the page ---------------------------------------------------------------------------
@@ -169,22 +169,22 @@ def test_what_a_dataset_holds_is_shown_as_text_and_never_as_markup(root, tmp_pat
     path = write(tmp_path / "x.jsonl", [*rows, rows[0]])
     values = {"data.source": str(path)}
     examine(root, settings(path))
-    view = data_tab.view(root, values)
-    _, shown = data_tab.looked_up(root, values, 1, "", -1)
+    view = doctor_card.view(root, values)
+    _, shown = pair_browser.looked_up(view.folder, 1)
     assert "&lt;script&gt;" in view.html and "<script>" not in view.html + shown and "&lt;script&gt;" in shown
 
 
 def test_a_setting_out_of_range_is_told_instead_of_examining(root):
-    assert "at most 0.5" in data_tab.view(root, {"data.held_out": 0.9}).html
+    assert "at most 0.5" in doctor_card.view(root, {"data.held_out": 0.9}).html
 
 
 def test_an_upload_is_kept_beside_the_runs_under_its_content(tmp_path):
     uploaded = write(tmp_path / "my pairs.jsonl", [row(1)])
-    kept = data_tab.keep(tmp_path / "runs", str(uploaded))
+    kept = uploads.keep(tmp_path / "runs", uploaded)
     assert kept.read_bytes() == uploaded.read_bytes() and kept.name == uploaded.name
-    assert data_tab.keep(tmp_path / "runs", str(uploaded)) == kept
+    assert uploads.keep(tmp_path / "runs", uploaded) == kept
 
 
 def test_edits_are_added_at_the_end_and_undone_from_there():
-    edits = data_tab.with_edit(data_tab.with_edit("", "drop 3"), "swap all")
-    assert edits == "drop 3; swap all" and data_tab.without_last(edits) == "drop 3" and data_tab.without_last("drop 3") == ""
+    edits = doctor_card.with_edit(doctor_card.with_edit("", "drop 3"), "swap all")
+    assert edits == "drop 3; swap all" and doctor_card.without_last(edits) == "drop 3" and doctor_card.without_last("drop 3") == ""

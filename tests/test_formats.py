@@ -7,7 +7,8 @@ from itertools import count, islice
 import pytest
 
 from studio.errors import DataError
-from studio.preferences.formats import FEW, Asked, recognise
+from studio.preferences import formats
+from studio.preferences.formats import Asked, recognise
 
 
 def user(text):
@@ -338,6 +339,8 @@ ODD = [None, "", " ", "x", 3, -1, float("nan"), 10**400, True, b"x", [], {}, [No
 def test_whatever_the_values_are_each_row_is_accounted_for(row):
     draw = random.Random(7)
     rows = [row] * 3 + [{name: draw.choice(ODD) if draw.random() < 0.4 else value for name, value in row.items()} for _ in range(300)]
+    if "label" in row:
+        rows[3] = row | {"completion": "b", "label": 0}  # without one that goes with the first, the set is refused
     taken = list(recognise(list(row), rows[:3]).read(enumerate(rows)))
     assert sorted(found.number for found in taken) == list(range(303))
     assert all((found.pair is None) != (found.reason == "") or row.get("label") for found in taken)
@@ -384,11 +387,18 @@ def test_single_labels_are_recognised(rows):
 
 
 def test_single_labels_whose_questions_never_meet_are_refused():
-    rows = [label(f"q{number}", "a", number % 2 == 0) for number in range(FEW)]
-    with pytest.raises(DataError, match=r"single labels \(KTO\), from which ORPO cannot learn.*prompt, completion, label.*Choose"):
-        recognise(list(rows[0]), rows)
-    assert not any(found.pair for found in read(rows[:-1]))
-    assert any(found.pair for found in read([*rows, label("q0", "b", False)]))
+    rows = [label(f"q{number}", "a", number % 2 == 0) for number in range(300)]
+    with pytest.raises(DataError, match=r"single labels \(KTO\), from which ORPO cannot learn.*Choose"):
+        read(rows)
+    assert sum(bool(found.pair) for found in read([*rows, label("q0", "b", False)])) == 1
+
+
+def test_single_labels_without_end_are_refused_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(formats, "PATIENCE", 500)
+    rows = [label("q", "a", True)]
+    endless = ((number, label(f"q{number}", "a", True)) for number in count())
+    with pytest.raises(DataError, match="single labels"):
+        list(recognise(list(rows[0]), rows).read(endless))
 
 
 def test_single_labels_add_up_however_they_are_mixed():

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from studio.engine.model import honour_softcap
 from studio.practice import MODEL
 
 VOCABULARY = 2560
@@ -22,7 +23,9 @@ def tiny_config(family: str, **changes) -> PretrainedConfig:
 def tiny_model(family: str, seed: int = 0, **changes) -> PreTrainedModel:
     """A model of that family with random weights, in float32 and in eval mode."""
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(tiny_config(family, **changes), dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(tiny_config(family, **changes), dtype=torch.float32).eval()
+    honour_softcap(model)
+    return model
 
 
 def saved(model: PreTrainedModel, folder: Path) -> Path:

@@ -1,133 +1,139 @@
-"""A dataset -> edited pairs -> those that are drawn for training and those that are held out.
+"""Sources -> edited pairs -> those that are drawn for training and those that are held out.
 
 Nothing is lost in silence: every row is a pair or is counted with the reason why it is none.
 """
 
 import json
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import load_dataset
-from huggingface_hub import HfApi
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from studio.engine.files import parquet, reader
-from studio.engine.files.lines import Line, checked
-from studio.engine.worker import about
+from studio.engine import sources
+from studio.engine.files.lines import Line
+from studio.engine.sources import Source
 from studio.errors import DataError
-from studio.practice import PAIRS as PRACTICE_PAIRS
 from studio.preferences import edits, formats
 from studio.preferences.edits import Editor
+from studio.preferences.facets import Facets
 from studio.preferences.findings import Seen
-from studio.preferences.formats import Asked
+from studio.preferences.formats import Asked, Format
+from studio.preferences.mix import Part
 from studio.preferences.pairs import Account, Pair
-from studio.settings import PRACTICE, DataSettings
+from studio.settings import DataSettings
 
 SAMPLE = 200
 """Rows by which a format is recognised."""
-AT_ONCE = 1000
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
+@dataclass(eq=False)
+class Opened:
+    """A source that has been looked into: how its rows are read, and the rows. `last` is the number its latest row was given."""
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where rows come from. `commit` is that of a Hub dataset, or empty; `lines` can be walked through once."""
-
-    name: str
-    commit: str
+    part: Part
+    source: Source
+    format: Format
+    names: list[str]
     lines: Iterator[Line]
+    last: int = 0
 
-
-def opened(settings: DataSettings, token: str | None = None) -> Source:
-    """The source that the settings name. Raises DataError for one that cannot be read, at once or with the first row."""
-    path = PRACTICE_PAIRS if settings.source == PRACTICE else Path(settings.source)
-    if path.suffix.lower() in reader.TYPES or path.exists():
-        return Source(path.name, "", reader.rows(path))
-    with about(settings.source):
-        return _hub(settings, token)
-
-
-def _hub(settings: DataSettings, token: str | None) -> Source:
-    """A Hub dataset at the commit that its revision names now, so that what is examined is what is learned from."""
-    try:
-        commit = HfApi(token=token).dataset_info(settings.source, revision=settings.revision or None).sha
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError):  # the cache may have it
-        commit = settings.revision
-    try:
-        rows = load_dataset(settings.source, settings.subset or None, split=settings.split, revision=commit or None, token=token)
-    except ValueError as error:
-        text = str(error)
-        if "Unknown split" in text or "BuilderConfig" in text or "Config name is missing" in text:
-            raise DataError(f"{settings.source} has no such part: {text.splitlines()[0][:200]} "
-                            "Change subset or split in the form.") from error
-        raise
-    return Source(settings.source, commit, _numbered(rows))
-
-
-def _numbered(rows) -> Iterator[Line]:
-    number = 0
-    for batch in rows.with_format("arrow").iter(AT_ONCE):
-        for values in parquet.plain(batch):
-            number += 1
-            yield checked(number, values)
-
-
-# --- pairs ------------------------------------------------------------------------------------------------------------
-
-
-class Stream:
-    """The pairs of a source as the edits leave them, one after the other; walked through once.
-
-    `format` says how the rows are read. `account` and `editor` know what became of them, up to where one has come.
-    """
-
-    def __init__(self, settings: DataSettings, source: Source):
-        self.source, self.account, self.editor = source, Account(), Editor(edits.parse(settings.edits))
+    @classmethod
+    def of(cls, part: Part, source: Source) -> "Opened":
+        """Recognises the format by the first rows. Raises DataError."""
         first = list(islice(source.lines, SAMPLE))
         sample = [line.values for line in first if line.values is not None]
         if not sample:
             raise DataError(f"{source.name} holds no rows that can be read{_first_reason(first)}. Choose a dataset with preference pairs.")
         names = list(dict.fromkeys(name for values in sample for name in values))
-        self.format = formats.recognise(names, sample, Asked(settings.prompt_column, settings.chosen_column, settings.rejected_column))
-        self._lines = chain(first, source.lines)
+        found = formats.recognise(names, sample, Asked(part.prompt, part.chosen, part.rejected))
+        return cls(part, source, found, names, chain(first, source.lines))
 
-    def __iter__(self) -> Iterator[Seen]:
-        for seen in self.editor.pairs(self._pairs()):
-            self.account.pairs += 1
-            yield seen
-        self.account.edited = self.editor.dropped
-
-    def _pairs(self) -> Iterator[Seen]:
-        for number, pair, reason in self.format.read(self._rows()):
-            if pair is not None:
-                yield Seen(number, pair)
-            elif reason:
-                self.account.leave_out(number, reason)
-            else:
-                self.account.halves += 1
-
-    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, values, reason in self._lines:
-            self.account.rows += 1
-            if values is None:
-                self.account.leave_out(number, reason)
-            elif self.editor.lets_pass(values):
-                yield number, values
+    def in_words(self) -> str:
+        """What it is and how its rows are read."""
+        commit = f"{self.source.name} is read at commit {self.source.commit}." if self.source.commit else ""
+        return " ".join(filter(None, (commit, self.source.remark, self.format.in_words())))
 
 
 def _first_reason(lines: list[Line]) -> str:
     return f": the first ones {lines[0].reason}" if lines else ""
 
 
-def stream(settings: DataSettings, token: str | None = None) -> Stream:
-    """The pairs of the source that the settings name. Raises DataError."""
-    return Stream(settings, opened(settings, token))
+class Stream:
+    """The pairs of all sources as weights and edits leave them, one after the other; walked through once.
+
+    Rows are numbered through: the second source's first row follows the first one's last. `account`, `editor` and
+    `facets` know what became of the rows, up to where one has come.
+    """
+
+    def __init__(self, settings: DataSettings, token: str | None = None):
+        self.seed, self.account, self.editor = settings.seed, Account(), Editor(edits.parse(settings.edits))
+        self.opened = [Opened.of(part, sources.opened(part, token)) for part in settings.parts]
+        names = list(dict.fromkeys(name for one in self.opened for name in one.names))
+        self.editor.check_columns(names)
+        self.facets = Facets([name for one in self.opened for name in one.format.unused])
+
+    @property
+    def name(self) -> str:
+        """What the sources are called."""
+        return " and ".join(one.source.name for one in self.opened)
+
+    @property
+    def commits(self) -> str:
+        """The commits at which Hub datasets are read, as far as there are any."""
+        return ", ".join(one.source.commit for one in self.opened if one.source.commit)
+
+    def in_words(self) -> str:
+        """How the rows of each source are read; of several, also which numbers its rows have, once they have been walked through."""
+        if len(self.opened) == 1:
+            return self.opened[0].in_words()
+        starts = [0, *(one.last for one in self.opened)]
+        return " ".join(f"{one.source.name} (rows {start + 1:,} to {one.last:,}, weight {one.part.weight:g}): {one.in_words()}"
+                        for start, one in zip(starts, self.opened, strict=False))
+
+    def __iter__(self) -> Iterator[Seen]:
+        for seen in self.editor.pairs(chain.from_iterable(map(self._pairs, self.opened))):
+            self.account.pairs += 1
+            yield seen
+        self.account.edited = self.editor.dropped
+
+    def _pairs(self, one: Opened) -> Iterator[Seen]:
+        for number, pair, reason in one.format.read(self._rows(one)):
+            if pair is None and reason:
+                self.account.leave_out(number, reason)
+            elif pair is None:
+                self.account.halves += 1
+            elif not one.part.copies(self._chance(number)):
+                self.account.undrawn += 1
+            else:
+                yield Seen(number, pair)
+
+    def _rows(self, one: Opened) -> Iterator[tuple[int, dict[str, Any]]]:
+        before = self.opened[self.opened.index(one) - 1].last if one is not self.opened[0] else 0
+        for number, values, reason in one.lines:
+            one.last = before + number
+            self.account.rows += 1
+            if values is None:
+                self.account.leave_out(one.last, reason)
+            elif self.editor.lets_pass(one.last, values):
+                self.facets.see(values)
+                yield one.last, values
+
+    def copies(self, number: int) -> int:
+        """How often the pair of that row is learned from, by its source's weight. For rows that have been walked through."""
+        place = bisect_left([one.last for one in self.opened], number)
+        return self.opened[place].part.copies(self._chance(number))
+
+    def _chance(self, number: int) -> float:
+        """From 0 to 1, the same for the same row and seed wherever it is asked for."""
+        return int.from_bytes(blake2b(f"{self.seed} {number}".encode(), digest_size=4).digest()) / 2**32
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -143,29 +149,38 @@ class Reading:
 
     def in_words(self) -> list[str]:
         """What was recognised, what became of the rows, what was edited: a sentence or two each."""
-        commit = f"{self.stream.source.name} is read at commit {self.stream.source.commit}." if self.stream.source.commit else ""
-        told = (commit, self.stream.format.in_words(), self.stream.account.in_words(), self.stream.editor.in_words())
+        told = (self.stream.in_words(), self.stream.account.in_words(), self.stream.editor.in_words())
         return [words for words in told if words]
 
 
 def read(settings: DataSettings, token: str | None = None) -> Reading:
     """The pairs that a run learns from and is measured on.
 
-    Raises DataError if there are fewer than two, or rows that are no pair and may not be left out.
+    Raises DataError if there are fewer than two to learn from, or rows that are no pair and may not be left out.
     """
-    found = stream(settings, token)
-    usable = list(found)
-    if len(usable) < 2:
-        raise DataError(f"{found.account.in_words()} At least two pairs are needed: check the columns, or choose another dataset.")
-    if found.account.left_out and not settings.leave_out:
-        raise DataError(f"Of {found.account.rows:,} rows some are no pairs: {found.account.reasons()}. "
+    stream = Stream(settings, token)
+    usable = list(stream)
+    if sum(not seen.held_out for seen in usable) < 2:
+        raise DataError(f"{stream.account.in_words()} At least two pairs to learn from are needed: check the columns and edits, "
+                        "or choose another dataset.")
+    if stream.account.left_out and not settings.leave_out:
+        raise DataError(f"Of {stream.account.rows:,} rows some are no pairs: {stream.account.reasons()}. "
                         "Repair them, or tick “Leave out unusable rows” under Data.")
-    return Reading([usable[place] for place in drawn(len(usable), settings)], found)
+    places, _ = drawn([seen.held_out for seen in usable], settings)
+    return Reading([usable[place] for place in places], stream)
 
 
-def drawn(total: int, settings: DataSettings) -> list[int]:
-    """The places of the pairs that are drawn of `total`, in their order."""
-    return np.random.default_rng(settings.seed).permutation(total)[: settings.rows].tolist()
+def drawn(held_out: Sequence[bool], settings: DataSettings) -> tuple[list[int], int]:
+    """The places of the pairs that are drawn, in their order, and how many of them, the last, are held out.
+
+    held_out: for each pair whether the edits hold it out. If they hold out none, a share of those drawn is.
+    """
+    marks = np.asarray(held_out, dtype=bool)
+    order = np.random.default_rng(settings.seed).permutation(len(marks))
+    learned = order[~marks[order]][: settings.rows]
+    kept_away = order[marks[order]]
+    count = len(kept_away) or held_out_count(len(learned), settings)
+    return [*learned.tolist(), *kept_away.tolist()], count
 
 
 def held_out_count(total: int, settings: DataSettings) -> int:
@@ -176,11 +191,16 @@ def held_out_count(total: int, settings: DataSettings) -> int:
 
 
 def divided(reading: Reading, places: list[int], settings: DataSettings) -> tuple[list[int], list[int]]:
-    """Of these places in the reading those to train on and those held out, without leaks if the edits drop them."""
-    first = len(places) - held_out_count(len(places), settings)
+    """Of these places in the reading those to train on, as often as the weights say, and those held out, each once.
+
+    Leaks are gone if the edits drop them.
+    """
+    marked = sum(reading.found[place].held_out for place in places)
+    first = len(places) - (marked or held_out_count(len(places), settings))
     train, held_out = ([reading.found[place] for place in part] for part in (places[:first], places[first:]))
     kept = {seen.number for seen in reading.stream.editor.apart(train, held_out)}
-    return places[:first], [place for place in places[first:] if reading.found[place].number in kept]
+    repeated = [place for place in places[:first] for _ in range(reading.stream.copies(reading.found[place].number))]
+    return repeated, [place for place in places[first:] if reading.found[place].number in kept]
 
 
 def write_pairs(path: Path, found: list[Pair]) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +18,15 @@ from studio import events
 from studio.engine import data
 from studio.engine.data import Stream
 from studio.engine.worker import Desk, work
-from studio.errors import DataError, explain
-from studio.examination import FILE, Examination, Lengths, Shelving, Spread
+from studio.errors import DataError
+from studio.examination import FILE, Examination, Shelving
 from studio.preferences import checks, doctor
 from studio.preferences.findings import NAMED, Finding, Seen
-from studio.preferences.pairs import Pair
+from studio.preferences.pairs import Account
 from studio.settings import Settings
 
 MEASURED = 2000
 """Pairs whose tokens are counted: a share of 5 % is then known to within one."""
-BARS = 24
 SHELF_BYTES = 4 * 1024**3
 DISK_SHARE = 0.25
 """Of the free disk, what the examined pairs may take at most."""
@@ -40,7 +40,7 @@ def examine(desk: Desk) -> events.Event | None:
     """The whole job. Returns Stopped if it was asked to end early; nothing is left then."""
     settings = Settings.from_file(desk.folder / "request.yaml")
     desk.enter("reading")
-    stream = data.stream(settings.data, desk.token)
+    stream = data.Stream(settings.data, desk.token)
     walk = Walk(desk, stream, settings.data.seed)
     try:
         findings = doctor.examine(walk)
@@ -51,18 +51,28 @@ def examine(desk: Desk) -> events.Event | None:
     account = stream.account
     if not account.pairs:
         raise DataError(f"{account.in_words()} Check the columns, or choose another dataset.")
-    drawn = data.drawn(account.pairs, settings.data)
-    held_out = data.held_out_count(len(drawn), settings.data)
+    drawn, held_out = data.drawn(walk.held_out, settings.data)
     leaks, held_out = walk.leaks(drawn, held_out)
-    findings = leaks + findings
     desk.enter("counting tokens")
-    lengths, why_not, told = measured(settings, list(walk.sample), desk)
-    findings = sorted(findings + told, key=lambda finding: doctor.GRAVITY.index(finding.weight))
+    from studio.engine import forecast  # torch comes with it: slow, and what was wrong so far has been told without
+
+    told = forecast.forecast(settings, walk.sample, account.pairs, desk.token)
+    findings = sorted(unusable(account, settings) + leaks + findings + told.findings,
+                      key=lambda finding: doctor.GRAVITY.index(finding.weight))
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
     _write(desk.folder / FILE, Examination(
-        stream.source.name, stream.source.commit, stream.format.in_words(), account.in_words(), stream.editor.in_words(),
-        account.pairs, held_out, walk.shelving.shelved, verdict, sentence, findings, lengths, why_not))
+        stream.name, stream.in_words(), account.in_words(), stream.editor.in_words(), account.pairs, held_out,
+        walk.shelving.shelved, verdict, sentence, findings, told.lengths, told.why_not, stream.facets.found()))
     return None
+
+
+def unusable(account: Account, settings: Settings) -> list[Finding]:
+    """Rows that are no pair, unless they may be left out: a run would stop at them."""
+    count = account.left_out.total()
+    if not count or settings.data.leave_out:
+        return []
+    return [Finding("unusable", "bad", count, f"{count:,} rows are no pairs, and a run stops at them: {account.reasons()}.", (),
+                    button=f"Leave out {count:,} unusable row{'s' * (count > 1)}", setting="data.leave_out", value=True)]
 
 
 def _write(path: Path, found: Examination) -> None:
@@ -72,31 +82,35 @@ def _write(path: Path, found: Examination) -> None:
 
 
 class Walk:
-    """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises Stopped when asked to end."""
+    """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises Stopped when asked to end.
+
+    `held_out` says of each whether the edits hold it out.
+    """
 
     def __init__(self, desk: Desk, stream: Stream, seed: int):
-        self.desk, self.stream, self.sample = desk, stream, []
+        self.desk, self.stream, self.sample, self.held_out = desk, stream, [], bytearray()
         self.shelving = Shelving(desk.folder, int(min(SHELF_BYTES, DISK_SHARE * shutil.disk_usage(desk.folder).free)))
-        self._chance, self._questions, self._numbers = random.Random(seed), bytearray(), []
+        self._chance, self._questions, self._numbers = random.Random(seed), bytearray(), array("Q")
 
     def __iter__(self) -> Iterator[Seen]:
         for count, seen in enumerate(self.stream, start=1):
             self.shelving.add(seen.number, seen.pair.row())
             self._questions += checks.question_key(seen.pair)
             self._numbers.append(seen.number)
-            self._draw(count, seen.pair)
+            self.held_out.append(seen.held_out)
+            self._draw(count, seen)
             if count % 200 == 0:
                 self.desk.progress(count, 0, "pairs")
                 if self.desk.asked_to_stop:
                     raise Stopped
             yield seen
 
-    def _draw(self, count: int, pair: Pair) -> None:
+    def _draw(self, count: int, seen: Seen) -> None:
         """Every pair so far is in the sample with the same chance (Vitter's algorithm R)."""
         if len(self.sample) < MEASURED:
-            self.sample.append(pair)
+            self.sample.append(seen)
         elif (place := self._chance.randrange(count)) < MEASURED:
-            self.sample[place] = pair
+            self.sample[place] = seen
 
     def leaks(self, drawn: list[int], held_out: int) -> tuple[list[Finding], int]:
         """Held-out pairs whose question is among those to be trained on; and how many are held out, without them if edits say so."""
@@ -112,48 +126,6 @@ class Walk:
         check.count, check.rows = len(rows), rows[:NAMED]
         finding = check.finding(held_out)
         return [finding] if finding else [], held_out
-
-
-# --- tokens -----------------------------------------------------------------------------------------------------------
-
-
-def measured(settings: Settings, sample: list[Pair], desk: Desk) -> tuple[Lengths | None, str, list[Finding]]:
-    """How long the sampled pairs are in the model's tokens, or why that cannot be said; and what follows from it."""
-    from studio.engine import model, tokens  # slow to import, and the pairs have been read meanwhile
-
-    try:
-        tokenizer = model.load_tokenizer(settings.model, desk.token)
-    except Exception as error:  # whatever a Hub or a folder raises: the pairs are examined without it
-        return None, f"The model's tokens could not be counted. {explain(error, settings.model.name)}", []
-    try:
-        found = list(tokens.encoded(sample, tokenizer))
-    except DataError as error:
-        return None, "", [Finding("template", "bad", 0, str(error), ())]
-    most = settings.training.max_length
-    lengths = np.array([(pair.prompt, len(pair.chosen), len(pair.rejected)) for pair in found]).reshape(-1, 3)
-    prompt, chosen, rejected = lengths.T
-    lost = (np.maximum(1, prompt) >= most) | np.array([_same_after(pair, most) for pair in found])
-    parts = {"prompt": prompt, "chosen": chosen - prompt, "rejected": rejected - prompt}
-    edges = _edges(max(int(values.max()) for values in parts.values()))
-    spreads = {name: _spread(values, edges) for name, values in parts.items()}
-    shares = (float((chosen > most).mean()), float((rejected > most).mean()), float(lost.mean()))
-    return Lengths(len(found), most, edges, spreads, *shares), "", []
-
-
-def _same_after(pair, most: int) -> bool:
-    """Whether the cut leaves two answers that are the same."""
-    return bool(np.array_equal(pair.chosen[:most], pair.rejected[:most]))
-
-
-def _edges(longest: int) -> list[int]:
-    """The upper ends of the bars, the last one not below the longest."""
-    width = max(1, -(-longest // BARS))
-    return [width * (bar + 1) for bar in range(BARS)]
-
-
-def _spread(values: np.ndarray, edges: list[int]) -> Spread:
-    counts = np.bincount(np.searchsorted(edges, values), minlength=BARS)[:BARS]
-    return Spread(int(np.median(values)), int(np.percentile(values, 95)), int(values.max()), counts.tolist())
 
 
 if __name__ == "__main__":

@@ -110,8 +110,15 @@ def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token
             dtype=compute_dtype(settings) if quantized else merge_dtype(settings),
             quantization_config=quantization, device_map={"": str(on or device(settings))})
     _keep_layout(model)
+    honour_softcap(model)
     grow_vocabulary(model, len(tokenizer))
     return model
+
+
+def honour_softcap(model: PreTrainedModel) -> None:
+    """Let Gemma 2 attend as it was trained: torch's fused attention passes over its softcap, and older transformers choose it."""
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")
 
 
 def _keep_layout(model: PreTrainedModel) -> None:

@@ -22,8 +22,8 @@ class Seen(NamedTuple):
 class Finding:
     """What is wrong with `count` rows, in words, and the first of them by number.
 
-    `edit` is what one click would do, in the language of edits, and `button` its words; both empty where nothing
-    sensible can be done by machine.
+    `button` says what one click would do: add `edit`, in the language of edits, or give the field `setting` its `value`.
+    All are empty where nothing sensible can be done by machine.
     """
 
     name: str
@@ -33,6 +33,8 @@ class Finding:
     rows: tuple[int, ...]
     edit: str = ""
     button: str = ""
+    setting: str = ""
+    value: int | bool = 0
 
 
 class Check(Protocol):

@@ -21,9 +21,10 @@ PROMPT_NAMES = ("prompt", "question", "instruction", "input", "query", "conversa
                 "history", "context")
 SYSTEM_NAMES = ("system", "system_prompt")
 IMAGE_NAMES = ("image", "images")
-FEW = 50
-"""Single labels in a sample from which on it tells whether questions come with answers of both kinds."""
-ALONE = "have a prompt with answers of one kind only"
+PATIENCE = 50_000
+"""Single labels after which, if no two went together, none are expected to: they are kept in memory until then."""
+NOT_FOR_ORPO = ("These are single labels (KTO), from which ORPO cannot learn: no two rows are a good and a bad answer to the same "
+                "question. Choose preference data with both answers, or train on these with KTO elsewhere.")
 
 
 class Taken(NamedTuple):
@@ -158,16 +159,20 @@ class Format:
             line = waiting.setdefault(key, deque())
             if not line or line[0][2] == good:
                 line.append((number, answer, good))
+                if not matched and len(waiting) > PATIENCE:
+                    break
                 continue
             matched.add(key)
             before, other, _ = line.popleft()
             yield from _both(number, before, prompt, (answer, other) if good else (other, answer))
             if not line:
                 del waiting[key]
+        if waiting and not matched:
+            raise DataError(NOT_FOR_ORPO)
         left = ((number, key) for key, line in waiting.items() for number, _, _ in line)
         for number, key in sorted(left):
             yield Taken(number, None, "have no answer of the other kind left to go with" if key in matched
-                        else ALONE)
+                        else "have a prompt with answers of one kind only")
 
 
 def _both(number: int, before: int, prompt: list[Message], answers: tuple[list[Message], list[Message]]) -> Iterator[Taken]:
@@ -241,24 +246,13 @@ def _settled(found: Format, names: list[str], sample: Sequence[Row]) -> Format:
         raise DataError(f"No column with the question was recognised; the columns are {listed(names)}. "
                         "Name the prompt column under Data.")
     unused = tuple(name for name in names if name not in found.columns.values())
-    found = replace(found, dialect=dialect, whole=whole, unused=unused)
-    if isinstance(found.answers, Labelled):
-        _check_partners(found, names, sample)
-    return found
+    return replace(found, dialect=dialect, whole=whole, unused=unused)
 
 
 def _better(found: Format, sample: Sequence[Row]) -> Iterator[Any]:
     for row in sample:
         with suppress(DataError):
             yield found.answers.of(row)[0]
-
-
-def _check_partners(found: Format, names: list[str], sample: Sequence[Row]) -> None:
-    taken = list(found.read(enumerate(sample)))
-    if not any(one.pair for one in taken) and sum(one.reason == ALONE for one in taken) >= FEW:
-        raise DataError(f"These are single labels (KTO), from which ORPO cannot learn: of the first {len(sample):,} rows no two "
-                        f"are a good and a bad answer to the same question; the columns are {listed(names)}. "
-                        "Choose preference data with both answers, or train on these with KTO elsewhere.")
 
 
 def _missing(columns: Named, names: list[str], sample: Sequence[Row]) -> str:

@@ -26,7 +26,7 @@ class Pair:
 
 @dataclass
 class Account:
-    """Where every row of a dataset went: a pair, left out for a reason, edited away, or another pair's second half.
+    """Where every row of a dataset went: a pair, left out for a reason, edited away, not drawn, or a pair's second half.
 
     `rows` are all that were read; the other counts add up to it. `named` are the first rows left out, by reason.
     """
@@ -35,6 +35,7 @@ class Account:
     pairs: int = 0
     halves: int = 0
     edited: int = 0
+    undrawn: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[int]] = field(default_factory=dict)
 
@@ -53,6 +54,8 @@ class Account:
             told += f" {self.halves:,} are the second half of a pair."
         if self.edited:
             told += f" {self.edited:,} were taken out by edits."
+        if self.undrawn:
+            told += f" {self.undrawn:,} were not drawn, as the weights ask."
         return told + (f" Left out: {self.reasons()}." if self.left_out else "")
 
     def reasons(self) -> str:

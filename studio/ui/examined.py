@@ -31,10 +31,9 @@ def at_work(summary: Summary) -> str:
 def shown(found: Examination, shelf: Shelf) -> str:
     """The whole examination."""
     told = " ".join(filter(None, (f"{found.name}: {found.account}", found.recognised, found.edited)))
-    commit = f" Read at commit {found.commit}." if found.commit else ""
-    held_out = f"{found.held_out:,} of the pairs will be held out to measure honestly."
+    held_out = f"{found.held_out:,} of the pairs will be held out to measure honestly." if found.held_out else "None will be held out."
     top = (f'<p class="verdict">{parts.mark(LIGHTS[found.verdict], found.verdict)} <span>{parts.text(found.sentence)}</span></p>'
-           f"<p>{parts.text(told)}{parts.text(commit)} {held_out}</p>")
+           f"<p>{parts.text(told)} {held_out}</p>")
     findings = "".join(finding_card(finding, shelf) for finding in found.findings)
     return (parts.card("What the doctor says", top + f'<div class="findings">{findings}</div>', level=2)
             + lengths_card(found.lengths, found.without_lengths))
@@ -70,7 +69,7 @@ def _cut(lengths: Lengths) -> str:
     told = "; ".join(f"{_share(share)} {what}" for share, what in cut if share)
     if not told:
         return parts.note("good", f"{of}Every pair fits into {lengths.max_length:,} tokens.")
-    return parts.note("warn", f"{of}At {lengths.max_length:,} tokens {told}. Raise the maximum length under Train, or shorten the pairs.")
+    return parts.note("warn", f"{of}At {lengths.max_length:,} tokens {told}.")
 
 
 def _share(share: float) -> str:

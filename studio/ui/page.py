@@ -49,7 +49,7 @@ def build(studio: Studio) -> gr.Blocks:
                 compare_tab.build(studio, in_view)
             with gr.Tab("Share", id="share"):
                 share_tab.build(studio, in_view)
-        data_tab.wire(studio, data, train.everything)
+        data_tab.complete(studio, data, train.everything)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
     return page
 

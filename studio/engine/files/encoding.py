@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from charset_normalizer import from_bytes
 
-from studio.errors import DataError
+from studio.errors import NOT_UTF8, DataError
 
 CHUNK = 1024**2
 SAMPLE = 64 * 1024
@@ -80,8 +80,8 @@ def check(path: Path) -> None:
     if not guess:
         raise DataError(f"{path.name}, line {line}, is not UTF-8, nor text in an encoding that is recognised. "
                         "Open it in the program that it comes from and save it as UTF-8.")
-    raise DataError(f"{path.name}, line {line}, is not UTF-8; it looks like {NAMES[guess]} ({guess}). "
-                    "Save it as UTF-8, or press Convert.")
+    raise DataError(f"{path.name}, line {line}, {NOT_UTF8} {NAMES[guess]} ({guess}). "
+                    "Save it as UTF-8, or press “Convert to UTF-8”.")
 
 
 def _mark(file: BinaryIO) -> tuple[bytes, str]:

@@ -1,0 +1,50 @@
+"""The Hub's catalogue of datasets, asked while a person types. A Hub that does not answer finds nothing, quickly."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+SECONDS = 3
+"""Longest wait for an answer."""
+AFTER_A_FAILURE = 60
+"""Seconds in which a Hub that could not be reached is not asked again."""
+SHORTEST, MOST = 3, 8
+FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+
+
+def is_a_name(text: str) -> bool:
+    """Whether a text may be (the beginning of) a dataset's name, not a path."""
+    return len(text) >= SHORTEST and not text.startswith(("/", ".", "~", "\\")) and Path(text).suffix.lower() not in FILES
+
+
+@dataclass
+class Catalogue:
+    """Answers from the Hub, each asked for once."""
+
+    _known: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    _silent_until: float = 0.0
+    _asking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "catalogue"))
+
+    def like(self, text: str, token: str | None = None) -> list[tuple[str, int]]:
+        """Names with their downloads of the datasets that match best, at most MOST; none for a path or without the Hub."""
+        text = text.strip()
+        if not is_a_name(text) or time.monotonic() < self._silent_until:
+            return []
+        if text in self._known and not token:  # what a token sees is not remembered
+            return self._known[text]
+        try:
+            found = self._asking.submit(_search, text, token).result(SECONDS)
+        except Exception:  # offline, refused, too slow: typing goes on
+            self._silent_until = time.monotonic() + AFTER_A_FAILURE
+            return []
+        if not token:
+            self._known[text] = found
+        return found
+
+
+def _search(text: str, token: str | None) -> list[tuple[str, int]]:
+    found = HfApi(token=token or False).list_datasets(search=text, sort="downloads", limit=MOST)
+    return [(one.id, one.downloads or 0) for one in found]

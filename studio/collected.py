@@ -1,0 +1,38 @@
+"""Pairs that a person collects by preferring one answer to another in Compare: a file beside the runs, ready to be learned from."""
+
+import fcntl
+import json
+import time
+from pathlib import Path
+
+from studio.errors import DataError
+from studio.preferences.pairs import Pair
+
+
+def path(root: Path) -> Path:
+    """Where they are: a JSONL file like any other."""
+    return root / ".collected" / "collected.jsonl"
+
+
+def add(root: Path, pair: Pair, run: str) -> int:
+    """Keep one more pair, got while comparing that run; how many there are now. Raises DataError if it teaches nothing."""
+    better, worse = (turns[-1]["content"].strip() for turns in (pair.chosen, pair.rejected))
+    if not better or not worse:
+        raise DataError("One of the answers is empty. Let both answer first.")
+    if better == worse:
+        raise DataError("Both answers are the same, and nothing can be learned from them. Ask something on which they differ.")
+    file = path(root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a", encoding="utf-8") as lines:
+        fcntl.flock(lines, fcntl.LOCK_EX)  # two browsers may save at once
+        lines.write(json.dumps(pair.row() | {"run": run, "collected": time.strftime("%Y-%m-%d %H:%M:%S")}, ensure_ascii=False) + "\n")
+    return count(root)
+
+
+def count(root: Path) -> int:
+    """How many pairs have been collected."""
+    try:
+        with open(path(root), "rb") as lines:
+            return sum(1 for _ in lines)
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,133 @@
+"""What a model's tokenizer and template will make of the pairs, told from a sample: their lengths, and what a cut takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from studio.engine import model, tokens
+from studio.errors import DataError, explain
+from studio.examination import Lengths, Spread
+from studio.preferences.edits import Edit
+from studio.preferences.findings import NAMED, Finding, Seen, share
+from studio.preferences.pairs import Pair
+from studio.settings import Settings
+
+BARS = 24
+COVERED = 99
+"""Of a hundred pairs, how many the length that is proposed is to hold."""
+WHOLE = 64
+"""Lengths are proposed in multiples of this."""
+JOIN = Edit("join")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The lengths, or why there are none, and what follows for the pairs."""
+
+    lengths: Lengths | None = None
+    why_not: str = ""
+    findings: list[Finding] = field(default_factory=list)
+
+
+def forecast(settings: Settings, sample: Sequence[Seen], total: int, token: str | None) -> Forecast:
+    """What becomes of `total` pairs, told from those in the sample."""
+    try:
+        tokenizer = model.load_tokenizer(settings.model, token)
+    except Exception as error:  # whatever a Hub or a folder raises: the pairs are examined without it
+        return Forecast(why_not=f"The model's tokens could not be counted. {explain(error, settings.model.name)}")
+    findings = without_system(sample, total, tokenizer)
+    pairs = [JOIN.changed(seen.pair) if findings and JOIN.concerns()(seen) else seen.pair for seen in sample]
+    try:
+        found = list(tokens.encoded(pairs, tokenizer))
+    except DataError as error:
+        return Forecast(findings=[*findings, Finding("template", "bad", 0, str(error), ())])
+    measured = Measured([seen.number for seen in sample], found, settings.training.max_length, total)
+    return Forecast(measured.lengths(), "", [*findings, *measured.findings(tokenizer.model_max_length)])
+
+
+def without_system(sample: Sequence[Seen], total: int, tokenizer) -> list[Finding]:
+    """Whether the template refuses a system turn, or passes over it without a word."""
+    concerned = [seen for seen in sample if JOIN.concerns()(seen)]
+    if not concerned or _holds_system(concerned[0].pair, tokenizer):
+        return []
+    words = (f"{_about(len(concerned), len(sample), total)} begin with a system turn, which this model's chat template cannot hold. "
+             "Put before the question, its text is learned from all the same.")
+    return [Finding("system-turns", "bad", _scaled(len(concerned), len(sample), total), words, _numbers(concerned), str(JOIN),
+                    "Put system texts before the question")]
+
+
+def _holds_system(pair: Pair, tokenizer) -> bool:
+    try:
+        text = tokenizer.apply_chat_template(pair.prompt, tokenize=False)
+    except Exception:  # templates raise what they like
+        return False
+    return pair.prompt[0]["content"].strip() in text
+
+
+def _numbers(found: Sequence[Seen]) -> tuple[int, ...]:
+    return tuple(sorted(seen.number for seen in found)[:NAMED])
+
+
+def _scaled(count: int, measured: int, total: int) -> int:
+    return round(count * total / max(1, measured))
+
+
+def _about(count: int, measured: int, total: int) -> str:
+    """A count of the sample as one of all pairs, with its share; "about" unless all were looked at."""
+    told = share(_scaled(count, measured, total), total)
+    return told if measured == total else f"About {told}"
+
+
+class Measured:
+    """The sampled pairs in tokens, and what a cut at `most` tokens makes of them."""
+
+    def __init__(self, numbers: Sequence[int], found: Sequence[tokens.Encoded], most: int, total: int):
+        self.most, self.total, self.numbers = most, total, np.array(numbers)
+        self.prompt, self.chosen, self.rejected = np.array(
+            [(pair.prompt, len(pair.chosen), len(pair.rejected)) for pair in found]).reshape(-1, 3).T
+        self.roomless = np.maximum(1, self.prompt) >= most
+        self.same = np.array([np.array_equal(pair.chosen[:most], pair.rejected[:most]) for pair in found], dtype=bool) & ~self.roomless
+
+    def lengths(self) -> Lengths:
+        """The lengths, as the page draws them."""
+        parts = {"prompt": self.prompt, "chosen": self.chosen - self.prompt, "rejected": self.rejected - self.prompt}
+        edges = _edges(max(int(values.max()) for values in parts.values()))
+        spreads = {name: _spread(values, edges) for name, values in parts.items()}
+        lost = ((self.chosen > self.most).mean(), (self.rejected > self.most).mean(), (self.roomless | self.same).mean())
+        return Lengths(len(self.prompt), self.most, edges, spreads, *map(float, lost))
+
+    def findings(self, model_max: int) -> list[Finding]:
+        """Pairs that lose an answer's end, whose answers are the same once they are cut, and that have no room for one."""
+        cut = (np.maximum(self.chosen, self.rejected) > self.most) & ~self.roomless & ~self.same
+        told = [
+            self._finding("cut", cut, "are longer than the maximum length and lose the end of an answer. The model learns to stop early."),
+            self._finding("same-after-cut", self.same, "are left out: their answers differ only in what the maximum length cuts off."),
+            self._finding("no-room", self.roomless, "are left out: their question fills the maximum length, and no answer has room.")]
+        found, enough = [finding for finding in told if finding.count], self._enough(model_max)
+        if found and enough > self.most:
+            found[0] = replace(found[0], button=f"Raise the maximum length to {enough:,}", setting="training.max_length", value=enough)
+        return found
+
+    def _finding(self, name: str, where: np.ndarray, words: str) -> Finding:
+        count, measured = int(where.sum()), len(self.numbers)
+        return Finding(name, "warn", _scaled(count, measured, self.total), f"{_about(count, measured, self.total)} {words}",
+                       tuple(sorted(self.numbers[where].tolist())[:NAMED]))
+
+    def _enough(self, model_max: int) -> int:
+        """A length that holds all pairs if that costs little, else nearly all; never more than the model was made for."""
+        longest = np.maximum(self.chosen, self.rejected)
+        nearly = int(np.percentile(longest, COVERED))
+        enough = int(longest.max()) if longest.max() <= 1.5 * nearly else nearly
+        return min(-(-enough // WHOLE) * WHOLE, model_max)
+
+
+def _edges(longest: int) -> list[int]:
+    """The upper ends of the bars, the last one not below the longest."""
+    width = max(1, -(-longest // BARS))
+    return [width * (bar + 1) for bar in range(BARS)]
+
+
+def _spread(values: np.ndarray, edges: list[int]) -> Spread:
+    counts = np.bincount(np.searchsorted(edges, values), minlength=BARS)[:BARS]
+    return Spread(int(np.median(values)), int(np.percentile(values, 95)), int(values.max()), counts.tolist())

@@ -1,0 +1,67 @@
+"""What a person names as a source -> its rows: the practice pairs, a file, or a Hub dataset at its commit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import load_dataset
+from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from studio.engine.files import parquet, reader
+from studio.engine.files.lines import Line, checked
+from studio.engine.worker import about
+from studio.errors import DataError
+from studio.practice import PAIRS as PRACTICE_PAIRS
+from studio.preferences.mix import Part
+from studio.settings import PRACTICE
+
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from. `commit` is that of a Hub dataset, or empty; `lines` can be walked through once.
+
+    `remark` is what a person should know of how the file is read, or empty.
+    """
+
+    name: str
+    commit: str
+    lines: Iterator[Line]
+    remark: str = ""
+
+
+def opened(part: Part, token: str | None = None) -> Source:
+    """The source of that name. Raises DataError for one that cannot be read, at once or with the first row."""
+    path = PRACTICE_PAIRS if part.source == PRACTICE else Path(part.source)
+    if path.suffix.lower() in reader.TYPES or path.exists():
+        lines = reader.rows(path)
+        return Source(path.name, "", lines, reader.remark(path))
+    with about(part.source):
+        return _hub(part, token)
+
+
+def _hub(part: Part, token: str | None) -> Source:
+    """A Hub dataset at the commit that its revision names now, so that what is examined is what is learned from."""
+    try:
+        commit = HfApi(token=token).dataset_info(part.source, revision=part.revision or None).sha
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError):  # the cache may have it
+        commit = part.revision
+    try:
+        rows = load_dataset(part.source, part.subset or None, split=part.split, revision=commit or None, token=token)
+    except ValueError as error:
+        text = str(error)
+        if "Unknown split" in text or "BuilderConfig" in text or "Config name is missing" in text:
+            raise DataError(f"{part.source} has no such part: {text.splitlines()[0][:200]} "
+                            "Change subset or split in the form.") from error
+        raise
+    return Source(part.source, commit, _numbered(rows))
+
+
+def _numbered(rows) -> Iterator[Line]:
+    number = 0
+    for batch in rows.with_format("arrow").iter(AT_ONCE):
+        for values in parquet.plain(batch):
+            number += 1
+            yield checked(number, values)

@@ -1,0 +1,195 @@
+"""The doctor on the page: what an examination says, one click against each finding, filters by column, undo."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from studio import examination, jobs, uploads
+from studio.errors import NOT_UTF8, DataError, SettingsError, StudioError
+from studio.examination import Shelf
+from studio.preferences import edits
+from studio.preferences.findings import Finding
+from studio.summary import Summary
+from studio.ui import examined, form, parts
+from studio.ui.studio import PRIVATE, QUIET, Studio
+
+FIXES = 10
+"""Findings that get a button; the gravest come first."""
+REMEMBERED = 50
+CHANGED_BY_FIXES = ("data.edits", "data.leave_out", "training.max_length")
+
+EMPTY = "Not examined yet. Press “Examine the pairs” to see what the model will learn from and what is wrong with it."
+CHANGED = "These choices have not been examined yet. Press “Examine the pairs”."
+
+
+@dataclass(frozen=True)
+class View:
+    """The state of the examination of some values: its HTML, whether it is under way, what it offers, its columns' values.
+
+    `folder` holds the examined pairs, of which there are `pairs`; `unreadable` is a text file that can be converted.
+    """
+
+    html: str
+    at_work: bool = False
+    offers: tuple[Finding, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
+    folder: Path | None = None
+    pairs: int = 0
+    unreadable: str = ""
+
+
+def view(root: Path, values: dict[str, Any]) -> View:
+    """The examination of the form's values as it stands."""
+    try:
+        settings = form.settings_of(values)
+    except SettingsError as error:
+        return View(parts.note("bad", " ".join(error.problems.values())))
+    job = examination.job_of(root, settings)
+    said = jobs.events.read(job.log)
+    status = jobs.status(job, said)
+    if status in jobs.ALIVE:
+        return View(examined.at_work(Summary(said)), at_work=True)
+    found = examination.found(job) if status == "finished" else None
+    if found:
+        shelf = Shelf(job.folder)
+        offers = tuple(finding for finding in found.findings if finding.button)[:FIXES]
+        return View(examined.shown(found, shelf), False, offers, values_of(found.columns), job.folder, len(shelf))
+    if status in ("failed", "crashed"):
+        told = Summary(said).failure or ("The examination ended without a word, most likely because the memory was full. "
+                                         "Close other programs, then examine again.")
+        return View(parts.note("bad", told), unreadable=next((part.source for part in settings.data.parts if NOT_UTF8 in told
+                                                              and Path(part.source).name in told), ""))
+    return View(parts.empty(CHANGED if (root / ".examined").exists() else EMPTY))
+
+
+def values_of(columns: dict[str, dict[str, int]]) -> tuple[tuple[str, str], ...]:
+    """The columns' values to choose from: with the count, and as an edit names them."""
+    return tuple((f"{column} = {value} ({count:,} rows)", f"{column} = {value}")
+                 for column, counts in columns.items() for value, count in counts.items())
+
+
+def with_edit(before: str, edit: str) -> str:
+    """The edits with one more at the end."""
+    return "; ".join(filter(None, ((before or "").strip().rstrip(";").strip(), edit)))
+
+
+def without_last(before: str) -> str:
+    """The edits without the last one; as they are where they cannot be read."""
+    try:
+        return "; ".join(map(str, edits.parse(before)[:-1]))
+    except DataError:
+        return before
+
+
+def fixed(values: tuple[Any, ...], fix: Finding) -> list[Any]:
+    """The values of the fields that fixes change, in the order of CHANGED_BY_FIXES, after this one."""
+    found = dict(zip(CHANGED_BY_FIXES, values, strict=True))
+    if fix.edit:
+        found["data.edits"] = with_edit(found["data.edits"], fix.edit)
+    else:
+        found[fix.setting] = fix.value
+    return list(found.values())
+
+
+def undone(values: tuple[Any, ...], history: list[list[Any]]) -> tuple[list[Any], list[list[Any]]]:
+    """The values before the last fix, and the history before it; without a history (a reloaded page) the last edit goes."""
+    if history:
+        return list(history[-1]), history[:-1]
+    edits_, *others = values
+    return [without_last(edits_), *others], []
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What the other parts of the tab need of it.
+
+    `folder` holds the path of the examined pairs in view, or nothing; it changes with them. `edit(trigger, make, inputs)`
+    lets an event add the edit that `make` gives for the inputs (nothing for none), and examines anew.
+    """
+
+    folder: gr.State
+    edit: Callable[[Callable, Callable[..., str], list[Component]], None]
+
+
+def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
+    """The components and their wiring. `everything` is all fields: the examination is for a model and a maximum length too."""
+    with gr.Row():
+        go = gr.Button("Examine the pairs", variant="primary", elem_id="examine")
+        cancel = gr.Button("Cancel", visible=False, elem_id="cancel-examination")
+        convert = gr.Button("Convert to UTF-8", visible=False, elem_id="convert")
+    seen = gr.HTML(parts.empty(EMPTY), elem_id="examination", padding=False)
+    with gr.Row(elem_id="fixes"):
+        fixes = [gr.Button(visible=False, size="sm", elem_id=f"fix-{place}") for place in range(FIXES)]
+        undo = gr.Button("Undo the last change", visible=False, size="sm", elem_id="undo-edit")
+    with gr.Accordion("Choose rows by a column", open=False, visible=False, elem_id="by-column") as by_column:
+        value = gr.Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
+        with gr.Row():
+            acts = {"drop": gr.Button("Drop these rows", size="sm", elem_id="drop-rows"),
+                    "keep": gr.Button("Keep only these", size="sm", elem_id="keep-rows"),
+                    "hold out": gr.Button("Hold these out to measure on", size="sm", elem_id="hold-out-rows")}
+    watch, folder, offered, history = gr.Timer(1.0), gr.State(""), gr.State(()), gr.State([])
+    changed = [everything[name] for name in CHANGED_BY_FIXES]
+    shown = [seen, watch, cancel, convert, undo, folder, offered, by_column, value, *fixes]
+
+    def show(**values: Any) -> list[Any]:
+        now = view(studio.root, values)
+        buttons = [gr.Button(now.offers[i].button, visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
+        return [now.html, gr.Timer(active=now.at_work), gr.Button(visible=now.at_work), gr.Button(visible=bool(now.unreadable)),
+                gr.Button(visible=bool(values["data.edits"]) and not now.at_work), str(now.folder or ""), now.offers,
+                gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
+
+    def begin(token: str, **values: Any) -> list[Any]:
+        try:
+            examination.begin(studio.root, form.settings_of(values), {"token": token} if token else {})
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not examined") from error
+        return show(**values)
+
+    def stop(**values: Any) -> None:
+        jobs.stop(examination.job_of(studio.root, form.settings_of(values)))
+
+    def check(token: str, **values: Any) -> list[dict]:
+        return [gr.validate(True, ""), *form.check(**values)]
+
+    def converted(**values: Any) -> tuple[str, str]:
+        unreadable = view(studio.root, values).unreadable
+        try:
+            made = str(uploads.convert(studio.root, Path(unreadable)))
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not converted") from error
+        return made if values["data.source"] == unreadable else values["data.source"], values["data.also"].replace(unreadable, made)
+
+    asking = {"inputs": token, "inputs_kwargs": everything, "outputs": shown}
+
+    def edit(trigger: Callable, make: Callable[..., str], inputs: list[Component]) -> None:
+        def made(past: list, edits_: str, leave_out: bool, max_length: int, *given: Any) -> list[Any]:
+            before = (edits_, leave_out, max_length)
+            found = make(*given)
+            if not found:
+                return [gr.skip()] * (1 + len(before))
+            fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
+            return [[*past, before][-REMEMBERED:], *fixed(before, fix)]
+
+        trigger(made, [history, *changed, *inputs], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE)
+
+    def undo_last(past: list, *values: Any) -> list[Any]:
+        before, past = undone(values, past)
+        return [past, *before]
+
+    for place, button in enumerate(fixes):
+        edit(button.click, lambda offers, at=place: offers[at], [offered])
+    for verb, button in acts.items():
+        edit(button.click, lambda chosen, verb=verb: f"{verb} {chosen}" if chosen else "", [value])
+    go.click(begin, **asking, validator=check, **PRIVATE)
+    undo.click(undo_last, [history, *changed], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE)
+    cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
+    convert.click(converted, None, [everything["data.source"], everything["data.also"]], inputs_kwargs=everything,
+                  **PRIVATE).then(begin, **asking, **PRIVATE)
+    watch.tick(show, inputs_kwargs=everything, outputs=shown, **QUIET)
+    gr.on([field.change for field in everything.values()], show, inputs_kwargs=everything, outputs=shown, trigger_mode="always_last",
+          **QUIET)
+    return Doctor(folder, edit)

@@ -1,0 +1,104 @@
+"""Where the pairs come from: the practice pairs, a file, the Hub, pairs collected in Compare, or an earlier run's data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio import collected, runs, uploads
+from studio.catalogue import Catalogue
+from studio.errors import StudioError
+from studio.settings import PRACTICE
+from studio.ui import form
+from studio.ui.studio import PRIVATE, QUIET, Studio
+
+FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
+RUNS_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The fields of the data section, the Hub token, and the events after which many fields have changed."""
+
+    fields: form.Fields
+    token: gr.Textbox
+
+
+def with_source(also: str, path: Path) -> str:
+    """The further sources with one more at the end."""
+    return "\n".join(filter(None, ((also or "").strip(), str(path))))
+
+
+def earlier(root: Path) -> list[tuple[str, str]]:
+    """Runs whose data can be taken again, newest first: label and name."""
+    found = []
+    for run in runs.listed(root)[:RUNS_LISTED]:
+        try:
+            source = run.settings.data.source
+        except StudioError:  # a folder of another version
+            continue
+        found.append((f"{run.name}: {Path(source).name if source.startswith('/') else source}", run.name))
+    return found
+
+
+def data_of(root: Path, name: str, fields: form.Fields) -> list[Any]:
+    """An earlier run's choices for these fields. Raises StudioError."""
+    return form.updates(runs.find(root, name).settings, fields)
+
+
+def offered(found: list[tuple[str, int]]) -> gr.Radio:
+    """What the Hub has under the typed name."""
+    names = [(f"{name} · {downloads:,} downloads", name) for name, downloads in found]
+    return gr.Radio(names, value=None, visible=bool(names))
+
+
+def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
+    """The components and their wiring."""
+    catalogue = Catalogue()
+    fields = form.fields("data", basic=True, values=defaults)
+    hub = gr.Radio([], label="On the Hub", visible=False, elem_id="hub-datasets")
+    with gr.Row():
+        practice = gr.Button("Use the practice pairs", size="sm")
+        upload = gr.UploadButton("Upload a file", file_types=FILE_TYPES, size="sm", elem_id="upload-pairs")
+        voted = gr.Button(visible=False, size="sm", elem_id="use-collected")
+        mix = gr.UploadButton("Mix in another file", file_types=FILE_TYPES, size="sm", elem_id="mix-pairs")
+    again = gr.Dropdown([], label="Data of an earlier run", visible=False, elem_id="data-of-run",
+                        info="Takes over everything that run chose under Data, its edits included.")
+    with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False):
+        fields |= form.fields("data", basic=False, values=defaults)
+        token = gr.Textbox(label="Hub token", info="Only for private or gated datasets. Kept in memory, never written.",
+                           type="password", elem_id="data-token")
+    source, also = fields["data.source"], fields["data.also"]
+
+    def search(text: str, token: str) -> gr.Radio:
+        known = text.strip() == PRACTICE or Path(text.strip()).exists()
+        return offered([] if known else catalogue.like(text, token or None))
+
+    def choose(name: str | None) -> tuple[Any, gr.Radio]:
+        return (name, gr.Radio(visible=False)) if name else (gr.skip(), gr.skip())
+
+    def available(before: tuple | None) -> tuple[Any, ...]:
+        now = count, names = collected.count(studio.root), earlier(studio.root)
+        if now == before:
+            return (gr.skip(),) * 3
+        return (now, gr.Button(f"Use the {count:,} pair{'s' * (count != 1)} from Compare", visible=count > 0),
+                gr.Dropdown(names, value=None, visible=bool(names)))
+
+    def take(name: str | None) -> list[Any]:
+        try:
+            return data_of(studio.root, name, fields) if name else [gr.skip()] * len(fields)
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not taken over") from error
+
+    practice.click(lambda: PRACTICE, None, source, **QUIET)
+    voted.click(lambda: str(collected.path(studio.root)), None, source, **QUIET)
+    upload.upload(lambda path: str(uploads.keep(studio.root, Path(path))), upload, source, **PRIVATE)
+    mix.upload(lambda path, also: with_source(also, uploads.keep(studio.root, Path(path))), [mix, also], also, **PRIVATE)
+    source.input(search, [source, token], hub, show_progress="hidden", trigger_mode="always_last", api_visibility="private",
+                 concurrency_limit=4)
+    hub.input(choose, hub, [source, hub], **QUIET)
+    again.input(take, again, [*fields.values()], **PRIVATE)
+    seen = gr.State(None)
+    gr.Timer(5.0).tick(available, seen, [seen, voted, again], **QUIET)
+    return Sources(fields, token)
