@@ -29,6 +29,12 @@ def keep(root: Path, uploaded: Path) -> Path:
     return kept
 
 
+def kept(root: Path) -> list[Path]:
+    """All kept files, the newest first."""
+    found = [path for path in (root / FOLDER).glob("*/*") if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def discard(path: Path) -> bool:
     """Remove a kept file that cannot be used; True if it was one. A person's own files are never touched."""
     if path.parent.parent.name != FOLDER or not path.is_file():

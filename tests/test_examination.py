@@ -96,7 +96,7 @@ def test_the_cut_at_the_maximum_length_is_forecast(root, tmp_path):
     found, _ = examine(root, settings(path, **{"training.max_length": 64}))
     assert found.lengths.measured == 41
     assert found.lengths.chosen_cut == pytest.approx(11 / 41) and found.lengths.lost == pytest.approx(1 / 41)
-    assert "lose the end of the better answer" in examined.lengths_card(found.lengths, "")
+    assert "lose the end of the better answer" in examined.lengths_card(found.lengths, "", found.pairs)
 
 
 def test_without_the_model_s_tokenizer_the_rest_is_examined_and_the_reason_told(root, tmp_path, hub):

@@ -133,8 +133,8 @@ def test_pairs_that_leave_nothing_to_learn_are_counted_and_named(tokenizer, tmp_
     fitting = tokens.fitting(tokens.tokenize(found, tokenizer, 48, tmp_path), 48)
     assert fitting.places == [2]
     said = fitting.in_words(found)
-    assert "1 of 3 rows are usable" in said and "1 have a question that fills the maximum length of 48" in said
-    assert "1 have answers that are the same after the cut" in said and "“why why" in said and "“short”" in said
+    assert "1 of 3 rows are usable" in said and "1 has a question that fills the maximum length of 48" in said
+    assert "1 has answers that are the same after the cut" in said and "“why why" in said and "“short”" in said
 
 
 def test_a_template_that_refuses_a_turn_is_told(tokenizer, tmp_path):

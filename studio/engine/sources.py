@@ -8,10 +8,11 @@ from datasets import load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from studio import uploads
 from studio.engine.files import parquet, reader
 from studio.engine.files.lines import Line, checked
 from studio.engine.worker import about
-from studio.errors import DataError
+from studio.errors import NOT_UTF8, DataError
 from studio.practice import PAIRS as PRACTICE_PAIRS
 from studio.preferences.mix import Part
 from studio.settings import PRACTICE
@@ -36,10 +37,19 @@ def opened(part: Part, token: str | None = None) -> Source:
     """The source of that name. Raises DataError for one that cannot be read, at once or with the first row."""
     path = PRACTICE_PAIRS if part.source == PRACTICE else Path(part.source)
     if path.suffix.lower() in reader.TYPES or path.exists():
-        lines = reader.rows(path)
-        return Source(path.name, "", lines, reader.remark(path))
+        return _file(path)
     with about(part.source):
         return _hub(part, token)
+
+
+def _file(path: Path) -> Source:
+    try:
+        lines = reader.rows(path)
+    except DataError as error:
+        if NOT_UTF8 not in str(error) and uploads.discard(path):
+            raise DataError(f"{error} The upload was removed.") from error
+        raise
+    return Source(path.name, "", lines, reader.remark(path))
 
 
 def _hub(part: Part, token: str | None) -> Source:

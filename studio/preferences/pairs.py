@@ -7,6 +7,7 @@ from typing import Any
 Message = dict[str, Any]
 """A turn: role and content, and what a turn with tools has besides."""
 
+SINGULAR = {"have": "has", "are": "is", "do": "does"}
 NAMED = 20
 """Rows that are named by number for each reason; the others are counted."""
 
@@ -60,7 +61,14 @@ class Account:
 
     def reasons(self) -> str:
         """Counts with their reasons and the first rows concerned."""
-        return "; ".join(f"{count:,} {reason}{_rows(self.named.get(reason, []), count)}" for reason, count in self.left_out.most_common())
+        return "; ".join(f"{count:,} {_agreeing(reason, count)}{_rows(self.named.get(reason, []), count)}"
+                         for reason, count in self.left_out.most_common())
+
+
+def _agreeing(reason: str, count: int) -> str:
+    """The reason, which begins with its verb, for one row or for several."""
+    verb, space, rest = reason.partition(" ")
+    return reason if count > 1 else SINGULAR.get(verb, f"{verb}s") + space + rest
 
 
 def _rows(numbers: list[int], count: int) -> str:

@@ -1,19 +1,22 @@
-"""Compare: base and tuned side by side, answering the same question at the same time from one loaded model."""
+"""Compare: base and tuned side by side, answering the same question at the same time; what is preferred becomes a pair."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
+from studio import collected
 from studio.chat import Sampling
 from studio.errors import StudioError
-from studio.preferences.pairs import Message
+from studio.preferences.pairs import Message, Pair
 from studio.ui import parts
-from studio.ui.studio import QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio
 
 EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to it here."
 WAITING = "Both are answering; the first answer also loads the model …"
+SILENT = "…"
+"""Stands for an answer that has no word yet."""
 OPEN = {"interactive": True, "placeholder": "Ask both the same"}
 """The question box while it takes a question."""
 
@@ -31,6 +34,20 @@ def text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "".join(block.get("text", "") for block in content if isinstance(block, dict))
+
+
+def preferred(base: list[Message], tuned: list[Message], side: str, own: str = "") -> Pair:
+    """The pair that a person makes of both answers: `side` ("base" or "tuned") is better, or "own" text is better than tuned's.
+
+    Raises StudioError where the two did not answer the same talk.
+    """
+    if len(base) < 2 or len(tuned) < 2 or SILENT in (base[-1]["content"], tuned[-1]["content"]):
+        raise StudioError("There are no two answers yet. Ask both a question first.")
+    if base[:-1] != tuned[:-1]:
+        raise StudioError("Base and tuned have had different talks by now, and a pair needs one question. Start a new chat and ask there.")
+    better, worse = {"base": (base[-1], tuned[-1]), "tuned": (tuned[-1], base[-1]),
+                     "own": ({"role": "assistant", "content": own.strip()}, tuned[-1])}[side]
+    return Pair(tuned[:-1], [better], [worse])
 
 
 def lead(studio: Studio, name: str | None) -> str:
@@ -53,6 +70,15 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     with gr.Row():
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
         clear = gr.Button("New chat", size="sm", elem_id="new-chat")
+    with gr.Column(visible=False, elem_id="collect") as collect:
+        with gr.Row():
+            votes = {"base": gr.Button("Base answered better", size="sm", elem_id="prefer-base"),
+                     "tuned": gr.Button("Tuned answered better", size="sm", elem_id="prefer-tuned")}
+        with gr.Accordion("Neither: write a better answer", open=False):
+            own = gr.Textbox(label="Your answer", lines=3, elem_id="own-answer",
+                             info="Becomes the better answer, the tuned model's the worse one.")
+            votes["own"] = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
+        kept = gr.HTML(elem_id="collected", padding=False)
     with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="fields"):
         sampling = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
                     for name, (value, label, info) in SAMPLING.items()}
@@ -67,26 +93,36 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
         base, tuned = [*flat(base), asked], [*flat(tuned), asked]
         # Locked while they answer: a question in between would be asked of a talk that is not complete.
         locked, shown = gr.Textbox("", interactive=False, placeholder=WAITING), gr.Row(visible=True)
-        yield locked, [*base, spoken("")], [*tuned, spoken("")], shown
+        yield locked, [*base, spoken("")], [*tuned, spoken("")], shown, gr.Column(visible=False), ""
         try:
             for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen), studio.queue.secrets(run)):
-                yield gr.skip(), [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)], gr.skip()
+                yield gr.skip(), [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)], gr.skip(), gr.skip(), gr.skip()
         except StudioError as error:
-            yield gr.Textbox(text, **OPEN), base[:-1], tuned[:-1], gr.Row(visible=len(base) > 1)
+            yield gr.Textbox(text, **OPEN), base[:-1], tuned[:-1], gr.Row(visible=len(base) > 1), gr.skip(), gr.skip()
             raise gr.Error(str(error), title="No answer") from error
-        yield gr.Textbox(**OPEN), gr.skip(), gr.skip(), gr.skip()
+        yield gr.Textbox(**OPEN), gr.skip(), gr.skip(), gr.skip(), gr.Column(visible=True), gr.skip()
 
     def spoken(text: str) -> Message:
-        return {"role": "assistant", "content": text or "…"}
+        return {"role": "assistant", "content": text or SILENT}
 
     def afresh() -> tuple:
-        return gr.Textbox(**OPEN), [], [], gr.Row(visible=False)
+        return gr.Textbox(**OPEN), [], [], gr.Row(visible=False), gr.Column(visible=False), ""
 
-    chats = [question, left, right, talks]
+    chats = [question, left, right, talks, collect, kept]
+    def vote(name: str | None, base: list, tuned: list, own: str, side: str) -> tuple[str, str]:
+        try:
+            count = collected.add(studio.root, preferred(flat(base), flat(tuned), side, own), name or "")
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not kept") from error
+        many = f"{count:,} pair{'s' * (count != 1)} collected"
+        return parts.note("good", f"Kept as a pair: {many} so far. Under Data they can be learned from."), ""
+
     asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=sampling,
                              concurrency_limit=1, api_visibility="private", show_progress="hidden")
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)
     clear.click(afresh, None, chats, cancels=[asking], **QUIET)
     in_view.change(afresh, None, chats, cancels=[asking], **QUIET)
+    for side, button in votes.items():
+        button.click(lambda *given, side=side: vote(*given, side), [in_view, left, right, own], [kept, own], **PRIVATE)
     in_view.change(lambda name: lead(studio, name), in_view, top, **QUIET)
     gr.Timer(2.0).tick(lambda name: lead(studio, name), in_view, top, **QUIET)

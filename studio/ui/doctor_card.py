@@ -15,7 +15,7 @@ from studio.preferences import edits
 from studio.preferences.findings import Finding
 from studio.summary import Summary
 from studio.ui import examined, form, parts
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, Studio
 
 FIXES = 10
 """Findings that get a button; the gravest come first."""
@@ -28,12 +28,14 @@ CHANGED = "These choices have not been examined yet. Press â€œExamine the pairsâ
 
 @dataclass(frozen=True)
 class View:
-    """The state of the examination of some values: its HTML, whether it is under way, what it offers, its columns' values.
+    """The state of the examination of some values: what the doctor says and the lengths as HTML, whether it is under way,
+    what it offers, its columns' values.
 
     `folder` holds the examined pairs, of which there are `pairs`; `unreadable` is a text file that can be converted.
     """
 
     html: str
+    lengths: str = ""
     at_work: bool = False
     offers: tuple[Finding, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
@@ -57,7 +59,8 @@ def view(root: Path, values: dict[str, Any]) -> View:
     if found:
         shelf = Shelf(job.folder)
         offers = tuple(finding for finding in found.findings if finding.button)[:FIXES]
-        return View(examined.shown(found, shelf), False, offers, values_of(found.columns), job.folder, len(shelf))
+        return View(examined.told(found, shelf), examined.lengths_card(found.lengths, found.without_lengths, found.pairs), False, offers,
+                    values_of(found.columns), job.folder, len(shelf))
     if status in ("failed", "crashed"):
         told = Summary(said).failure or ("The examination ended without a word, most likely because the memory was full. "
                                          "Close other programs, then examine again.")
@@ -125,6 +128,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     with gr.Row(elem_id="fixes"):
         fixes = [gr.Button(visible=False, size="sm", elem_id=f"fix-{place}") for place in range(FIXES)]
         undo = gr.Button("Undo the last change", visible=False, size="sm", elem_id="undo-edit")
+    lengths = gr.HTML("", elem_id="lengths", padding=False)
     with gr.Accordion("Choose rows by a column", open=False, visible=False, elem_id="by-column") as by_column:
         value = gr.Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
         with gr.Row():
@@ -133,27 +137,28 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
                     "hold out": gr.Button("Hold these out to measure on", size="sm", elem_id="hold-out-rows")}
     watch, folder, offered, history = gr.Timer(1.0), gr.State(""), gr.State(()), gr.State([])
     changed = [everything[name] for name in CHANGED_BY_FIXES]
-    shown = [seen, watch, cancel, convert, undo, folder, offered, by_column, value, *fixes]
+    shown = [seen, lengths, watch, cancel, convert, undo, folder, offered, by_column, value, *fixes]
 
-    def show(**values: Any) -> list[Any]:
+    def show(past: list, **values: Any) -> list[Any]:
         now = view(studio.root, values)
         buttons = [gr.Button(now.offers[i].button, visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
-        return [now.html, gr.Timer(active=now.at_work), gr.Button(visible=now.at_work), gr.Button(visible=bool(now.unreadable)),
-                gr.Button(visible=bool(values["data.edits"]) and not now.at_work), str(now.folder or ""), now.offers,
+        can_undo = bool(past or values["data.edits"]) and not now.at_work
+        return [now.html, now.lengths, gr.Timer(active=now.at_work), gr.Button(visible=now.at_work),
+                gr.Button(visible=bool(now.unreadable)), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
                 gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
 
-    def begin(token: str, **values: Any) -> list[Any]:
+    def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
             examination.begin(studio.root, form.settings_of(values), {"token": token} if token else {})
         except StudioError as error:
             raise gr.Error(str(error), title="Not examined") from error
-        return show(**values)
+        return show(past, **values)
 
     def stop(**values: Any) -> None:
         jobs.stop(examination.job_of(studio.root, form.settings_of(values)))
 
-    def check(token: str, **values: Any) -> list[dict]:
-        return [gr.validate(True, ""), *form.check(**values)]
+    def check(past: list, token: str, **values: Any) -> list[dict]:
+        return [gr.validate(True, ""), gr.validate(True, ""), *form.check(**values)]
 
     def converted(**values: Any) -> tuple[str, str]:
         unreadable = view(studio.root, values).unreadable
@@ -163,7 +168,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
             raise gr.Error(str(error), title="Not converted") from error
         return made if values["data.source"] == unreadable else values["data.source"], values["data.also"].replace(unreadable, made)
 
-    asking = {"inputs": token, "inputs_kwargs": everything, "outputs": shown}
+    asking = {"inputs": [history, token], "inputs_kwargs": everything, "outputs": shown}
 
     def edit(trigger: Callable, make: Callable[..., str], inputs: list[Component]) -> None:
         def made(past: list, edits_: str, leave_out: bool, max_length: int, *given: Any) -> list[Any]:
@@ -189,7 +194,8 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
     convert.click(converted, None, [everything["data.source"], everything["data.also"]], inputs_kwargs=everything,
                   **PRIVATE).then(begin, **asking, **PRIVATE)
-    watch.tick(show, inputs_kwargs=everything, outputs=shown, **QUIET)
-    gr.on([field.change for field in everything.values()], show, inputs_kwargs=everything, outputs=shown, trigger_mode="always_last",
-          **QUIET)
+    # Through the queue: what Gradio answers outside it does not tell the browser that a State has changed.
+    follow = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last", "concurrency_limit": None}
+    watch.tick(show, **follow, **PRIVATE)
+    gr.on([field.change for field in everything.values()], show, **follow, **PRIVATE)
     return Doctor(folder, edit)

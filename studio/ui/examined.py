@@ -28,15 +28,14 @@ def at_work(summary: Summary) -> str:
     return parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()}{far}")
 
 
-def shown(found: Examination, shelf: Shelf) -> str:
-    """The whole examination."""
-    told = " ".join(filter(None, (f"{found.name}: {found.account}", found.recognised, found.edited)))
+def told(found: Examination, shelf: Shelf) -> str:
+    """The verdict, what was recognised, and the findings."""
+    words = " ".join(filter(None, (f"{found.name}: {found.account}", found.recognised, found.edited)))
     held_out = f"{found.held_out:,} of the pairs will be held out to measure honestly." if found.held_out else "None will be held out."
     top = (f'<p class="verdict">{parts.mark(LIGHTS[found.verdict], found.verdict)} <span>{parts.text(found.sentence)}</span></p>'
-           f"<p>{parts.text(told)} {held_out}</p>")
+           f"<p>{parts.text(words)} {held_out}</p>")
     findings = "".join(finding_card(finding, shelf) for finding in found.findings)
-    return (parts.card("What the doctor says", top + f'<div class="findings">{findings}</div>', level=2)
-            + lengths_card(found.lengths, found.without_lengths))
+    return parts.card("What the doctor says", top + f'<div class="findings">{findings}</div>', level=2)
 
 
 def finding_card(finding: Finding, shelf: Shelf) -> str:
@@ -52,18 +51,18 @@ def finding_card(finding: Finding, shelf: Shelf) -> str:
 # --- lengths ----------------------------------------------------------------------------------------------------------
 
 
-def lengths_card(lengths: Lengths | None, why_not: str) -> str:
-    """How long the pairs are and what the maximum length cuts off."""
+def lengths_card(lengths: Lengths | None, why_not: str, pairs: int) -> str:
+    """How long the pairs are and what the maximum length cuts off, told from some of so many."""
     if lengths is None:
         return parts.card("Lengths in tokens", parts.note("info", why_not), level=2) if why_not else ""
     rows = [(PART_NAMES[name], f"{spread.median:,}", f"{spread.most:,}", f"{spread.longest:,}") for name, spread in lengths.parts.items()]
     bars = "".join(_bars(PART_NAMES[name], spread, lengths.edges) for name, spread in lengths.parts.items())
-    return parts.card("Lengths in tokens", _cut(lengths) + parts.table(("Part", "Half are below", "95 of 100 below", "Longest"), rows)
-                      + f'<div class="histograms">{bars}</div>', level=2)
+    table = parts.table(("Part", "Half are below", "95 of 100 below", "Longest"), rows)
+    return parts.card("Lengths in tokens", f"{_cut(lengths, pairs)}{table}" + f'<div class="histograms">{bars}</div>', level=2)
 
 
-def _cut(lengths: Lengths) -> str:
-    of = f"Measured on {lengths.measured:,} pairs drawn at random. "
+def _cut(lengths: Lengths, pairs: int) -> str:
+    of = f"Measured on all {pairs:,} pairs. " if lengths.measured == pairs else f"Measured on {lengths.measured:,} pairs drawn at random. "
     cut = [(lengths.chosen_cut, "lose the end of the better answer"), (lengths.rejected_cut, "lose the end of the worse answer"),
            (lengths.lost, "leave nothing to learn and are left out")]
     told = "; ".join(f"{_share(share)} {what}" for share, what in cut if share)

@@ -30,20 +30,22 @@ def with_source(also: str, path: Path) -> str:
     return "\n".join(filter(None, ((also or "").strip(), str(path))))
 
 
-def earlier(root: Path) -> list[tuple[str, str]]:
-    """Runs whose data can be taken again, newest first: label and name."""
-    found = []
+def used_before(root: Path) -> list[tuple[str, str]]:
+    """What can be taken again, label and value: uploaded files by their path, runs' data by the run's name; newest first."""
+    found = [(f"{path.name} (uploaded)", str(path)) for path in uploads.kept(root)]
     for run in runs.listed(root)[:RUNS_LISTED]:
         try:
             source = run.settings.data.source
         except StudioError:  # a folder of another version
             continue
-        found.append((f"{run.name}: {Path(source).name if source.startswith('/') else source}", run.name))
+        found.append((f"{Path(source).name if source.startswith('/') else source}, as run {run.name} used it", run.name))
     return found
 
 
-def data_of(root: Path, name: str, fields: form.Fields) -> list[Any]:
-    """An earlier run's choices for these fields. Raises StudioError."""
+def taken(root: Path, name: str, fields: form.Fields) -> list[Any]:
+    """Values of these fields: an uploaded file as the source, or all that a run chose. Raises StudioError."""
+    if name.startswith("/"):
+        return [name if field == "data.source" else gr.skip() for field in fields]
     return form.updates(runs.find(root, name).settings, fields)
 
 
@@ -63,8 +65,8 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
         upload = gr.UploadButton("Upload a file", file_types=FILE_TYPES, size="sm", elem_id="upload-pairs")
         voted = gr.Button(visible=False, size="sm", elem_id="use-collected")
         mix = gr.UploadButton("Mix in another file", file_types=FILE_TYPES, size="sm", elem_id="mix-pairs")
-    again = gr.Dropdown([], label="Data of an earlier run", visible=False, elem_id="data-of-run",
-                        info="Takes over everything that run chose under Data, its edits included.")
+    again = gr.Dropdown([], label="Used before", visible=False, elem_id="used-before",
+                        info="A file that was uploaded, or all that an earlier run chose under Data, its edits included.")
     with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False):
         fields |= form.fields("data", basic=False, values=defaults)
         token = gr.Textbox(label="Hub token", info="Only for private or gated datasets. Kept in memory, never written.",
@@ -79,7 +81,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
         return (name, gr.Radio(visible=False)) if name else (gr.skip(), gr.skip())
 
     def available(before: tuple | None) -> tuple[Any, ...]:
-        now = count, names = collected.count(studio.root), earlier(studio.root)
+        now = count, names = collected.count(studio.root), used_before(studio.root)
         if now == before:
             return (gr.skip(),) * 3
         return (now, gr.Button(f"Use the {count:,} pair{'s' * (count != 1)} from Compare", visible=count > 0),
@@ -87,7 +89,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
 
     def take(name: str | None) -> list[Any]:
         try:
-            return data_of(studio.root, name, fields) if name else [gr.skip()] * len(fields)
+            return taken(studio.root, name, fields) if name else [gr.skip()] * len(fields)
         except StudioError as error:
             raise gr.Error(str(error), title="Not taken over") from error
 

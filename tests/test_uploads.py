@@ -1,0 +1,67 @@
+"""Files that a person brings are kept, converted when they are no UTF-8, and removed when they are of no use."""
+
+import gzip
+import json
+import time
+
+import pytest
+
+from studio import uploads
+from studio.engine import data
+from studio.errors import NOT_UTF8, DataError
+from studio.settings import Settings
+from studio.ui import sources
+
+ROW = {"prompt": "Wie heißt du?", "chosen": "Ich heiße Ödön.", "rejected": "Weiß nicht."}
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path):
+    return data.read(Settings.from_form(**{"data.source": str(path)}).data)
+
+
+def test_a_file_is_kept_under_its_content_and_offered_again(tmp_path):
+    root = tmp_path / "runs"
+    one, two = (write(tmp_path / f"{name}.jsonl", json.dumps(ROW | {"prompt": name}) * 2) for name in ("one", "two"))
+    kept = [uploads.keep(root, one), uploads.keep(root, two)]
+    assert uploads.keep(root, one) == kept[0] and kept[0].read_bytes() == one.read_bytes()
+    assert {name for _, name in sources.used_before(root)} == set(map(str, kept))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+def test_a_text_in_another_encoding_is_told_by_line_and_converted_and_the_original_is_untouched(tmp_path, encoding):
+    lines = "".join(json.dumps(ROW | {"id": at}, ensure_ascii=False) + "\n" for at in range(20)).encode(encoding)
+    kept = uploads.keep(tmp_path / "runs", write(tmp_path / "pairs.jsonl", lines))
+    with pytest.raises(DataError, match=f"pairs.jsonl, line 1, {NOT_UTF8}"):
+        read(kept)
+    copy = uploads.convert(tmp_path / "runs", kept)
+    assert read(copy).pairs[0].chosen[0]["content"] == ROW["chosen"] and copy.name == kept.name and kept.read_bytes() == lines
+
+
+def test_what_no_encoding_fits_is_told_and_nothing_is_left_behind(tmp_path):
+    path = write(tmp_path / "noise.csv", bytes(range(256)) * 8)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=r"noise.csv.*Save it as UTF-8"):
+        uploads.convert(tmp_path, path)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_an_upload_that_cannot_be_used_is_removed_and_the_others_stay(tmp_path):
+    root = tmp_path / "runs"
+    good = uploads.keep(root, write(tmp_path / "good.jsonl", json.dumps(ROW) + "\n"))
+    began = time.monotonic()
+    bomb = uploads.keep(root, write(tmp_path / "bomb.csv", gzip.compress(b"a,b\n" * 50_000_000, 1)))
+    with pytest.raises(DataError, match="compressed.*The upload was removed"):
+        read(bomb)
+    assert not bomb.exists() and uploads.kept(root) == [good] and time.monotonic() - began < 10
+
+
+def test_a_person_s_own_file_is_never_removed(tmp_path):
+    path = write(tmp_path / "mine.csv", gzip.compress(b"a,b\n"))
+    with pytest.raises(DataError, match="compressed"):
+        read(path)
+    assert path.exists() and not uploads.discard(path)
