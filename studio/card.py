@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 
 from studio import events
 from studio.jobs import of
+from studio.preferences import edits
 from studio.runs import Run
 from studio.settings import PRACTICE, choices
 from studio.summary import Summary, duration, percent, size
@@ -75,8 +76,11 @@ def hub_base(run: Run) -> str | None:
 def hub_dataset(run: Run) -> str | None:
     """The dataset's Hub id, or None for a file and the practice pairs."""
     source = run.settings.data.source
-    is_id = HUB_ID.fullmatch(source) and Path(source).suffix.lower() not in FILES
-    return source if is_id and source != PRACTICE else None
+    return source if _is_on_hub(source) and source != PRACTICE else None
+
+
+def _is_on_hub(source: str) -> bool:
+    return bool(HUB_ID.fullmatch(source)) and Path(source).suffix.lower() not in FILES
 
 
 def base_commit(run: Run) -> str | None:
@@ -102,9 +106,12 @@ def _eval_results(run: Run, measured: dict[str, float | None] | None) -> list[Ev
 
 
 def _source(run: Run) -> str:
-    """The data by a name that says nothing about this machine."""
-    source = run.settings.data.source
-    return "the practice pairs of ORPO Studio" if source == PRACTICE else hub_dataset(run) or Path(source).name
+    return _name_of(run.settings.data.source)
+
+
+def _name_of(source: str) -> str:
+    """A source by a name that says nothing about this machine."""
+    return "the practice pairs of ORPO Studio" if source == PRACTICE else source if _is_on_hub(source) else Path(source).name
 
 
 def _base(run: Run) -> str:
@@ -194,7 +201,10 @@ def _data(run: Run, summary: Summary) -> str:
     facts = [f"Source: {source}", data.subset and f"Subset: {plain(data.subset)}", f"Split: {plain(data.split)}",
              data.revision and f"Revision: {plain(data.revision)}",
              data.rows and f"Rows drawn at random: {data.rows} (seed {data.seed})",
-             plan and f"Pairs: {plan.pairs} to train on, {plan.held_out} held out"]
+             *(f"Mixed in: {plain(_name_of(part.source))}, weight {part.weight:g}" for part in data.parts[1:]),
+             *(f"Edit: {plain(f'rewrite {min(edit.rows)}' if edit.texts else edit)}" for edit in edits.parse(data.edits)),
+             plan and f"Pairs: {plan.pairs} to train on, {plan.held_out} held out",
+             plan and plan.template and f"Chat template: seal {plan.template}"]
     return "## Data\n\n" + "\n".join(f"- {fact}" for fact in facts if fact)
 
 

@@ -59,11 +59,12 @@ class Noted(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The run's size before its first step: pairs to train on and held out, optimizer steps."""
+    """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal."""
 
     pairs: int
     held_out: int
     steps: int
+    template: str = ""
 
 
 @dataclass(frozen=True)

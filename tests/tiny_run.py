@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from studio import events, jobs, runs
 from studio.engine import model
 from studio.runs import Run
+from studio.seal import seal
 from tests.jobs_at_work import practice
 
 SENTENCES = ["What is the capital of France?", "The capital of France is Paris.", "How many legs has a spider?", "Eight."]
@@ -53,16 +54,16 @@ def tuned_run(root: Path, base: Path, **changes) -> Run:
     tokenizer.save_pretrained(run.adapter)
     rows = [{"prompt": [{"role": "user", "content": text}], "chosen": [], "rejected": []} for text in SENTENCES]
     run.held_out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    _say_what_a_training_says(run)
+    _say_what_a_training_says(run, seal(tokenizer.chat_template))
     return run
 
 
-def _say_what_a_training_says(run: Run) -> None:
+def _say_what_a_training_says(run: Run, template: str) -> None:
     log = jobs.of(run).log
     for event in (
             events.Started(device="cpu", versions={"torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.2"}),
             events.Noted("40 rows, 2 of them left out: 2 have the same answer twice."),
-            events.Planned(pairs=30, held_out=8, steps=2),
+            events.Planned(pairs=30, held_out=8, steps=2, template=template),
             events.Evaluated(0, "base", {"rewards/accuracies": 0.5, "rewards/margins": 0.01, "n": 8}),
             events.Stepped(1, {"loss": 2.5, "rewards/margins": 0.01}, memory=10**9),
             events.Stepped(2, {"loss": 2.0, "rewards/margins": 0.04}, memory=10**9),

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from studio import seal
 from studio.chat import IDLE_SECONDS, Ready, Sampling
 from studio.engine.worker import Desk
 from studio.errors import StudioError, explain, redact
@@ -149,6 +150,7 @@ class Duet:
 
         from studio.engine import model
 
+        seal.check(run, run.adapter)
         # The adapter's own copy of the tokenizer: its template is the trained one, byte for byte.
         self.tokenizer = AutoTokenizer.from_pretrained(run.adapter, padding_side="left")
         base = model.load_base(run.settings.model, self.tokenizer, token)

@@ -4,7 +4,6 @@ Request: {"settings": Settings, "pair": prompt, chosen and rejected, "token": ..
 Answer: the fields of `studio.preview.Tokens`, or {"error": words}.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -12,6 +11,7 @@ import sys
 from studio.engine import model, tokens
 from studio.errors import explain
 from studio.preferences.pairs import Pair
+from studio.seal import seal
 from studio.settings import Settings
 
 
@@ -26,7 +26,7 @@ def look(request: dict) -> dict:
     # One by one: a token's own text, white space included, and not what it becomes beside others.
     chosen, rejected = ([tokenizer.decode([int(token)]) for token in ids] for ids in (pair.chosen, pair.rejected))
     return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected, "max_length": settings.training.max_length,
-            "seal": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()[:12]}
+            "seal": seal(tokenizer.chat_template)}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from studio import events
+from studio import events, seal
 from studio.engine import model
 from studio.engine.worker import Desk, work
 from studio.errors import NoSpaceError, StudioError
@@ -48,6 +48,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     if not run.adapter.is_dir():
         raise StudioError("This run has no adapter yet. Let it train to the end, then merge.")
     desk.enter("loading")
+    seal.check(run, run.adapter)
     tokenizer = AutoTokenizer.from_pretrained(run.adapter)
     base = model.load_base(run.settings.model, tokenizer, desk.token, quantized=False, on="cpu")
     refuse_if_short(_bytes(base) + MARGIN, desk.folder)

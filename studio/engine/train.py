@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
 
-from studio import events
+from studio import events, seal
 from studio.engine import data, evaluate, model, tokens
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer
@@ -49,7 +49,8 @@ def train(desk: Desk) -> events.Event | None:
     trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)
     desk.say(events.Noted(trainer.in_words()))
     steps = _steps(settings, len(material.train))
-    desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps))
+    desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
+                            template=seal.seal(tokenizer.chat_template)))
     examiner = Examiner(desk, trainer, material, settings)
     examiner.measure(0, base=True)
     desk.enter("training")

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import collected
+from studio import collected, seal
 from studio.chat import Sampling
 from studio.errors import StudioError
 from studio.preferences.pairs import Message, Pair
@@ -57,7 +57,9 @@ def lead(studio: Studio, name: str | None) -> str:
         return parts.empty(EMPTY)
     if not run.adapter.is_dir():
         return parts.empty(NOT_YET)
-    return parts.note("info", f"Left: {run.settings.model.name} as it was. Right: the same model after run {run.name}.")
+    written = seal.trained_with(run)
+    template = f" Both read you through the template of the training (seal {written})." if written else ""
+    return parts.note("info", f"Left: {run.settings.model.name} as it was. Right: the same model after run {run.name}.{template}")
 
 
 def build(studio: Studio, in_view: gr.Dropdown) -> None:
