@@ -112,7 +112,7 @@ def begin(root: Path, settings: Settings, secrets: dict[str, str] | None = None)
 def _prune(folder: Path) -> None:
     others = sorted((other for other in folder.parent.iterdir() if other != folder), key=lambda other: other.stat().st_mtime)
     for other in others[: max(0, len(others) - KEPT + 1)]:
-        if jobs.status(Job("examine", other)) not in jobs.ALIVE:
+        if not any(jobs.status(job) in jobs.ALIVE for job in (Job("examine", other), Job("export", other / "export"))):
             shutil.rmtree(other, ignore_errors=True)
 
 

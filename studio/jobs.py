@@ -32,9 +32,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of work on a folder: train on the run's own, merge and push inside it, two steps and examine beside the runs."""
+    """A kind of work on a folder: train on the run's own, merge and push inside it; beside the runs two steps and examine,
+    and export inside an examination's.
+    """
 
-    kind: Literal["train", "merge", "push", "two_steps", "examine"]
+    kind: Literal["train", "merge", "push", "two_steps", "examine", "export"]
     folder: Path
 
     @property

@@ -249,7 +249,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 files = {path: content for path, content in files.items() if not (path + "/").startswith(value["path"] + "/")}
         made = found.commit(title, files)
-        return {"success": True, "commitOid": made.oid, "commitUrl": f"{self.hub.url}/{repo}/commit/{made.oid}"}
+        address = "datasets/" * (kind == "dataset") + repo
+        return {"success": True, "commitOid": made.oid, "commitUrl": f"{self.hub.url}/{address}/commit/{made.oid}"}
 
     # --- the wire --------------------------------------------------------------------------------------------
 

@@ -113,7 +113,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     chats = [question, left, right, talks, collect, kept]
     def vote(name: str | None, base: list, tuned: list, own: str, side: str) -> tuple[str, str]:
         try:
-            count = collected.add(studio.root, preferred(flat(base), flat(tuned), side, own), name or "")
+            count = collected.add(studio.root, preferred(flat(base), flat(tuned), side, own or ""), name or "")
         except StudioError as error:
             raise gr.Error(str(error), title="Not kept") from error
         many = f"{count:,} pair{'s' * (count != 1)} collected"

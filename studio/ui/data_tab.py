@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import doctor_card, form, pair_browser, sources
+from studio.ui import doctor_card, export_card, form, pair_browser, sources
 from studio.ui.studio import Studio
 
 INTRO = "Where the pairs of better and worse answers come from. Everything you choose here is used when you start a run under Train."
@@ -34,3 +34,4 @@ def complete(studio: Studio, tab: DataTab, everything: form.Fields) -> None:
     with tab.below:
         doctor = doctor_card.build(studio, everything, tab.token)
         pair_browser.build(doctor, everything, tab.token)
+        export_card.build(studio, doctor, tab.token)
