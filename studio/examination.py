@@ -39,11 +39,13 @@ class Spread:
 class Lengths:
     """How long the pairs are in the model's tokens, measured on `measured` of them, and what a cut at `max_length` takes.
 
+    `tokens` are those of an average pair, both texts, as far as the cut leaves them.
     Shares of all pairs: `chosen_cut` and `rejected_cut` lose the end of that answer, `lost` leave nothing to learn.
     """
 
     measured: int
     max_length: int
+    tokens: float
     edges: list[int]
     parts: dict[str, Spread]
     chosen_cut: float
@@ -60,6 +62,8 @@ class Examination:
     account: str
     edited: str
     pairs: int
+    learned: int
+    """Pairs that a run would learn from in an epoch, repeated ones counted again."""
     held_out: int
     shelved: int
     """Pairs that can be looked at; fewer than `pairs` where they would fill the disk."""

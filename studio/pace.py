@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio import events, runs
+from studio import events, examination, runs
 from studio.fit import Kind, fit
 from studio.gpu import Place
 from studio.practice import PAIRS as PRACTICE_PAIRS
@@ -71,8 +71,12 @@ class Size:
     tokens: float | None = None
 
 
-def size_of(data: DataSettings) -> Size:
-    """The size of practice pairs or of a file, from its first lines; a Hub dataset tells only what the form says."""
+def size_of(root: Path, settings: Settings) -> Size:
+    """The size of these data as their examination found it; without one that of a JSONL file by its first lines, or what the form says."""
+    found = examination.found(examination.job_of(root, settings))
+    if found:
+        return Size(found.learned, found.lengths.tokens if found.lengths else None)
+    data = settings.data
     path = PRACTICE_PAIRS if data.source == PRACTICE else Path(data.source)
     if path.suffix != ".jsonl" or not path.is_file():
         return Size(_learnt_from(data.rows, data))

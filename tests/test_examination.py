@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from studio import events, examination, jobs, practice, preview, uploads
+from studio import events, examination, jobs, pace, practice, preview, uploads
+from studio.engine import data
 from studio.errors import DataError
 from studio.examination import Shelf
 from studio.settings import Settings
@@ -56,6 +57,17 @@ def test_the_practice_pairs_can_be_learned_from(practised):
     assert found.verdict != "not ready" and "rows are usable pairs" in found.account and "“chosen”" in found.recognised
     assert found.pairs == found.shelved == len(shelf) and found.held_out > 0
     assert found.lengths.lost == 0 and sum(found.lengths.parts["prompt"].counts) == found.lengths.measured
+
+
+def test_an_examined_set_s_size_is_what_a_run_of_it_has(root, tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("prompt,chosen,rejected\n" + "".join(f"Why {at}?,Because {at}.,No {at}.\n" for at in range(100)), encoding="utf-8")
+    asked = settings(path, **{"data.held_out": 0.1, "data.rows": 50, "data.weight": 2.0})
+    assert pace.size_of(root, asked).tokens is None
+    found, _ = examine(root, asked)
+    assert pace.size_of(root, asked) == pace.Size(90, found.lengths.tokens) and 20 < found.lengths.tokens < 200
+    reading = data.read(asked.data)
+    assert len(data.divided(reading, list(range(len(reading.found))), asked.data)[0]) == 90
 
 
 def test_any_pair_is_found_by_its_row_and_by_its_words(practised):

@@ -174,11 +174,11 @@ def test_steps_and_pairs_are_counted_as_the_trainer_does():
     assert pace.seen(practice(**{"training.max_steps": 4, "training.batch_size": 8}), 1800) == 32
 
 
-def test_the_size_of_a_file_is_known_and_that_of_a_hub_dataset_as_far_as_the_form_says():
+def test_the_size_of_a_file_is_known_and_that_of_a_hub_dataset_as_far_as_the_form_says(tmp_path):
     lines = len(PAIRS.read_text(encoding="utf-8").splitlines())
-    assert pace.size_of(practice(**{"data.rows": None, "data.held_out": 0}).data).pairs == lines
-    assert pace.size_of(practice(**{"data.source": "a/b", "data.rows": 1000, "data.held_out": 0.1}).data) == pace.Size(900)
-    assert pace.size_of(practice(**{"data.source": "a/b", "data.rows": None}).data).pairs is None
+    assert pace.size_of(tmp_path, practice(**{"data.rows": None, "data.held_out": 0})).pairs == lines
+    assert pace.size_of(tmp_path, practice(**{"data.source": "a/b", "data.rows": 1000, "data.held_out": 0.1})) == pace.Size(900)
+    assert pace.size_of(tmp_path, practice(**{"data.source": "a/b", "data.rows": None})).pairs is None
 
 
 def test_the_tutorial_fits_an_l4_and_takes_an_hour_or_two_and_a_dollar_or_two():

@@ -52,6 +52,7 @@ def examine(desk: Desk) -> events.Event | None:
     if not account.pairs:
         raise DataError(f"{account.in_words()} Check the columns, or choose another dataset.")
     drawn, held_out = data.drawn(walk.held_out, settings.data)
+    learned = sum(stream.copies(walk.numbers[place]) for place in drawn[: len(drawn) - held_out])
     leaks, held_out = walk.leaks(drawn, held_out)
     desk.enter("counting tokens")
     from studio.engine import forecast  # torch comes with it: slow, and what was wrong so far has been told without
@@ -61,7 +62,7 @@ def examine(desk: Desk) -> events.Event | None:
                       key=lambda finding: doctor.GRAVITY.index(finding.weight))
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
     _write(desk.folder / FILE, Examination(
-        stream.name, stream.in_words(), account.in_words(), stream.editor.in_words(), account.pairs, held_out,
+        stream.name, stream.in_words(), account.in_words(), stream.editor.in_words(), account.pairs, learned, held_out,
         walk.shelving.shelved, verdict, sentence, findings, told.lengths, told.why_not, stream.facets.found()))
     return None
 
@@ -84,19 +85,19 @@ def _write(path: Path, found: Examination) -> None:
 class Walk:
     """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises Stopped when asked to end.
 
-    `held_out` says of each whether the edits hold it out.
+    `numbers` are their rows', `held_out` says of each whether the edits hold it out.
     """
 
     def __init__(self, desk: Desk, stream: Stream, seed: int):
         self.desk, self.stream, self.sample, self.held_out = desk, stream, [], bytearray()
         self.shelving = Shelving(desk.folder, int(min(SHELF_BYTES, DISK_SHARE * shutil.disk_usage(desk.folder).free)))
-        self._chance, self._questions, self._numbers = random.Random(seed), bytearray(), array("Q")
+        self._chance, self._questions, self.numbers = random.Random(seed), bytearray(), array("Q")
 
     def __iter__(self) -> Iterator[Seen]:
         for count, seen in enumerate(self.stream, start=1):
             self.shelving.add(seen.number, seen.pair.row())
             self._questions += checks.question_key(seen.pair)
-            self._numbers.append(seen.number)
+            self.numbers.append(seen.number)
             self.held_out.append(seen.held_out)
             self._draw(count, seen)
             if count % 200 == 0:
@@ -119,7 +120,7 @@ class Walk:
         keys = np.frombuffer(bytes(self._questions), dtype=np.uint64)[drawn]
         train, kept_away = keys[: len(drawn) - held_out], keys[len(drawn) - held_out :]
         places = np.flatnonzero(np.isin(kept_away, train)) + len(drawn) - held_out
-        rows = [self._numbers[drawn[place]] for place in places.tolist()]
+        rows = [self.numbers[drawn[place]] for place in places.tolist()]
         if self.stream.editor.drops_leaks(len(rows)):
             return [], held_out - len(rows)
         check = checks.Leaks()

@@ -95,7 +95,8 @@ class Measured:
         edges = _edges(max(int(values.max()) for values in parts.values()))
         spreads = {name: _spread(values, edges) for name, values in parts.items()}
         lost = ((self.chosen > self.most).mean(), (self.rejected > self.most).mean(), (self.roomless | self.same).mean())
-        return Lengths(len(self.prompt), self.most, edges, spreads, *map(float, lost))
+        tokens_a_pair = (np.minimum(self.chosen, self.most) + np.minimum(self.rejected, self.most)).mean()
+        return Lengths(len(self.prompt), self.most, float(tokens_a_pair), edges, spreads, *map(float, lost))
 
     def findings(self, model_max: int) -> list[Finding]:
         """Pairs that lose an answer's end, whose answers are the same once they are cut, and that have no room for one."""

@@ -48,7 +48,7 @@ def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Sha
         return _card(parts.empty("The model has not been looked up yet. Leave its field, or press Enter in it."))
     place = gpu.place(settings)
     here = _nowhere() if place is None else _measured(tried, settings, place) if tried else _estimated(studio, settings, shape, place)
-    return _card(here + _steps(trial, settings) + _elsewhere(settings, shape, tried))
+    return _card(here + _steps(trial, settings) + _elsewhere(studio, settings, shape, tried))
 
 
 def _card(body: str) -> str:
@@ -85,7 +85,7 @@ def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -
 
 
 def _time(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
-    of = pace.size_of(settings.data)
+    of = pace.size_of(studio.root, settings)
     tflops = pace.here_tflops(place)
     earlier = pace.earlier_seconds(studio.root, settings, place.name, studio.logs.read)
     if earlier is None and tflops is None:
@@ -111,8 +111,8 @@ def _steps(trial: Trial, settings: Settings) -> str:
     return ""
 
 
-def _elsewhere(settings: Settings, shape: Shape, tried: Tried | None) -> str:
-    of = pace.Size(tried.pairs, tried.all_tokens / tried.pairs) if tried else pace.size_of(settings.data)
+def _elsewhere(studio: Studio, settings: Settings, shape: Shape, tried: Tried | None) -> str:
+    of = pace.Size(tried.pairs, tried.all_tokens / tried.pairs) if tried else pace.size_of(studio.root, settings)
     offers = pace.offers(settings, shape, of, tried.longest if tried else None)
     if not offers:
         return "<p>It fits on none of the Spaces' hardware.</p>"
