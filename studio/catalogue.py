@@ -1,11 +1,11 @@
 """The Hub's catalogue of datasets, asked while a person types. A Hub that does not answer finds nothing, quickly."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import constants
+from huggingface_hub.utils import build_hf_headers, get_session
 
 SECONDS = 3
 """Longest wait for an answer."""
@@ -26,7 +26,6 @@ class Catalogue:
 
     _known: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     _silent_until: float = 0.0
-    _asking: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "catalogue"))
 
     def like(self, text: str, token: str | None = None) -> list[tuple[str, int]]:
         """Names with their downloads of the datasets that match best, at most MOST; none for a path or without the Hub."""
@@ -36,7 +35,7 @@ class Catalogue:
         if text in self._known and not token:  # what a token sees is not remembered
             return self._known[text]
         try:
-            found = self._asking.submit(_search, text, token).result(SECONDS)
+            found = _search(text, token)
         except Exception:  # offline, refused, too slow: typing goes on
             self._silent_until = time.monotonic() + AFTER_A_FAILURE
             return []
@@ -46,5 +45,8 @@ class Catalogue:
 
 
 def _search(text: str, token: str | None) -> list[tuple[str, int]]:
-    found = HfApi(token=token or False).list_datasets(search=text, sort="downloads", limit=MOST)
-    return [(one.id, one.downloads or 0) for one in found]
+    """Asked once: the client's own `list_datasets` tries again for half a minute, which nobody who types waits for."""
+    answer = get_session().get(f"{constants.ENDPOINT}/api/datasets", params={"search": text, "sort": "downloads", "limit": MOST},
+                               headers=build_hf_headers(token=token or False), timeout=SECONDS)
+    answer.raise_for_status()
+    return [(one["id"], one.get("downloads") or 0) for one in answer.json()]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio import jobs
+from studio import jobs, uploads
 from studio.jobs import Job
 from studio.preferences.findings import Finding
 from studio.settings import Settings
@@ -97,8 +97,9 @@ def job_of(root: Path, settings: Settings) -> Job:
     """The job that examines these data for this model; the same question has the same folder."""
     asked: dict[str, Any] = {"data": settings.data.model_dump(), "max_length": settings.training.max_length,
                              "model": settings.model.model_dump(include={"name", "revision", "template"})}
-    files = [path.stat() for part in settings.data.parts if (path := Path(part.source)).is_file()]
-    asked["files"] = [[file.st_size, file.st_mtime_ns] for file in files]
+    files = [Path(part.source) for part in settings.data.parts]
+    # An upload has its content in its path, and may be gone when the examination has found it to be of no use.
+    asked["files"] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file() and not uploads.is_kept(file)]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     return Job("examine", root / ".examined" / digest)
 

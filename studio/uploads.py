@@ -35,9 +35,14 @@ def kept(root: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
+def is_kept(path: Path) -> bool:
+    """Whether a path is that of a kept file, there or not."""
+    return path.parent.parent.name == FOLDER
+
+
 def discard(path: Path) -> bool:
     """Remove a kept file that cannot be used; True if it was one. A person's own files are never touched."""
-    if path.parent.parent.name != FOLDER or not path.is_file():
+    if not is_kept(path) or not path.is_file():
         return False
     shutil.rmtree(path.parent, ignore_errors=True)
     return True

@@ -32,6 +32,7 @@ ROUTES = [(method, name, re.compile(pattern)) for method, name, pattern in (
     ("GET", "whoami", "/api/whoami-v2"),
     ("POST", "create", "/api/repos/create"),
     ("POST", "validate", "/api/validate-yaml"),
+    ("GET", "search", r"/api/(?P<kind>model|dataset)s"),
     ("GET", "tree", KIND + "/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?"),
     ("POST", "paths", KIND + "/paths-info/(?P<revision>[^/]+)"),
     ("POST", "preupload", KIND + "/preupload/(?P<revision>[^/]+)"),
@@ -143,6 +144,12 @@ class Handler(BaseHTTPRequestHandler):
         return {"_id": repo, "id": repo, "author": repo.split("/")[0], "sha": commit.oid, "private": found.private,
                 "gated": "manual" if found.gated else False, "disabled": False, "cardData": card,
                 "tags": card.get("tags", []), "siblings": [{"rfilename": path} for path in commit.files]}
+
+    def search(self, data: bytes, kind: str) -> list[dict]:
+        wanted, most = self.query.get("search", [""])[0].lower(), int(self.query.get("limit", ["100"])[0])
+        mine = [repo for repo in self.hub.repos.values() if repo.kind == kind and wanted in repo.id.lower()
+                and (not repo.private or self.user is not None and self.user.owns(repo.id))]
+        return [{"_id": repo.id, "id": repo.id, "private": repo.private, "downloads": 0, "likes": 0, "tags": []} for repo in mine][:most]
 
     def revision(self, repo, name: str):
         commit = repo.revision(name)

@@ -1,9 +1,17 @@
-"""A Chromium of this machine for the browser tests, and what every page must not do: reach outside or throw."""
+"""A Chromium of this machine for the browser tests, a studio and a Hub for each file of them.
+
+Every page fails its test when it reaches outside or its scripts throw.
+"""
 
 import shutil
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from studio import jobs, runs
+from tests.browser.steps import load
+from tests.hub_server import Hub
+from tests.studio_at_work import StudioProcess
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
@@ -38,3 +46,24 @@ def page(browser: Browser):
 
 def _is_local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:"))
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory, hub):
+    studio = StudioProcess(tmp_path_factory.mktemp("studio") / "runs", {"HF_ENDPOINT": hub.url}).start()
+    yield studio
+    studio.kill()
+    for run in runs.listed(studio.runs):
+        jobs.stop(jobs.of(run))
+
+
+@pytest.fixture
+def opened(page: Page, studio) -> Page:
+    load(page, studio)
+    return page

@@ -1,50 +1,14 @@
 """The whole way, clicked: practice run, curves, reload, finished, compare, merge, push. One studio, one Hub, in order."""
 
-import json
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from studio import jobs, runs
-from tests.hub_server import Hub
-from tests.studio_at_work import StudioProcess
+from studio import runs
+from tests.browser.steps import LONG_MS, examine, is_accessible, load, source_is, tab
 
-LONG_MS = 180_000
 TABS = ("Data", "Train", "Runs", "Compare", "Share")
-
-
-@pytest.fixture(scope="module")
-def hub():
-    with Hub() as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory, hub):
-    studio = StudioProcess(tmp_path_factory.mktemp("studio") / "runs", {"HF_ENDPOINT": hub.url}).start()
-    yield studio
-    studio.kill()
-    for run in runs.listed(studio.runs):
-        jobs.stop(jobs.of(run))
-
-
-@pytest.fixture
-def opened(page: Page, studio) -> Page:
-    load(page, studio)
-    return page
-
-
-def load(page: Page, studio, path: str = "/") -> None:
-    """Open the page and wait until it has found out what to show first."""
-    page.goto(studio.url + path)
-    expect(page.locator("#run-head .badge, #practice").locator("visible=true").first).to_be_visible()
-
-
-def tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
-    expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
 
 
 def steps_drawn(page: Page) -> int:
@@ -70,44 +34,6 @@ def test_the_page_is_interactive_within_three_seconds(page, studio):
     seconds = page.evaluate("performance.now()") / 1000
     print(f"interactive after {seconds:.2f} s")
     assert seconds < 3
-
-
-def examine(page: Page) -> None:
-    """Press Examine and wait for the verdict."""
-    page.locator("#examine").click()
-    expect(page.locator("#examination .verdict")).to_be_visible(timeout=60_000)
-
-
-def source_is(page: Page, source) -> None:
-    field = page.locator("#field-data-source").locator("input, textarea")
-    field.fill(str(source))
-    field.blur()
-
-
-def test_the_practice_pairs_are_examined_and_any_of_them_is_shown_token_by_token(opened):
-    examine(opened)
-    expect(opened.locator("#examination .verdict")).to_contain_text("ready")
-    expect(opened.locator("#examination")).to_contain_text("rows are usable pairs")
-    expect(opened.locator("#examination .histogram").first).to_be_visible()
-    opened.locator("#pair-row input").fill("17")
-    opened.locator("#pair-row input").press("Enter")
-    expect(opened.locator("#pair")).to_contain_text("Row 17")
-    opened.locator("#as-read").click()
-    expect(opened.locator("#pair-tokens .token.scored").first).to_be_visible(timeout=30_000)
-
-
-def test_a_finding_is_fixed_by_one_click_and_the_fix_undone_by_another(opened, tmp_path):
-    rows = [{"prompt": f"Why {at}?", "chosen": f"Because of {at * 31}.", "rejected": f"No, {at}."} for at in range(60)]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, [*rows, *rows[:4]])), encoding="utf-8")
-    source_is(opened, tmp_path / "pairs.jsonl")
-    examine(opened)
-    fix = opened.get_by_role("button", name=re.compile("Drop 4 "))
-    fix.first.click()
-    expect(opened.locator("#examination")).to_contain_text("concerned 4", timeout=60_000)
-    expect(opened.locator("#examination .verdict")).to_be_visible()
-    opened.locator("#undo-edit").click()
-    expect(fix.first).to_be_visible(timeout=60_000)
-    expect(opened.locator("#undo-edit")).to_be_hidden()
 
 
 def test_a_dataset_that_is_not_there_is_told_under_the_button(opened):
@@ -173,6 +99,19 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
     assert answers["base"] != answers["tuned"]
 
 
+def test_a_preferred_answer_becomes_a_pair_to_learn_from(opened, studio):
+    tab(opened, "Compare")
+    question = opened.locator("#question").locator("input, textarea")
+    question.fill("How many legs has a spider?")
+    question.press("Enter")
+    opened.locator("#prefer-base").click(timeout=LONG_MS)
+    expect(opened.locator("#collected")).to_contain_text("1 pair collected so far")
+    tab(opened, "Data")
+    opened.locator("#use-collected").click(timeout=LONG_MS)
+    examine(opened)
+    expect(opened.locator("#pair")).to_contain_text("How many legs has a spider?")
+
+
 def test_the_adapter_is_merged_and_checked(opened, studio):
     tab(opened, "Share")
     opened.locator("#merge").click()
@@ -207,8 +146,7 @@ def test_no_tab_has_an_accessibility_violation(opened, studio, scheme, name):
     load(opened, studio, f"/?__theme={scheme}")
     tab(opened, name)
     opened.wait_for_timeout(800)
-    found = Axe().run(opened).response["violations"]
-    assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+    is_accessible(opened)
 
 
 @pytest.mark.parametrize("name", TABS)

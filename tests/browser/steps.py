@@ -1,0 +1,37 @@
+"""What a person does on the page, as tests do it."""
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+LONG_MS = 180_000
+
+
+def load(page: Page, studio, path: str = "/") -> None:
+    """Open the page and wait until it has found out what to show first."""
+    page.goto(studio.url + path)
+    expect(page.locator("#run-head .badge, #practice").locator("visible=true").first).to_be_visible()
+
+
+def tab(page: Page, name: str) -> None:
+    """Choose a tab."""
+    page.get_by_role("tab", name=name, exact=True).click()
+    expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
+
+
+def examine(page: Page) -> None:
+    """Press Examine and wait for the verdict."""
+    page.locator("#examine").click()
+    expect(page.locator("#examination .verdict")).to_be_visible(timeout=60_000)
+
+
+def source_is(page: Page, source) -> None:
+    """Name the pairs to learn from."""
+    field = page.locator("#field-data-source").locator("input, textarea")
+    field.fill(str(source))
+    field.blur()
+
+
+def is_accessible(page: Page) -> None:
+    """Fails with what axe finds wrong."""
+    found = Axe().run(page).response["violations"]
+    assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
