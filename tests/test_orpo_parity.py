@@ -6,6 +6,7 @@ import torch
 from studio.engine import data, model, tokens
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.loss import METRICS
+from studio.engine.vocabulary import load_tokenizer
 from tests.jobs_at_work import practice
 from tests.reference import Watch, reference_trainer
 from tests.tiny_models import saved, tiny_model
@@ -16,7 +17,7 @@ FIGURES = (*METRICS, "loss", "grad_norm", "learning_rate", "epoch")
 
 def material(settings):
     """The tokenizer, and the practice pairs as they read and as they are encoded."""
-    tokenizer = model.load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.model)
     reading = data.read(settings.data)
     return tokenizer, reading.pairs, list(tokens.tokenize(reading.pairs, tokenizer, settings.training.max_length))
 

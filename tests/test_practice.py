@@ -13,6 +13,7 @@ from peft import PeftModel
 from studio import jobs, practice, runs
 from studio.engine import evaluate, model, tokens
 from studio.engine.orpo.scoring import Scorer
+from studio.engine.vocabulary import load_tokenizer
 from studio.preferences.pairs import Pair
 
 QUESTIONS, HELD_OUT_PAIRS, SEED = 400, 300, 2026
@@ -43,7 +44,7 @@ def measured(finished):
     """Base and tuned on the same questions, sampled at temperature 0.7 and top-p 0.9."""
     run, _ = finished
     settings = run.settings
-    tokenizer = model.load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.model)
     tuned = PeftModel.from_pretrained(model.load_base(settings.model, tokenizer), run.adapter).eval()
     torch.manual_seed(SEED)
     with tuned.disable_adapter():

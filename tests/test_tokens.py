@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from studio.engine import model, tokens
+from studio.engine import tokens
+from studio.engine.vocabulary import load_tokenizer
 from studio.errors import DataError
 from studio.practice import MODEL, PAIRS
 from studio.preferences.pairs import Pair
@@ -16,7 +17,7 @@ from studio.settings import ModelSettings
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return model.load_tokenizer(ModelSettings())
+    return load_tokenizer(ModelSettings())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_a_text_begins_as_the_base_has_read_its_texts(tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<|pad|>"}), encoding="utf-8")
     for template in ("own", "chatml"):
-        tokenizer = model.load_tokenizer(ModelSettings(name=str(folder), template=template))
+        tokenizer = load_tokenizer(ModelSettings(name=str(folder), template=template))
         row = tokens.tokenize([pair("one", "two", "three")], tokenizer, 64, tmp_path / "cache")[0]
         assert row.chosen[0] == row.rejected[0] == start and row.chosen.tolist().count(start) == 1
 

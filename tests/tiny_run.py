@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from studio import events, jobs, runs
 from studio.engine import model
+from studio.engine.vocabulary import CHATML, load_tokenizer
 from studio.runs import Run
 from studio.seal import seal
 from tests.jobs_at_work import practice
@@ -26,7 +27,7 @@ def tiny_base(folder: Path, chatml: bool = True) -> Path:
     alphabet.train_from_iterator(SENTENCES, trainers.BpeTrainer(
         vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=alphabet, eos_token=special[-1], pad_token=special[0])
-    tokenizer.chat_template = model.CHATML if chatml else None
+    tokenizer.chat_template = CHATML if chatml else None
     torch.manual_seed(0)
     base = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -43,7 +44,7 @@ def tuned_run(root: Path, base: Path, **changes) -> Run:
     """A finished run on that base; `changes` are settings by field name."""
     run = runs.create(root, practice(**{"model.name": str(base)} | changes))
     settings = run.settings
-    tokenizer = model.load_tokenizer(settings.model)
+    tokenizer = load_tokenizer(settings.model)
     torch.manual_seed(1)
     tuned = get_peft_model(model.load_base(settings.model, tokenizer), model.lora_config(settings.adapter))
     for name, weight in tuned.named_parameters():

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from studio.engine import model, tokens
+from studio.engine import tokens
+from studio.engine.vocabulary import load_tokenizer
 from studio.errors import DataError, explain
 from studio.examination import Lengths, Spread
 from studio.preferences.edits import Edit
@@ -33,7 +34,7 @@ class Forecast:
 def forecast(settings: Settings, sample: Sequence[Seen], total: int, token: str | None) -> Forecast:
     """What becomes of `total` pairs, told from those in the sample."""
     try:
-        tokenizer = model.load_tokenizer(settings.model, token)
+        tokenizer = load_tokenizer(settings.model, token)
     except Exception as error:  # whatever a Hub or a folder raises: the pairs are examined without it
         return Forecast(why_not=f"The model's tokens could not be counted. {explain(error, settings.model.name)}")
     findings = without_system(sample, total, tokenizer)

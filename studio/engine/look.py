@@ -8,7 +8,8 @@ import json
 import os
 import sys
 
-from studio.engine import model, tokens
+from studio.engine import tokens
+from studio.engine.vocabulary import load_tokenizer
 from studio.errors import explain
 from studio.preferences.pairs import Pair
 from studio.seal import seal
@@ -19,7 +20,7 @@ def look(request: dict) -> dict:
     """The answer to a request; whatever goes wrong becomes words."""
     settings = Settings(**request["settings"])
     try:
-        tokenizer = model.load_tokenizer(settings.model, request.get("token"))
+        tokenizer = load_tokenizer(settings.model, request.get("token"))
         [pair] = tokens.encoded([Pair(**request["pair"])], tokenizer)
     except Exception as error:
         return {"error": explain(error, settings.model.name)}

@@ -1,36 +1,21 @@
-"""The tokenizer, the base in the precision that was asked for, and a fresh adapter.
+"""The base in the precision that was asked for, and a fresh adapter.
 
-Training, chat and merge all come through here, so that the three can never disagree on template or vocabulary.
+Training, chat and merge all come through here, so that the three can never disagree on precision or vocabulary.
 """
-
-from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from studio.engine.vocabulary import where
 from studio.engine.worker import about
 from studio.errors import StudioError
-from studio.practice import MODEL as PRACTICE_MODEL
-from studio.settings import PRACTICE, AdapterSettings, ModelSettings, Settings
-
-CHATML = """{%- for message in messages -%}
-<|im_start|>{{ message['role'] }}
-{{ message['content'] }}<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-{% endif -%}"""
+from studio.settings import AdapterSettings, ModelSettings, Settings
 
 FUSED_MAMBA = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 """Families whose kernels read some weights past their layers, so that an adapter on these would do nothing; PEFT refuses it."""
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
-def where(settings: ModelSettings) -> str | Path:
-    """The Hub id or folder to load from: "practice" is the model that ships with the studio."""
-    return PRACTICE_MODEL if settings.name == PRACTICE else settings.name
 
 
 def device(settings: ModelSettings) -> torch.device:
@@ -67,37 +52,6 @@ def lora_config(settings: AdapterSettings) -> LoraConfig:
     targets = "all-linear" if named == ["all-linear"] else named
     return LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
                       target_modules=targets, bias=settings.bias, task_type="CAUSAL_LM")
-
-
-def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer with a chat template and a padding token of its own choice stated.
-
-    Raises StudioError for a model without a template when template is "own".
-    """
-    with about(settings.name):
-        tokenizer = AutoTokenizer.from_pretrained(where(settings), revision=settings.revision or None, token=token)
-    if settings.template == "chatml":
-        tokenizer.chat_template = CHATML
-        # Added only where the vocabulary lacks them; `load_base` grows the embeddings to match.
-        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
-        tokenizer.eos_token = "<|im_end|>"
-    if not tokenizer.chat_template:
-        raise StudioError(f"{settings.name} has no chat template. Set Chat template to chatml.")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    _begin_as_pretrained(tokenizer)
-    return tokenizer
-
-
-def _begin_as_pretrained(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let the template write the begin-of-text token where the tokenizer would put one before any other text.
-
-    A base has hardly ever read a text without it. In the template it is the same for training, chat and whoever
-    loads the model later.
-    """
-    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    if begins and not tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False).startswith(tokenizer.bos_token):
-        tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
 
 
 def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token: str | None = None, *,

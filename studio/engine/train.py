@@ -23,6 +23,7 @@ from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer
 from studio.engine.reporter import Reporter
 from studio.engine.sample import answers
+from studio.engine.vocabulary import load_tokenizer, where
 from studio.engine.worker import Desk, about, work
 from studio.errors import DataError, NoSpaceError, StudioError
 from studio.preferences.pairs import Pair
@@ -40,7 +41,7 @@ def train(desk: Desk) -> events.Event | None:
     refuse_what_cannot_run(settings)
     desk.enter("downloading")
     download(settings, desk)
-    tokenizer = model.load_tokenizer(settings.model, desk.token)
+    tokenizer = load_tokenizer(settings.model, desk.token)
     desk.enter("tokenizing")
     material = gather(settings, tokenizer, desk)
     data.write_pairs(run.held_out, material.held_out)
@@ -79,7 +80,7 @@ def refuse_what_cannot_run(settings: Settings) -> None:
 def download(settings: Settings, desk: Desk) -> None:
     """Fetch a Hub model into the cache, saying bytes done. A local folder or the practice model needs nothing."""
     name = settings.model.name
-    if Path(model.where(settings.model)).is_dir():
+    if Path(where(settings.model)).is_dir():
         return
     with about(name):
         asked = dict(repo_id=name, revision=settings.model.revision or None, token=desk.token, allow_patterns=WEIGHTS)

@@ -14,6 +14,7 @@ from studio.engine.orpo import packing
 from studio.engine.orpo import trainer as orpo
 from studio.engine.reporter import peak_memory
 from studio.engine.train import download, gather, refuse_what_cannot_run
+from studio.engine.vocabulary import load_tokenizer
 from studio.engine.worker import Desk, work
 from studio.settings import Settings
 
@@ -41,7 +42,7 @@ def two_steps(desk: Desk) -> events.Event | None:
     refuse_what_cannot_run(settings)
     desk.enter("downloading")
     download(settings, desk)
-    tokenizer = model.load_tokenizer(settings.model, desk.token)
+    tokenizer = load_tokenizer(settings.model, desk.token)
     desk.enter("tokenizing")
     pairs = gather(settings, tokenizer, desk).train
     desk.enter("loading")

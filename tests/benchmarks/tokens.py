@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from studio.engine import model, tokens
+from studio.engine import tokens
+from studio.engine.vocabulary import load_tokenizer
 from studio.practice import conversations
 from studio.preferences.pairs import Pair
 from studio.settings import ModelSettings
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time tokenizing.")
     parser.add_argument("--pairs", type=int, default=40_000)
     count = parser.parse_args().pairs
-    tokenizer, found = model.load_tokenizer(ModelSettings()), made(count)
+    tokenizer, found = load_tokenizer(ModelSettings()), made(count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         ours, encoded = timed(lambda: tokens.tokenize(found, tokenizer, 2048, Path(folder)))

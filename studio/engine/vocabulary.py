@@ -1,0 +1,57 @@
+"""The tokenizer with its chat template. Training, chat, merge and the examination all come through here, so that they agree.
+
+Apart from the model, so that whoever only reads texts need not wait for what computes.
+"""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from studio.engine.worker import about
+from studio.errors import StudioError
+from studio.practice import MODEL as PRACTICE_MODEL
+from studio.settings import PRACTICE, ModelSettings
+
+CHATML = """{%- for message in messages -%}
+<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}"""
+
+
+def where(settings: ModelSettings) -> str | Path:
+    """The Hub id or folder to load from: "practice" is the model that ships with the studio."""
+    return PRACTICE_MODEL if settings.name == PRACTICE else settings.name
+
+
+def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer with a chat template and a padding token of its own choice stated.
+
+    Raises StudioError for a model without a template when template is "own".
+    """
+    with about(settings.name):
+        tokenizer = AutoTokenizer.from_pretrained(where(settings), revision=settings.revision or None, token=token)
+    if settings.template == "chatml":
+        tokenizer.chat_template = CHATML
+        # Added only where the vocabulary lacks them; `load_base` grows the embeddings to match.
+        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+        tokenizer.eos_token = "<|im_end|>"
+    if not tokenizer.chat_template:
+        raise StudioError(f"{settings.name} has no chat template. Set Chat template to chatml.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    _begin_as_pretrained(tokenizer)
+    return tokenizer
+
+
+def _begin_as_pretrained(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the template write the begin-of-text token where the tokenizer would put one before any other text.
+
+    A base has hardly ever read a text without it. In the template it is the same for training, chat and whoever
+    loads the model later.
+    """
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    if begins and not tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False).startswith(tokenizer.bos_token):
+        tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
