@@ -111,6 +111,51 @@ def test_the_cut_at_the_maximum_length_is_forecast(root, tmp_path):
     assert "lose the end of the better answer" in examined.lengths_card(found.lengths, "", found.pairs)
 
 
+def test_answers_that_differ_only_behind_the_cut_are_counted_and_a_longer_maximum_is_one_click(root, tmp_path):
+    long = "the same words again and again " * 12
+    path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(3)] + [row(at, long, long) for at in range(3, 40)])
+    found, _ = examine(root, settings(path, **{"training.max_length": 64}))
+    same = named(found, "same-after-cut")
+    assert same.count == 37 and same.rows[0] == 4 and "37 of 40 pairs" in same.words and "differ only in what the maximum length cuts off" in same.words
+    assert same.setting == "training.max_length" and same.button == f"Raise the maximum length to {same.value:,}" and same.value % 64 == 0
+    mended, _ = examine(root, settings(path, **{same.setting: same.value}))
+    assert named(mended, "same-after-cut") is None and named(mended, "cut") is None and mended.lengths.lost == 0
+
+
+def test_a_template_that_holds_no_system_turn_is_told_and_its_text_put_before_the_question_by_one_click(root, tmp_path):
+    for name, opening in (("refuses", "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"),
+                          ("passes-over", "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}")):
+        model = shutil.copytree(practice.MODEL, tmp_path / name)
+        template = model / "chat_template.jinja"
+        template.write_text(opening + template.read_text(encoding="utf-8"), encoding="utf-8")
+        path = write(tmp_path / "pairs.jsonl", [row(at) | {"system": "Be kind." if at % 4 == 0 else None} for at in range(60)])
+        found, _ = examine(root, settings(path, **{"model.name": str(model)}))
+        told = named(found, "system-turns")
+        assert (told.count, told.weight, told.rows[:2]) == (15, "bad", (1, 5)) and found.lengths, name
+        mended, shelf = examine(root, settings(path, **{"model.name": str(model), "data.edits": told.edit}))
+        assert named(mended, "system-turns") is None and shelf[0]["prompt"][0]["content"].startswith("Be kind.\n\nWhy")
+
+
+def test_rows_that_are_no_pair_stop_a_run_until_one_click_leaves_them_out(root, tmp_path):
+    path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(60)] + [{"prompt": "q", "chosen": 3, "rejected": ""}, {"prompt": "q"}])
+    found, _ = examine(root, settings(path))
+    told = named(found, "unusable")
+    assert found.verdict == "not ready" and told.count == 2 and (told.setting, told.value) == ("data.leave_out", True)
+    with pytest.raises(DataError, match="some are no pairs"):
+        data.read(settings(path).data)
+    mended, _ = examine(root, settings(path, **{told.setting: told.value}))
+    assert mended.verdict != "not ready" and named(mended, "unusable") is None
+    assert len(data.read(settings(path, **{told.setting: told.value}).data).found) == 60
+
+
+def test_columns_by_which_rows_can_be_chosen_are_offered_with_their_counts(root, tmp_path):
+    path = write(tmp_path / "pairs.jsonl", [row(at) | {"source": "web" if at % 3 else "books", "id": at} for at in range(60)])
+    found, _ = examine(root, settings(path))
+    assert doctor_card.values_of(found.columns) == (("source = web (40 rows)", "source = web"), ("source = books (20 rows)", "source = books"))
+    kept, _ = examine(root, settings(path, **{"data.edits": "keep source = books"}))
+    assert kept.pairs == 20 and "40 were taken out by edits" in kept.account
+
+
 def test_without_the_model_s_tokenizer_the_rest_is_examined_and_the_reason_told(root, tmp_path, hub):
     path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(10)])
     found, _ = examine(root, settings(path, **{"model.name": "nobody/nothing"}))
@@ -184,6 +229,22 @@ def test_what_a_dataset_holds_is_shown_as_text_and_never_as_markup(root, tmp_pat
     view = doctor_card.view(root, values)
     _, shown = pair_browser.looked_up(view.folder, 1)
     assert "&lt;script&gt;" in view.html and "<script>" not in view.html + shown and "&lt;script&gt;" in shown
+
+
+@pytest.mark.parametrize("text", ["שלום עולם", "مرحبا", "\u202edesrever\u202c", "👩‍👩‍👧‍👦 🏳️‍🌈", "e\u0301a\u0308", "漢字かな"],
+                         ids=["hebrew", "arabic", "bidi override", "joined emoji", "combining", "cjk"])
+def test_whatever_a_text_is_written_in_it_is_kept_shown_and_found(root, tmp_path, text):
+    path = write(tmp_path / "x.jsonl", [{"prompt": f"{text} {at}", "chosen": f"{text} yes", "rejected": f"{text} no {at}"} for at in range(3)])
+    _, shelf = examine(root, settings(path))
+    assert shelf[1]["prompt"][0]["content"] == f"{text} 1" and shelf.search(f"{text[-20:]} no 2") == 2
+    assert f'<p dir="auto">{text} 1</p>' in examined.numbered_pair(shelf[1])
+
+
+def test_of_a_million_characters_the_page_shows_the_beginning_and_says_how_many_there_are(root, tmp_path):
+    path = write(tmp_path / "x.jsonl", [row(at) for at in range(3)] + [row(3, chosen="x" * 1_000_000)])
+    _, shelf = examine(root, settings(path))
+    html = examined.numbered_pair(shelf[3])
+    assert len(html) < 100_000 and "more characters" in html and len(shelf[3]["chosen"][0]["content"]) > 1_000_000
 
 
 def test_a_setting_out_of_range_is_told_instead_of_examining(root):

@@ -120,6 +120,13 @@ def test_the_exported_file_reads_back_as_the_same_pairs(examined, to):
 
 
 @pytest.mark.parametrize("to", ["jsonl", "parquet"])
+def test_texts_that_a_spreadsheet_would_take_for_formulas_stay_as_they_are(examined, to):
+    texts = ["=cmd|'/c calc'!A1", "+1", "-2", "@x", "\tindented"]
+    job = finished(examined([row(at, chosen=text) for at, text in enumerate(texts)]), to=to)
+    assert [pair.chosen[0]["content"] for pair in pairs_of(str(export.result(job)))] == texts
+
+
+@pytest.mark.parametrize("to", ["jsonl", "parquet"])
 def test_turns_with_tools_keep_all_they_hold(examined, to):
     job = examined(TOOLS)
     found = pairs_of(export.result(finished(job, to=to)))

@@ -18,6 +18,8 @@ SIGNS = {"bad": "bad", "warn": "warn", "hint": "info"}
 EXAMPLES = 2
 """Pairs shown under each finding."""
 PART_NAMES = {"prompt": "Question", "chosen": "Better answer", "rejected": "Worse answer"}
+SHOWN = 20_000
+"""Characters of one text."""
 COMPARED = 4000
 """Longest answers, in words, whose differences are marked; beyond it comparing takes longer than reading."""
 
@@ -90,8 +92,14 @@ def _bars(name: str, spread: Spread, edges: list[int]) -> str:
 
 def numbered_pair(pair: dict[str, Any]) -> str:
     """A pair as bubbles under its row's number, with what differs between the answers marked."""
-    better, worse = marked(parts.spoken(pair["chosen"]), parts.spoken(pair["rejected"]))
-    return f'<p class="quiet">Row {pair["number"]:,}</p>' + parts.pair_card(pair["prompt"], better, worse)
+    better, worse = marked(shortened(parts.spoken(pair["chosen"])), shortened(parts.spoken(pair["rejected"])))
+    prompt = [turn | {"content": shortened(turn["content"] or "")} for turn in pair["prompt"]]
+    return f'<p class="quiet">Row {pair["number"]:,}</p>' + parts.pair_card(prompt, better, worse)
+
+
+def shortened(text: str) -> str:
+    """A text as far as a page can show it, and how much more there is."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} … and {len(text) - SHOWN:,} more characters"
 
 
 def marked(better: str, worse: str) -> tuple[str, str]:
