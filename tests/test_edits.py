@@ -120,4 +120,5 @@ def test_leaks_are_dropped_from_the_held_out_pairs_only():
     editor = Editor(parse("drop leaks"))
     train, held_out = [Seen(1, pair("same")), Seen(2, pair("other"))], [Seen(3, pair("same", "c", "d")), Seen(4, pair("new"))]
     assert len(list(editor.pairs(train + held_out))) == 4
-    assert [seen.number for seen in editor.apart(train, held_out)] == [4] and editor.counts == [1]
+    assert editor.leaks(train, held_out) == {3} and editor.counts == [1]
+    assert Editor(parse("drop 9")).leaks(train, held_out) == set()

@@ -9,8 +9,8 @@ import pytest
 from studio import events, examination, jobs, pace, practice, preview, uploads
 from studio.engine import data
 from studio.errors import DataError
-from studio.examination import Shelf
 from studio.settings import Settings
+from studio.shelf import Shelf
 from studio.ui import doctor_card, examined, pair_browser
 from tests.jobs_at_work import until
 

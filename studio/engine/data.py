@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from studio.preferences.formats import Asked, Format
 from studio.preferences.mix import Part
 from studio.preferences.pairs import Account, Pair
 from studio.settings import DataSettings
+from studio.shelf import Shelf, Shelving
 
 SAMPLE = 200
 """Rows by which a format is recognised."""
@@ -136,16 +138,56 @@ class Stream:
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
+class Drawn(Sequence[Seen]):
+    """Pairs in their drawn order, read from disk when they are asked for; their folder goes when nobody holds them any more."""
+
+    def __init__(self, folder: TemporaryDirectory, held_out: Sequence[bool], places: list[int]):
+        self._folder, self._shelf = folder, Shelf(Path(folder.name))
+        self._held_out, self._places = held_out, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        at = self._places[place]
+        row = self._shelf[at]
+        return Seen(row["number"], Pair(row["prompt"], row["chosen"], row["rejected"]), bool(self._held_out[at]))
+
+    def number(self, place: int) -> int:
+        """The row of the pair there."""
+        return self._shelf.numbers[self._places[place]]
+
+    def is_held_out(self, place: int) -> bool:
+        """Whether an edit holds the pair there out."""
+        return bool(self._held_out[self._places[place]])
+
+
+class Pairs(Sequence[Pair]):
+    """The same without their numbers."""
+
+    def __init__(self, found: Drawn):
+        self._found = found
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, place):
+        found = self._found[place]
+        return [seen.pair for seen in found] if isinstance(place, slice) else found.pair
+
+
 @dataclass(frozen=True)
 class Reading:
     """The pairs that a run draws, in their drawn order, and how they came to be."""
 
-    found: list[Seen]
+    found: Drawn
     stream: Stream
 
     @property
-    def pairs(self) -> list[Pair]:
-        return [seen.pair for seen in self.found]
+    def pairs(self) -> Pairs:
+        return Pairs(self.found)
 
     def in_words(self) -> list[str]:
         """What was recognised, what became of the rows, what was edited: a sentence or two each."""
@@ -153,21 +195,25 @@ class Reading:
         return [words for words in told if words]
 
 
-def read(settings: DataSettings, token: str | None = None) -> Reading:
-    """The pairs that a run learns from and is measured on.
+def read(settings: DataSettings, token: str | None = None, folder: Path | None = None) -> Reading:
+    """The pairs that a run learns from and is measured on, laid down in a folder of their own inside `folder`.
 
     Raises DataError if there are fewer than two to learn from, or rows that are no pair and may not be left out.
     """
-    stream = Stream(settings, token)
-    usable = list(stream)
-    if sum(not seen.held_out for seen in usable) < 2:
+    stream, laid = Stream(settings, token), TemporaryDirectory(prefix=".pairs-", dir=folder)
+    shelving, held_out = Shelving(Path(laid.name)), bytearray()
+    for seen in stream:
+        shelving.add(seen.number, seen.pair.row())
+        held_out.append(seen.held_out)
+    shelving.close()
+    if held_out.count(False) < 2:
         raise DataError(f"{stream.account.in_words()} At least two pairs to learn from are needed: check the columns and edits, "
                         "or choose another dataset.")
     if stream.account.left_out and not settings.leave_out:
         raise DataError(f"Of {stream.account.rows:,} rows some are no pairs: {stream.account.reasons()}. "
                         "Repair them, or tick “Leave out unusable rows” under Data.")
-    places, _ = drawn([seen.held_out for seen in usable], settings)
-    return Reading([usable[place] for place in places], stream)
+    places, _ = drawn(held_out, settings)
+    return Reading(Drawn(laid, held_out, places), stream)
 
 
 def drawn(held_out: Sequence[bool], settings: DataSettings) -> tuple[list[int], int]:
@@ -195,12 +241,12 @@ def divided(reading: Reading, places: list[int], settings: DataSettings) -> tupl
 
     Leaks are gone if the edits drop them.
     """
-    marked = sum(reading.found[place].held_out for place in places)
+    found = reading.found
+    marked = sum(map(found.is_held_out, places))
     first = len(places) - (marked or held_out_count(len(places), settings))
-    train, held_out = ([reading.found[place] for place in part] for part in (places[:first], places[first:]))
-    kept = {seen.number for seen in reading.stream.editor.apart(train, held_out)}
-    repeated = [place for place in places[:first] for _ in range(reading.stream.copies(reading.found[place].number))]
-    return repeated, [place for place in places[first:] if reading.found[place].number in kept]
+    leaks = reading.stream.editor.leaks(map(found.__getitem__, places[:first]), map(found.__getitem__, places[first:]))
+    repeated = [place for place in places[:first] for _ in range(reading.stream.copies(found.number(place)))]
+    return repeated, [place for place in places[first:] if found.number(place) not in leaks]
 
 
 def write_pairs(path: Path, found: list[Pair]) -> None:

@@ -19,11 +19,12 @@ from studio.engine import data
 from studio.engine.data import Stream
 from studio.engine.worker import Desk, work
 from studio.errors import DataError
-from studio.examination import FILE, Examination, Shelving
+from studio.examination import FILE, Examination
 from studio.preferences import checks, doctor
 from studio.preferences.findings import NAMED, Finding, Seen
 from studio.preferences.pairs import Account
 from studio.settings import Settings
+from studio.shelf import Shelving
 
 MEASURED = 2000
 """Pairs whose tokens are counted: a share of 5 % is then known to within one."""

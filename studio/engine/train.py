@@ -130,7 +130,7 @@ class Material:
 
 def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
     """The pairs that the settings ask for, tokenized and divided, with everything left out said. Raises DataError."""
-    reading = data.read(settings.data, desk.token)
+    reading = data.read(settings.data, desk.token, desk.folder)
     for words in reading.in_words():
         desk.say(events.Noted(words))
     found, max_length = reading.pairs, settings.training.max_length

@@ -214,17 +214,17 @@ class Editor:
             self.counts[place] += count
         return bool(asked)
 
-    def apart(self, train: list[Seen], held_out: list[Seen]) -> list[Seen]:
-        """The held-out pairs without those that the edits call leaks: their question is among the others'."""
+    def leaks(self, train: Iterable[Seen], held_out: Iterable[Seen]) -> set[int]:
+        """The rows of held-out pairs that the edits drop because their question is trained on; looked for only if one says so."""
+        found: set[int] = set()
         for place, edit in enumerate(self.edits):
-            if edit.check == LEAKS:
-                leaks = edit.concerns()
+            if edit.check == LEAKS and not found:
+                is_leak = edit.concerns()
                 for seen in train:
-                    leaks(seen._replace(held_out=False))
-                kept = [seen for seen in held_out if not leaks(seen._replace(held_out=True))]
-                self.counts[place] += len(held_out) - len(kept)
-                held_out = kept
-        return held_out
+                    is_leak(seen._replace(held_out=False))
+                found = {seen.number for seen in held_out if is_leak(seen._replace(held_out=True))}
+                self.counts[place] += len(found)
+        return found
 
     def in_words(self) -> str:
         """What was done, in one sentence; empty if nothing was."""

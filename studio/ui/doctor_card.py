@@ -10,9 +10,9 @@ from gradio.components import Component
 
 from studio import examination, jobs, uploads
 from studio.errors import NOT_UTF8, DataError, SettingsError, StudioError
-from studio.examination import Shelf
 from studio.preferences import edits
 from studio.preferences.findings import Finding
+from studio.shelf import Shelf
 from studio.summary import Summary
 from studio.ui import examined, form, parts
 from studio.ui.studio import PRIVATE, Studio

@@ -6,9 +6,10 @@ Pure functions that know neither Gradio nor how an examination is made.
 from difflib import SequenceMatcher
 from typing import Any
 
-from studio.examination import Examination, Lengths, Shelf, Spread
+from studio.examination import Examination, Lengths, Spread
 from studio.preferences.findings import Finding
 from studio.preview import Tokens
+from studio.shelf import Shelf
 from studio.summary import Summary
 from studio.ui import parts
 

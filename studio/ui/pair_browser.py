@@ -8,8 +8,8 @@ import gradio as gr
 
 from studio import preview
 from studio.errors import StudioError
-from studio.examination import Shelf
 from studio.settings import Settings
+from studio.shelf import Shelf
 from studio.ui import examined, form, parts
 from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, QUIET
