@@ -244,7 +244,7 @@ class Choice:
 
     def __init__(self, section: str, name: str, info: FieldInfo):
         self.section, self.name = section, f"{section}.{name}"
-        self.label, self.caption, self.default = info.title or name, info.description or "", info.default
+        self.label, self.caption, self.default = info.title or name, " ".join((info.description or "").split()), info.default
         self.basic = bool((info.json_schema_extra or {}).get("basic"))
         self.options = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
         self.optional = type(None) in get_args(info.annotation)

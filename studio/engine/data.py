@@ -4,6 +4,7 @@ Nothing is lost in silence: every row is a pair or is counted with the reason wh
 """
 
 import json
+import shutil
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from studio.preferences.pairs import Account, Pair
 from studio.settings import DataSettings
 from studio.shelf import Shelf, Shelving
 
+LAID = ".pairs-"
 SAMPLE = 200
 """Rows by which a format is recognised."""
 
@@ -200,7 +202,9 @@ def read(settings: DataSettings, token: str | None = None, folder: Path | None =
 
     Raises DataError if there are fewer than two to learn from, or rows that are no pair and may not be left out.
     """
-    stream, laid = Stream(settings, token), TemporaryDirectory(prefix=".pairs-", dir=folder)
+    for left in folder.glob(f"{LAID}*") if folder else ():  # by a worker that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    stream, laid = Stream(settings, token), TemporaryDirectory(prefix=LAID, dir=folder)
     shelving, held_out = Shelving(Path(laid.name)), bytearray()
     for seen in stream:
         shelving.add(seen.number, seen.pair.row())

@@ -35,7 +35,9 @@ class Source:
 
 def opened(part: Part, token: str | None = None) -> Source:
     """The source of that name. Raises DataError for one that cannot be read, at once or with the first row."""
-    path = PRACTICE_PAIRS if part.source == PRACTICE else Path(part.source)
+    if part.source == PRACTICE:
+        return Source("Practice pairs", "", reader.rows(PRACTICE_PAIRS))
+    path = Path(part.source)
     if path.suffix.lower() in reader.TYPES or path.exists():
         return _file(path)
     with about(part.source):

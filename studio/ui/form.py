@@ -13,6 +13,9 @@ WORDS = {"none": "none", "nf4": "4 bits (NF4, QLoRA)", "int8": "8 bits", "own": 
          "gpu": "GPU", "cpu": "CPU", "wandb": "Weights & Biases", "tensorboard": "TensorBoard", "trackio": "Trackio"}
 """Options whose name in the file is not what a person would say."""
 
+LINES = {"evaluation.prompts": 3, "data.also": 2, "data.edits": 2}
+"""Of fields that hold more than one."""
+
 Fields = dict[str, Component]
 
 
@@ -26,7 +29,7 @@ def component(choice: Choice, value: Any) -> Component:
         return gr.Checkbox(**shared)
     if choice.kind in (int, float):
         return gr.Number(precision=0 if choice.kind is int else None, **shared)
-    return gr.Textbox(lines=3 if choice.name == "evaluation.prompts" else 1, **shared)
+    return gr.Textbox(lines=LINES.get(choice.name, 1), **shared)
 
 
 def fields(*sections: str, basic: bool, values: dict[str, Any]) -> Fields:

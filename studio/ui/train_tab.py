@@ -30,11 +30,12 @@ def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     return studio.queue.add(settings, {"token": token} if token else {}).name
 
 
-def uses(source: str) -> str:
-    """Which pairs a run would use, for the line above Start."""
-    if source == PRACTICE:
-        return "Learns from the practice pairs (change them under Data)."
-    return f"Learns from {Path(source).name if source.startswith('/') else source} (change it under Data)."
+def uses(source: str, also: str = "", edits: str = "") -> str:
+    """Which pairs a run would use, for the line above Start. Sources and edits that cannot be read are told under their fields."""
+    name = "the practice pairs" if source == PRACTICE else Path(source).name if source.startswith("/") else source
+    more = len((also or "").split("\n")) if (also or "").strip() else 0
+    mixed = f", mixed with {more} more source{'s' * (more > 1)}" if more else ""
+    return f"Learns from {name}{mixed}{', as edited' if (edits or '').strip() else ''} (change it under Data)."
 
 
 def read_settings(path: str) -> Settings:
@@ -98,6 +99,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     fit.follow(preset.input(choose, preset, [purpose, *everything.values()], **QUIET))
     fit.follow(load.upload(load_file, load, [*everything.values()], **PRIVATE))
     as_file.expand(show_file, inputs_kwargs=everything, outputs=code, **QUIET)
-    data_fields["data.source"].change(uses, data_fields["data.source"], using, **QUIET)
+    of_data = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
+    gr.on([field.change for field in of_data], uses, of_data, using, **QUIET)
     go.click(start, inputs=token, inputs_kwargs=everything, outputs=started, validator=check, **PRIVATE)
     return TrainTab(started, everything)
