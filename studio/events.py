@@ -77,6 +77,20 @@ class Stepped(Event):
 
 
 @dataclass(frozen=True)
+class Checkpointed(Event):
+    """All that the next step depends on is sealed on disk."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Resumed(Event):
+    """The run goes on after this step; what was said of later ones is void, and they are taken again."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class Evaluated(Event):
     """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training."""
 

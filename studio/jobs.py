@@ -196,6 +196,21 @@ class Queue:
         self._wake.set()
         return run
 
+    def resume(self, run: Run, secrets: dict[str, str] | None = None) -> None:
+        """Let a run that has ended go on from its newest checkpoint, as soon as none is alive. Raises StudioError."""
+        job = of(run)
+        with _launching(job.folder):
+            if status(job) not in OVER:
+                raise BusyError("This run has not ended yet. Wait for it, or stop it first.")
+            if run.last_checkpoint is None:
+                raise StudioError("This run has no checkpoint to go on from. Start a new run with its settings.")
+            (job.folder / "worker.json").unlink(missing_ok=True)
+            job.stop_file.unlink(missing_ok=True)
+            events.append(job.log, events.Queued())
+        self._secrets[run.name] = secrets or self.secrets(run)
+        self._over.discard(run.name)
+        self._wake.set()
+
     def secrets(self, run: Run) -> dict[str, str]:
         """What was handed over with a run; nothing for one that another page process took in."""
         return self._secrets.get(run.name, {})

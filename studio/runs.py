@@ -53,6 +53,16 @@ class Run:
         return self.folder / "adapter"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> int | None:
+        """The step of the newest checkpoint, or None if there is none; whether it is whole is seen when it is read."""
+        found = [folder.parent.name.removeprefix("step-") for folder in self.checkpoints.glob("step-*/manifest.json")]
+        return max((int(step) for step in found if step.isascii() and step.isdigit()), default=None)
+
+    @property
     def held_out(self) -> Path:
         return self.folder / "held_out.jsonl"
 

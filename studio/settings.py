@@ -164,6 +164,10 @@ class TrainingSettings(Section):
                                       Field(title="Gradient checkpointing")] = "auto"
     """Recomputes activations instead of keeping them: much less memory, up to a third slower. auto recomputes as many layers
     as the free memory asks for; full all of them; none keeps everything."""
+    checkpoint_every: Annotated[float, Field(ge=0, title="Checkpoint every")] = 0.2
+    """Steps between checkpoints, from which a run that was stopped or cut off goes on exactly; below 1 a share of the run, 0 for none."""
+    keep_checkpoints: Annotated[int, Field(ge=1, le=1000, title="Checkpoints kept")] = 2
+    """How many of the latest stay on the disk. Each takes about three times the adapter."""
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Training seed")] = 42
     """Start of all random numbers while training: order of pairs, adapter's first weights, dropout."""
     report_to: Annotated[Literal["none", "wandb", "tensorboard", "trackio"], Field(title="Report to")] = "none"

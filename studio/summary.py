@@ -47,7 +47,14 @@ class Summary:
 
     @cached_property
     def steps(self) -> list[events.Stepped]:
-        return [event for event in self.said if isinstance(event, events.Stepped)]
+        """Every step once: those that a run took again after it was resumed as they were taken last."""
+        taken: list[events.Stepped] = []
+        for event in self.said:
+            if isinstance(event, events.Stepped):
+                taken.append(event)
+            elif isinstance(event, events.Resumed):
+                taken = [step for step in taken if step.step <= event.step]
+        return taken
 
     @property
     def step(self) -> int:
@@ -64,7 +71,8 @@ class Summary:
 
     @cached_property
     def seconds_a_step(self) -> float | None:
-        recent = self.steps[-WINDOW:]
+        resumed = events.last(self.said, events.Resumed)
+        recent = [step for step in self.steps[-WINDOW:] if resumed is None or step.step > resumed.step]
         if len(recent) < 2 or recent[-1].step == recent[0].step:
             return None
         return max(recent[-1].at - recent[0].at, 1e-6) / (recent[-1].step - recent[0].step)

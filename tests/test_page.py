@@ -36,6 +36,10 @@ def test_a_run_is_stopped(client):
     client.predict(name, api_name="/stop")
     assert until(lambda: client.predict(name, api_name="/status")["status"] in jobs.OVER)
     assert client.predict(name, api_name="/status")["status"] == "stopped"
+    taken = client.predict(name, api_name="/status")["step"]
+    client.predict(name, api_name="/resume")
+    until(lambda: client.predict(name, api_name="/status")["step"] > taken)
+    client.predict(name, api_name="/stop")
 
 
 @pytest.mark.parametrize(("settings", "told"), [
@@ -58,7 +62,7 @@ def test_a_run_that_is_not_there_is_told(client, name):
 
 
 def test_only_what_scripts_need_is_public(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/start", "/status", "/stop"}
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/start", "/status", "/stop", "/resume"}
 
 
 def test_the_page_process_stays_under_400_megabytes_and_starts_quickly(studio):

@@ -19,8 +19,10 @@ METRICS = {"loss", "nll_loss", "log_odds_ratio", "log_odds_chosen", "rewards/cho
 class Reporter(TrainerCallback):
     """Says each optimizer step, measures the held-out pairs when it is time, and ends the run when asked to."""
 
-    def __init__(self, desk: Desk, every: int | None, measure: Callable[[int], None]):
-        self.desk, self.every, self.measure = desk, every, measure
+    def __init__(self, desk: Desk, every: int | None, measure: Callable[[int], None], keep: Callable[[int], None] = lambda step: None,
+                 keep_every: int | None = None):
+        """`measure` and `keep` (a checkpoint) are called with the step, every so many of them; None for never."""
+        self.desk, self.every, self.measure, self.keep, self.keep_every = desk, every, measure, keep, keep_every
         self.stopped = False
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs=None, **_):
@@ -29,9 +31,11 @@ class Reporter(TrainerCallback):
         if "loss" not in metrics:
             return  # the summary at the end of the run
         self.desk.say(events.Stepped(state.global_step, metrics, peak_memory()))
-        due = self.every and not self.stopped
-        if due and state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            self.measure(state.global_step)
+        step, more_to_come = state.global_step, state.global_step < state.max_steps
+        if self.every and not self.stopped and step % self.every == 0 and more_to_come:
+            self.measure(step)
+        if self.keep_every and more_to_come and (self.stopped or step % self.keep_every == 0):
+            self.keep(step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_):
         """Ends after this step if the stop file is there."""

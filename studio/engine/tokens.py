@@ -66,6 +66,14 @@ class Tokens(Sequence[Encoded]):
         return Tokens(self.ids, self.bounds[np.asarray(places, dtype=np.int64)])
 
     @property
+    def digest(self) -> str:
+        """A hash of these pairs' ids and their order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.bounds[:, 1:]).tobytes())
+        for start, _, chosen, rejected in self.bounds.tolist():
+            digest.update(self.ids[start : start + chosen + rejected].tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
     def lengths(self) -> np.ndarray:
         """(pairs, 3): prompt, chosen and rejected in tokens; the two texts include the prompt."""
         return self.bounds[:, 1:]

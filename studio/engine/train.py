@@ -18,7 +18,9 @@ from huggingface_hub import snapshot_download
 from peft import PeftModel
 
 from studio import events, seal
-from studio.engine import data, evaluate, model, tokens
+from studio.engine import checkpoints, data, evaluate, model, tokens
+from studio.engine.checkpoints import Checkpoint
+from studio.engine.keeper import Keeper
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer
 from studio.engine.reporter import Reporter
@@ -52,12 +54,14 @@ def train(desk: Desk) -> events.Event | None:
     steps = _steps(settings, len(material.train))
     desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
                             template=seal.seal(tokenizer.chat_template)))
-    examiner = Examiner(desk, trainer, material, settings)
-    examiner.measure(0, base=True)
+    examiner, keeper = Examiner(desk, trainer, material, settings), Keeper(desk, run, trainer, material.train)
+    checkpoint = keeper.newest()
+    if checkpoint is None:
+        examiner.measure(0, base=True)
     desk.enter("training")
-    reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps)
+    reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps, keeper.keep, keeper.interval(steps))
     trainer.add_callback(reporter)
-    _train(trainer, tokenizer, run, desk)
+    _train(trainer, checkpoint, tokenizer, run, desk)
     step = trainer.state.global_step
     desk.enter("saving")
     save(trainer.model, tokenizer, run)
@@ -150,10 +154,10 @@ def _steps(settings: Settings, pairs: int) -> int:
     return training.max_steps or max(1, math.ceil(math.ceil(pairs / (training.batch_size * training.accumulation)) * training.epochs))
 
 
-def _train(trainer: ORPOTrainer, tokenizer, run: Run, desk: Desk) -> None:
+def _train(trainer: ORPOTrainer, checkpoint: Checkpoint | None, tokenizer, run: Run, desk: Desk) -> None:
     """Take the steps. If the numbers blow up, keep the adapter as it was before, unless nothing was learned yet."""
     try:
-        trainer.train()
+        trainer.go_on(checkpoint) if checkpoint else trainer.train()
     except BlownUpError as error:
         if error.step == 0:
             raise
@@ -214,6 +218,9 @@ def save(tuned: PeftModel, tokenizer, run: Run) -> None:
     tuned.save_pretrained(draft, save_embedding_layers=False)
     (draft / "README.md").unlink(missing_ok=True)  # PEFT's is a form to fill in; the studio writes its own when pushing
     tokenizer.save_pretrained(draft)
+    if run.adapter.exists():  # of a run that was stopped and went on
+        shutil.rmtree(run.job("merge"), ignore_errors=True)  # what was merged from it is no longer this run's result
+        checkpoints.remove(run.adapter)
     os.replace(draft, run.adapter)
 
 

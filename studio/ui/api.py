@@ -1,4 +1,4 @@
-"""What scripts may call over HTTP or gradio_client: start, status, stop. The same functions the page uses."""
+"""What scripts may call over HTTP or gradio_client: start, status, stop, resume. The same functions the page uses."""
 
 from typing import Any
 
@@ -37,7 +37,16 @@ def declare(studio: Studio) -> None:
         jobs.stop(jobs.of(found))
         return studio.status(found) or ""
 
-    for endpoint in (start, status, stop):
+    def resume(run: str) -> str:
+        """Let a run that was stopped, failed or was cut off go on from its newest checkpoint; the run's status."""
+        found = _find(studio, run)
+        try:
+            studio.queue.resume(found)
+        except StudioError as error:
+            raise gr.Error(_told(error)) from error
+        return studio.status(found) or ""
+
+    for endpoint in (start, status, stop, resume):
         gr.api(endpoint, api_name=endpoint.__name__)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from studio import jobs
-from studio.errors import redact
+from studio.errors import StudioError, redact
 from studio.jobs import Status
 from studio.runs import Run
 from studio.summary import PHASES, Summary, count_points, duration, in_words, percent, points, size
@@ -16,7 +16,7 @@ from studio.ui.studio import PRIVATE, QUIET, Studio
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
 WAITING = "Waiting for its turn: one run computes at a time. It starts by itself."
 CRASHED = ("The worker ended without a word: it was killed, or the machine went down. "
-           "The log below may tell why; start the run again from its settings.")
+           "The log below may tell why; resume it from its last checkpoint, or start it again with its settings.")
 TAIL_BYTES = 6000
 
 
@@ -98,11 +98,18 @@ def tail(log: Path) -> str:
         return ""
 
 
+def resume_button(run: Run, status: str | None) -> gr.Button:
+    """Offers to go on with a run that ended before its end, if it left a checkpoint."""
+    step = run.last_checkpoint if status in ("stopped", "failed", "crashed") else None
+    return gr.Button(f"Resume after step {step}", visible=step is not None)
+
+
 def build(studio: Studio, in_view: gr.Dropdown) -> None:
     """The tab's components and wiring; `in_view` names the run that all tabs share."""
     top = gr.HTML(parts.empty(EMPTY), elem_id="run-head", padding=False)
     with gr.Row():
         halt = gr.Button("Stop and keep the work", variant="stop", visible=False, elem_id="stop")
+        resume = gr.Button("Resume", variant="primary", visible=False, elem_id="resume")
     told = gr.HTML("", elem_id="run-words", padding=False)
 
     def fresh_points(run: str, have: int) -> dict:
@@ -114,7 +121,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
     seen = gr.State(None)
-    outputs = [top, halt, told, charts, answered, seen]
+    outputs = [top, halt, resume, told, charts, answered, seen]
 
     def refresh(name: str | None, before: tuple | None) -> list:
         run = studio.find(name)
@@ -128,18 +135,26 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
         stopping = now[-1] and status in jobs.ALIVE
         button = gr.Button("Stopping after this step …" if stopping else "Stop and keep the work",
                            visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping)
-        return [head(run, status, summary), button, words(summary), {"run": name, "count": count_points(said)},
+        return [head(run, status, summary), button, resume_button(run, status), words(summary), {"run": name, "count": count_points(said)},
                 samples(summary), now]
 
     def nothing(before: tuple | None) -> list:
         if before == ():
             return [gr.skip()] * len(outputs)
-        return [parts.empty(EMPTY), gr.Button(visible=False), "", {"run": "", "count": 0}, "", ()]
+        return [parts.empty(EMPTY), gr.Button(visible=False), gr.Button(visible=False), "", {"run": "", "count": 0}, "", ()]
 
     def stop(name: str | None) -> None:
         run = studio.find(name)
         if run is not None:
             jobs.stop(jobs.of(run))
+
+    def go_on(name: str | None) -> None:
+        run = studio.find(name)
+        try:
+            if run is not None:
+                studio.queue.resume(run)
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not resumed") from error
 
     def read_log(name: str | None) -> str:
         run = studio.find(name)
@@ -149,4 +164,5 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     in_view.change(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
     in_view.change(read_log, in_view, log, **QUIET)
     halt.click(stop, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
+    resume.click(go_on, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
     log_fold.expand(read_log, in_view, log, **QUIET)

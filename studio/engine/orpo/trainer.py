@@ -13,8 +13,9 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
+from studio.engine.checkpoints import Checkpoint
 from studio.engine.model import compute_dtype, device
-from studio.engine.orpo import memory, packing
+from studio.engine.orpo import memory, packing, resuming
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -45,6 +46,7 @@ class ORPOTrainer(Trainer):
         self.budget = token_budget(training, pairs, scorer, args.device.type)
         self.recomputed = 0
         self._logged: dict[str, float] = {}
+        self._checkpoint: Checkpoint | None = None
         self.remove_callback(PrinterCallback)  # the event log holds every step already
 
     def in_words(self) -> str:
@@ -57,6 +59,27 @@ class ORPOTrainer(Trainer):
         """As transformers' `train`, with the model attending over branches meanwhile."""
         with self.scorer.attending():
             return super().train(*args, **options)
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """As `train`, from where a checkpoint was taken: the steps that follow are those that would have followed then."""
+        self._checkpoint = checkpoint
+        self.train(resume_from_checkpoint=str(checkpoint.folder))
+
+    # What transformers would read with torch.load comes from the sealed files instead.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        resuming.put_weights(self, self._checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            resuming.put_optimizer(self, self._checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Comes with the optimizer."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            resuming.put_generators(self._checkpoint)
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """All passes of one optimizer step, forward and backward. Returns its loss, shape ().
