@@ -1,25 +1,21 @@
 """The checks of single pairs and of repeats: what each looks for, what it says, what it would do."""
 
 import re
-from hashlib import blake2b
 
-from studio.preferences.findings import NAMED, Finding, Seen, Weight, said, share
+from studio.preferences.findings import NAMED, Finding, Seen, Weight, share
+from studio.preferences.hashes import Hashes
 from studio.preferences.pairs import Pair
+from studio.preferences.told import Text, Told, hash_of
 
-
-def plain(text: str) -> str:
-    """A text for comparing: letter case and white space aside."""
-    return " ".join(text.lower().split())
-
-
-def key(*texts: str) -> bytes:
-    """Eight bytes that stand for these texts, compared plainly."""
-    return blake2b("\0".join(map(plain, texts)).encode(errors="surrogatepass"), digest_size=8).digest()
+ENOUGH = 50
+"""Pairs below which a share says little, and a model learns little."""
+CLEAR = 3.0
+"""Standard deviations from an even split that are taken for evidence."""
 
 
 def question_key(pair: Pair) -> bytes:
-    """Eight bytes that stand for a pair's question."""
-    return key(said(pair.prompt))
+    """Eight bytes that stand for a pair's question, letter case and white space aside."""
+    return Text(pair.prompt).key
 
 
 class Counting:
@@ -35,14 +31,14 @@ class Counting:
         self.count, self.rows = 0, []
 
     def see(self, seen: Seen) -> bool:
-        if not self.concerns(seen):
+        if not self.concerns(Told.of(seen)):
             return False
         self.count += 1
         if len(self.rows) < NAMED:
             self.rows.append(seen.number)
         return True
 
-    def concerns(self, seen: Seen) -> bool:
+    def concerns(self, told: Told) -> bool:
         """Whether the pair is one of those that are looked for."""
         raise NotImplementedError
 
@@ -54,7 +50,8 @@ class Counting:
         if self.count < self.least:
             return None
         edit = f"{self.verb} {self.name}" if self.verb else ""
-        button = f"{self.verb.capitalize()} {self.count:,} {self.what}" if self.verb else ""
+        what = self.what.removesuffix("s") if self.count == 1 and not self.what.startswith("with") else self.what
+        button = f"{self.verb.capitalize()} {self.count:,} {what}" if self.verb else ""
         return Finding(self.name, self.weight, self.count, self.words(total), tuple(self.rows), edit, button)
 
 
@@ -68,13 +65,10 @@ class Duplicates(Counting):
 
     def __init__(self):
         super().__init__()
-        self._known: set[bytes] = set()
+        self._known = Hashes()
 
-    def concerns(self, seen: Seen) -> bool:
-        found = key(said(seen.pair.prompt), said(seen.pair.chosen), said(seen.pair.rejected))
-        known = found in self._known
-        self._known.add(found)
-        return known
+    def concerns(self, told: Told) -> bool:
+        return self._known.add(told.hash)
 
     def words(self, total: int) -> str:
         return f"{share(self.count, total)} repeat an earlier one. What stands twice weighs twice, and may be learned by heart."
@@ -87,16 +81,38 @@ class Contradictions(Counting):
 
     def __init__(self):
         super().__init__()
-        self._known: set[bytes] = set()
+        self._known = Hashes()
 
-    def concerns(self, seen: Seen) -> bool:
-        question, better, worse = said(seen.pair.prompt), said(seen.pair.chosen), said(seen.pair.rejected)
-        self._known.add(key(question, better, worse))
-        return key(question, worse, better) in self._known
+    def concerns(self, told: Told) -> bool:
+        self._known.add(told.hash)
+        return hash_of(told.question, told.worse, told.better) in self._known
 
     def words(self, total: int) -> str:
         return (f"{share(self.count, total)} say the opposite of an earlier one: there the better answer is the worse one here. "
                 "They cancel out.")
+
+
+class RepeatedQuestions(Counting):
+    """The same question as an earlier pair's, with other answers."""
+
+    name, weight, verb = "repeated-questions", "hint", ""
+    MANY = 0.2
+    """Share of all pairs from which on it is worth a word."""
+
+    def __init__(self):
+        super().__init__()
+        self._known = Hashes()
+
+    def concerns(self, told: Told) -> bool:
+        asked = self._known.add(hash_of(told.question))
+        return not self._known.add(told.hash) and asked
+
+    def words(self, total: int) -> str:
+        return (f"{share(self.count, total)} ask what an earlier one asks, with other answers. The model meets these questions more "
+                "often than the others, so that they weigh more in what it learns.")
+
+    def finding(self, total: int) -> Finding | None:
+        return super().finding(total) if total >= ENOUGH and self.count > self.MANY * total else None
 
 
 class Leaks(Counting):
@@ -106,11 +122,11 @@ class Leaks(Counting):
 
     def __init__(self):
         super().__init__()
-        self._trained: set[bytes] = set()
+        self._trained = Hashes()
 
-    def concerns(self, seen: Seen) -> bool:
-        question = question_key(seen.pair)
-        if not seen.held_out:
+    def concerns(self, told: Told) -> bool:
+        question = hash_of(told.question)
+        if not told.held_out:
             self._trained.add(question)
             return False
         return question in self._trained
@@ -123,9 +139,12 @@ class Leaks(Counting):
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 REFUSAL = re.compile(
-    r"\W*((i('m| am) (very |so |really )?sorry|sorry|i apologi[sz]e),? (but|i (can|cannot|won)|as an|that (goes|is) against)"
-    r"|i('m| am) (afraid i (can|cannot|won)|unable to|not able to)"
-    r"|i (cannot|can't|can not|won't) (help|assist|provide|answer|do|create|write|give)|as an ai\b|as a (large )?language model"
+    r"\W*((i(['’]m| am) (very |so |really )?sorry|sorry|i apologi[sz]e|(my )?apologies),? "
+    r"(but|i (can|cannot|won)|as an|that (goes|is) against)"
+    r"|i(['’]m| am) (afraid i (can|cannot|won)|unable to|not able to|not comfortable)|i (don['’]t|do not) feel comfortable"
+    r"|(unfortunately,? )?i (cannot|can['’]t|can not|won['’]t|will not) "
+    r"(help|assist|provide|answer|do|create|write|give|generate|discuss|comply|fulfil|engage)"
+    r"|i must (respectfully |politely )?(decline|refuse)|as an ai\b|as a (large )?language model"
     r"|(es )?tut mir leid,? (aber|ich kann)|je suis désolé,? (mais|je ne)|lo siento,? (pero|no puedo)|mi dispiace,? (ma|non posso))",
     re.IGNORECASE)
 """How refusals begin; to be sorry for somebody is none."""
@@ -136,8 +155,8 @@ class Refusals(Counting):
 
     name, what = "refusals", "refusals"
 
-    def concerns(self, seen: Seen) -> bool:
-        return REFUSAL.match(said(seen.pair.chosen)) is not None
+    def concerns(self, told: Told) -> bool:
+        return REFUSAL.match(told.better.said) is not None
 
     def words(self, total: int) -> str:
         return f"In {share(self.count, total)} the better answer refuses or apologises. The model will learn to refuse such questions."
@@ -147,20 +166,29 @@ class TinyDifferences(Counting):
     """Answers that differ in nothing but case, white space or punctuation."""
 
     name, weight, what = "tiny-differences", "hint", "hardly different"
+    GLANCE = 24
+    """Characters in which most answers differ already."""
 
-    def concerns(self, seen: Seen) -> bool:
-        return _letters(said(seen.pair.chosen)) == _letters(said(seen.pair.rejected))
+    def concerns(self, told: Told) -> bool:
+        better, worse = told.better.plain, told.worse.plain
+        begins = _letters(better[: self.GLANCE]), _letters(worse[: self.GLANCE])
+        common = min(map(len, begins))
+        if begins[0][:common] != begins[1][:common]:
+            return False
+        return (_letters(better) or told.better.said) == (_letters(worse) or told.worse.said)
 
     def words(self, total: int) -> str:
         return f"In {share(self.count, total)} the answers differ in letter case, white space or punctuation only. They teach little else."
 
 
 def _letters(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text.lower()) or text
+    return re.sub(r"[\W_]+", "", text)
 
 
 MARKUP = re.compile(r"<\|(im_start|im_end|eot_id|start_header_id|endoftext)\|>|\[/?INST\]|</?s>|<(start|end)_of_turn>"
                     r"|^### (Response|Instruction):", re.MULTILINE)
+MARKUP_SIGNS = "<[#"
+"""One of these stands in every mark: a look for them is much faster than the pattern."""
 
 
 class Markup(Counting):
@@ -168,8 +196,9 @@ class Markup(Counting):
 
     name, what = "markup", "with template marks"
 
-    def concerns(self, seen: Seen) -> bool:
-        return any(MARKUP.search(said(turns)) for turns in (seen.pair.prompt, seen.pair.chosen, seen.pair.rejected))
+    def concerns(self, told: Told) -> bool:
+        text = told.everything
+        return any(sign in text for sign in MARKUP_SIGNS) and MARKUP.search(text) is not None
 
     def words(self, total: int) -> str:
         return (f"{share(self.count, total)} hold marks of a chat template, such as <|im_start|> or [INST]. The studio writes its own "
@@ -180,8 +209,8 @@ SECRETS = {"e-mail address": re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,
            "access key": re.compile(r"\b(hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}"
                                     r"|xox[bp]-[\w-]{20,})"),
            "private key": re.compile(r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----")}
-HINTS = ("@", "hf_", "sk-", "AKIA", "gh", "xox", "-----BEGIN")
-"""One of these stands in every secret: a look for them is much faster than the patterns."""
+SECRET_SIGNS = ("@", "_", "sk-", "AKIA", "xox", "-----BEGIN")
+"""One of these stands in every secret."""
 
 
 class Secrets(Counting):
@@ -193,10 +222,11 @@ class Secrets(Counting):
         super().__init__()
         self.kinds: dict[str, int] = {}
 
-    def concerns(self, seen: Seen) -> bool:
-        every = (said(turns) for turns in (seen.pair.prompt, seen.pair.chosen, seen.pair.rejected))
-        texts = [text for text in every if any(hint in text for hint in HINTS)]
-        kinds = [kind for kind, pattern in SECRETS.items() if any(pattern.search(text) for text in texts)]
+    def concerns(self, told: Told) -> bool:
+        text = told.everything
+        if not any(sign in text for sign in SECRET_SIGNS):
+            return False
+        kinds = [kind for kind, pattern in SECRETS.items() if pattern.search(text)]
         for kind in kinds:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
         return bool(kinds)
@@ -204,6 +234,23 @@ class Secrets(Counting):
     def words(self, total: int) -> str:
         listed = ", ".join(f"{count:,} with a{'n' * (kind[0] in 'ae')} {kind}" for kind, count in self.kinds.items())
         return f"{share(self.count, total)} hold what may be private: {listed}. A model can repeat it word for word."
+
+
+INVISIBLE = re.compile("[\u00ad\u200b\u202a-\u202e\u2066-\u2069]")
+"""Soft hyphens, zero-width spaces and what turns the direction of writing. Joiners belong to scripts and to emoji."""
+
+
+class LookAlikes(Counting):
+    """Answers with characters that nobody sees: to a model they are others than those they look like."""
+
+    name, weight, what = "invisible-characters", "hint", "with invisible characters"
+
+    def concerns(self, told: Told) -> bool:
+        return any(not text.isascii() and INVISIBLE.search(text) for text in (told.better.said, told.worse.said))
+
+    def words(self, total: int) -> str:
+        return (f"{share(self.count, total)} have answers with characters that are not seen: zero-width spaces, soft hyphens or marks that "
+                "turn the direction of writing. The model reads other words than we do, and will learn to write such characters.")
 
 
 CUT_FROM = 200
@@ -215,8 +262,8 @@ class CutAnswers(Counting):
 
     name, what, least = "cut-answers", "cut answers", 3
 
-    def concerns(self, seen: Seen) -> bool:
-        text = said(seen.pair.chosen).rstrip()
+    def concerns(self, told: Told) -> bool:
+        text = told.better.said.rstrip()
         # A last line that is short is a list's, a signature's or a poem's, and ends without a stop.
         return len(text) >= CUT_FROM and (text[-1].isalpha() or text[-1] == ",") and "\n" not in text[-60:]
 

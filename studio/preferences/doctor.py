@@ -10,20 +10,19 @@ from statistics import median
 from typing import Literal
 
 from studio.preferences import checks
-from studio.preferences.checks import REFUSAL, Counting
-from studio.preferences.findings import Check, Finding, Seen, said, share
+from studio.preferences.checks import CLEAR, ENOUGH, REFUSAL, Counting
+from studio.preferences.findings import Check, Finding, Seen, share
+from studio.preferences.languages import LanguageMix, Languages
 from studio.preferences.near import NearDuplicates
+from studio.preferences.openings import Openings
+from studio.preferences.told import Told
 
 Verdict = Literal["ready", "ready with losses", "not ready"]
 
-ENOUGH = 50
-"""Pairs below which a share says little, and a model learns little."""
 ONE_SIDED = 0.7
 """Share of pairs with the longer answer on one side from which on length itself is learned."""
 SIGNS = 0.02
 """Share of pairs that must show a sign at all; a handful of odd ones says nothing of a large set."""
-CLEAR = 3.0
-"""Standard deviations from an even split that are taken for evidence."""
 
 
 class Length:
@@ -36,7 +35,8 @@ class Length:
         self.ratios: list[float] = []
 
     def see(self, seen: Seen) -> bool:
-        better, worse = len(said(seen.pair.chosen)), len(said(seen.pair.rejected))
+        told = Told.of(seen)
+        better, worse = len(told.better.said), len(told.worse.said)
         self.longer += better > worse
         self.shorter += better < worse
         if len(self.ratios) < 100_000:
@@ -64,7 +64,8 @@ class Swapped:
         self.rows: list[int] = []
 
     def see(self, seen: Seen) -> bool:
-        better, worse = (_is_poor(said(turns)) for turns in (seen.pair.chosen, seen.pair.rejected))
+        told = Told.of(seen)
+        better, worse = _is_poor(told.better.said), _is_poor(told.worse.said)
         if better == worse:
             return False
         self.better += better
@@ -82,7 +83,7 @@ class Swapped:
         return Finding(self.name, "bad", self.better, words, tuple(self.rows), "swap all", f"Swap better and worse in all {total:,} pairs")
 
 
-IGNORANCE = re.compile(r"\W*(i (do not|don't) know|i have no idea|no idea)\b", re.IGNORECASE)
+IGNORANCE = re.compile(r"\W*(i (do not|don['’]t) know|i have no idea|no idea)\b", re.IGNORECASE)
 
 
 def _is_poor(text: str) -> bool:
@@ -100,8 +101,8 @@ class Extreme(Counting):
         super().__init__()
         self._total = self._pairs = 0
 
-    def concerns(self, seen: Seen) -> bool:
-        length = sum(len(said(turns)) for turns in (seen.pair.prompt, seen.pair.chosen, seen.pair.rejected))
+    def concerns(self, told: Told) -> bool:
+        length = sum(len(text.said) for text in (told.question, told.better, told.worse))
         extreme = self._pairs >= ENOUGH and length > max(self.AT_LEAST, self.TIMES * self._total / self._pairs)
         if not extreme:
             self._total, self._pairs = self._total + length, self._pairs + 1
@@ -113,8 +114,9 @@ class Extreme(Counting):
 
 
 CHECKS: dict[str, Callable[[], Check]] = {check.name: check for check in (
-    Swapped, checks.Contradictions, checks.Leaks, checks.Duplicates, NearDuplicates, Length, checks.Refusals, checks.CutAnswers,
-    checks.Markup, checks.TinyDifferences, checks.Secrets, Extreme)}
+    Swapped, checks.Contradictions, checks.Leaks, checks.Duplicates, NearDuplicates, Length, Openings, checks.Refusals, LanguageMix,
+    checks.CutAnswers, checks.Markup, checks.TinyDifferences, checks.RepeatedQuestions, Languages, checks.LookAlikes, checks.Secrets,
+    Extreme)}
 """All by name, what matters most first."""
 
 GRAVITY = ("bad", "warn", "hint")
@@ -126,8 +128,9 @@ def examine(pairs: Iterable[Seen]) -> list[Finding]:
     looks = [check.see for check in running]
     for seen in pairs:
         total += 1
+        told = Told.of(seen)  # once for all of them
         for look in looks:
-            look(seen)
+            look(told)
     found = [finding for check in running if (finding := check.finding(total))]
     if 0 < total < ENOUGH:
         few = (f"There are {total:,} pairs. A few hundred teach a manner; with fewer than {ENOUGH} the model learns them by heart "
