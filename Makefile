@@ -1,6 +1,7 @@
 # make run       the studio on 127.0.0.1 (sets up what is missing)
 # make practice  the practice run in the terminal
 # make test      all tests, fast ones first (sets up what is missing, browser included)
+# make sweep     the slow tests that make test leaves out
 # make bench     the engine against TRL on this machine (ARGS=--quick for the short form)
 # make lint      style and unused code
 # make model     make the practice model and pairs anew (about a quarter of an hour)
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run practice test bench lint model clean
+.PHONY: run practice test sweep bench lint model clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -19,8 +20,11 @@ practice: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	bash tests/install_browser.sh
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests --ignore=tests/browser
 	$(BIN)/python -m pytest tests/browser
+
+sweep: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow tests --ignore=tests/browser
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.cpu $(ARGS)

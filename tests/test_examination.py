@@ -132,8 +132,8 @@ def test_a_template_that_holds_no_system_turn_is_told_and_its_text_put_before_th
         found, _ = examine(root, settings(path, **{"model.name": str(model)}))
         told = named(found, "system-turns")
         assert (told.count, told.weight, told.rows[:2]) == (15, "bad", (1, 5)) and found.lengths, name
-        mended, shelf = examine(root, settings(path, **{"model.name": str(model), "data.edits": told.edit}))
-        assert named(mended, "system-turns") is None and shelf[0]["prompt"][0]["content"].startswith("Be kind.\n\nWhy")
+    mended, shelf = examine(root, settings(path, **{"model.name": str(model), "data.edits": told.edit}))
+    assert named(mended, "system-turns") is None and shelf[0]["prompt"][0]["content"].startswith("Be kind.\n\nWhy")
 
 
 def test_rows_that_are_no_pair_stop_a_run_until_one_click_leaves_them_out(root, tmp_path):

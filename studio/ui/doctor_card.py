@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from studio import examination, jobs, uploads
 from studio.errors import NOT_UTF8, DataError, SettingsError, StudioError
@@ -15,7 +16,7 @@ from studio.preferences.findings import Finding
 from studio.shelf import Shelf
 from studio.summary import Summary
 from studio.ui import examined, form, parts
-from studio.ui.studio import PRIVATE, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio
 
 FIXES = 10
 """Findings that get a button; the gravest come first."""
@@ -110,11 +111,13 @@ def undone(values: tuple[Any, ...], history: list[list[Any]]) -> tuple[list[Any]
 class Doctor:
     """What the other parts of the tab need of it.
 
-    `folder` holds the path of the examined pairs in view, or nothing; it changes with them. `edit(trigger, make, inputs)`
-    lets an event add the edit that `make` gives for the inputs (nothing for none), and examines anew.
+    `folder` holds the path of the examined pairs in view, or nothing. `follow(listener, inputs, outputs)` calls a listener
+    whenever it may have changed. `edit(trigger, make, inputs)` lets an event add the edit that `make` gives for the inputs
+    (nothing for none), and examines anew.
     """
 
     folder: gr.State
+    follow: Callable[[Callable, list[Component], list[Component]], None]
     edit: Callable[[Callable, Callable[..., str], list[Component]], None]
 
 
@@ -168,6 +171,18 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
             raise gr.Error(str(error), title="Not converted") from error
         return made if values["data.source"] == unreadable else values["data.source"], values["data.also"].replace(unreadable, made)
 
+    looks, listeners = [], []
+
+    def tell(look: Dependency) -> None:
+        looks.append(look)
+        for listener in listeners:
+            look.then(*listener, **QUIET)
+
+    def follow(*listener: Any) -> None:
+        listeners.append(listener)
+        for look in looks:
+            look.then(*listener, **QUIET)
+
     asking = {"inputs": [history, token], "inputs_kwargs": everything, "outputs": shown}
 
     def edit(trigger: Callable, make: Callable[..., str], inputs: list[Component]) -> None:
@@ -179,7 +194,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
             fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
             return [[*past, before][-REMEMBERED:], *fixed(before, fix)]
 
-        trigger(made, [history, *changed, *inputs], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE)
+        tell(trigger(made, [history, *changed, *inputs], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE))
 
     def undo_last(past: list, *values: Any) -> list[Any]:
         before, past = undone(values, past)
@@ -189,13 +204,12 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
         edit(button.click, lambda offers, at=place: offers[at], [offered])
     for verb, button in acts.items():
         edit(button.click, lambda chosen, verb=verb: f"{verb} {chosen}" if chosen else "", [value])
-    go.click(begin, **asking, validator=check, **PRIVATE)
-    undo.click(undo_last, [history, *changed], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE)
+    tell(go.click(begin, **asking, validator=check, **PRIVATE))
+    tell(undo.click(undo_last, [history, *changed], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
-    convert.click(converted, None, [everything["data.source"], everything["data.also"]], inputs_kwargs=everything,
-                  **PRIVATE).then(begin, **asking, **PRIVATE)
-    # Through the queue: what Gradio answers outside it does not tell the browser that a State has changed.
-    follow = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last", "concurrency_limit": None}
-    watch.tick(show, **follow, **PRIVATE)
-    gr.on([field.change for field in everything.values()], show, **follow, **PRIVATE)
-    return Doctor(folder, edit)
+    tell(convert.click(converted, None, [everything["data.source"], everything["data.also"]], inputs_kwargs=everything,
+                       **PRIVATE).then(begin, **asking, **PRIVATE))
+    looking = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
+    tell(watch.tick(show, **looking, **QUIET))
+    tell(gr.on([field.change for field in everything.values()], show, **looking, **QUIET))
+    return Doctor(folder, follow, edit)

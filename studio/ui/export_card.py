@@ -107,5 +107,5 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
     push.click(lambda folder, token, **choices: begin(folder, token, to="hub", **choices), [folder, token], shown,
                inputs_kwargs={"repo": repo, "private": private, "overwrite": overwrite}, **PRIVATE)
     stop.click(end, folder, **PRIVATE)
-    folder.change(show, folder, shown, **PRIVATE)
+    doctor.follow(show, folder, shown)
     watch.tick(show, folder, shown, concurrency_limit=None, **PRIVATE)

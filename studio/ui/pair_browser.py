@@ -91,16 +91,18 @@ def build(doctor: Doctor, everything: form.Fields, token: gr.Textbox) -> None:
                 better = gr.Textbox(label="Better answer", lines=4, elem_id="rewrite-chosen")
                 worse = gr.Textbox(label="Worse answer", lines=4, elem_id="rewrite-rejected")
             save = gr.Button("Save the change", size="sm", elem_id="save-rewrite")
-    place, folder = gr.State(-1), doctor.folder
+    place, folder, arrived = gr.State(-1), doctor.folder, gr.State("")
     shown, texts = [number, place, pair], [asked, better, worse]
 
-    def arrive(folder: str, number: int | None) -> list[Any]:
+    def arrive(folder: str, before: str, number: int | None) -> list[Any]:
+        if folder == before:
+            return [gr.skip()] * 8
         if not folder:
-            return [gr.Column(visible=False), *[gr.skip()] * 6]
+            return [folder, gr.Column(visible=False), *[gr.skip()] * 6]
         shelf = Shelf(Path(folder))
         if number is None or shelf.place_of(int(number)) is None:  # the row in view may be gone: the nearest takes its place
             number = min(shelf.numbers, key=lambda other: abs(other - int(number or 0)), default=None)
-        return [gr.Column(visible=len(shelf) > 0), *look(folder, number)]
+        return [folder, gr.Column(visible=len(shelf) > 0), *look(folder, number)]
 
     def look(folder: str, number: int | None) -> list[Any]:
         found, html = looked_up(Path(folder), number)
@@ -126,7 +128,7 @@ def build(doctor: Doctor, everything: form.Fields, token: gr.Textbox) -> None:
     def of_this(verb: str) -> Any:
         return lambda folder, place: f"{verb} {Shelf(Path(folder)).numbers[place]}" if place >= 0 else ""
 
-    folder.change(arrive, [folder, number], [browser, *shown, *texts], **PRIVATE)
+    doctor.follow(arrive, [folder, arrived, number], [arrived, browser, *shown, *texts])
     number.submit(look, [folder, number], [*shown, *texts], **PRIVATE)
     search.submit(find, [folder, search, place], [*shown, *texts], **PRIVATE)
     back.click(lambda folder, place: move(folder, place, -1), [folder, place], [*shown, *texts], **PRIVATE)

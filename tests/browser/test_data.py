@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 
-import pytest
 from playwright.sync_api import expect
 
 from studio import practice
@@ -44,20 +43,6 @@ def test_the_practice_pairs_are_examined_and_any_of_them_is_shown_token_by_token
     expect(opened.locator("#pair")).to_contain_text("Row 17")
     opened.locator("#as-read").click()
     expect(opened.locator("#pair-tokens .token.scored").first).to_be_visible(timeout=30_000)
-
-
-def test_a_finding_is_fixed_by_one_click_and_the_fix_undone_by_another(opened, tmp_path):
-    rows = [{"prompt": f"Why {at}?", "chosen": f"Because of {at * 31}.", "rejected": f"No, {at}."} for at in range(60)]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, [*rows, *rows[:4]])), encoding="utf-8")
-    source_is(opened, tmp_path / "pairs.jsonl")
-    examine(opened)
-    fix = opened.get_by_role("button", name=re.compile("Drop 4 "))
-    fix.first.click()
-    expect(opened.locator("#examination")).to_contain_text("concerned 4", timeout=60_000)
-    expect(opened.locator("#examination .verdict")).to_be_visible()
-    opened.locator("#undo-edit").click()
-    expect(fix.first).to_be_visible(timeout=60_000)
-    expect(opened.locator("#undo-edit")).to_be_hidden()
 
 
 def test_a_bad_file_is_made_ready_by_clicks_and_stays_as_it_is(opened, tmp_path):
@@ -178,9 +163,8 @@ def test_the_cleaned_pairs_are_downloaded_and_pushed(opened, hub, tmp_path):
     assert hub.repos["datasets/grace/kind-pairs"].private and token not in opened.content()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_an_examined_set_has_no_accessibility_violation(opened, studio, tmp_path, scheme):
-    load(opened, studio, f"/?__theme={scheme}")
+def test_an_examined_set_has_no_accessibility_violation(opened, studio, tmp_path):
+    load(opened, studio, "/?__theme=dark")
     rows = [row(at, source="web" if at % 3 else "books") for at in range(60)] + [row(3), row(70, chosen="")]
     source_is(opened, write(tmp_path / "mixed.jsonl", rows))
     examine(opened)
