@@ -163,18 +163,18 @@ def _launching(folder: Path):
 
 
 class Queue:
-    """A thread that starts the oldest queued run of a root whenever none is alive.
+    """A thread that starts the oldest queued run of a studio's rooms whenever none is alive in any of them.
 
     The queue itself is the runs whose log says Queued and that have no worker yet, so it survives a restart.
     Tokens do not: they are kept in memory, for chat and merge of a gated base want them again, until the page process ends.
     """
 
-    def __init__(self, root: Path, poll_seconds: float = 0.5, before_start: Callable[[], None] = lambda: None):
+    def __init__(self, home: Path, poll_seconds: float = 0.5, before_start: Callable[[], None] = lambda: None):
         """`before_start` is called before each start: whoever holds memory for comfort can let go of it."""
-        self.root, self.poll_seconds, self.before_start = root, poll_seconds, before_start
+        self.home, self.poll_seconds, self.before_start = home, poll_seconds, before_start
         self._logs = events.Logs()
-        self._secrets: dict[str, dict[str, str]] = {}
-        self._over: set[str] = set()
+        self._secrets: dict[Run, dict[str, str]] = {}
+        self._over: set[Run] = set()
         self._wake, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._watch, daemon=True, name="queue")
 
@@ -189,10 +189,10 @@ class Queue:
         self._wake.set()
         self._thread.join(timeout=10)
 
-    def add(self, settings, secrets: dict[str, str] | None = None) -> Run:
-        """Create a run; it starts as soon as none is alive."""
-        run = runs.create(self.root, settings)
-        self._secrets[run.name] = secrets or {}
+    def add(self, settings, secrets: dict[str, str] | None = None, room: Path | None = None) -> Run:
+        """Create a run in a room, home without one; it starts as soon as none is alive."""
+        run = runs.create(room or self.home, settings)
+        self._secrets[run] = secrets or {}
         self._wake.set()
         return run
 
@@ -207,23 +207,23 @@ class Queue:
             (job.folder / "worker.json").unlink(missing_ok=True)
             job.stop_file.unlink(missing_ok=True)
             events.append(job.log, events.Queued())
-        self._secrets[run.name] = secrets or self.secrets(run)
-        self._over.discard(run.name)
+        self._secrets[run] = secrets or self.secrets(run)
+        self._over.discard(run)
         self._wake.set()
 
     def secrets(self, run: Run) -> dict[str, str]:
         """What was handed over with a run; nothing for one that another page process took in."""
-        return self._secrets.get(run.name, {})
+        return self._secrets.get(run, {})
 
     def alone(self):
         """Context in which nobody else starts anything on these runs, over all threads and servers."""
-        return _launching(self.root)
+        return _launching(self.home)
 
     def unfinished(self) -> dict[Run, Status | None]:
         """The runs that are alive or wait, newest first, each with its status."""
         states = {run: status(of(run), self._logs.read(of(run).log))
-                  for run in runs.listed(self.root) if run.name not in self._over}
-        self._over |= {run.name for run, state in states.items() if state in OVER}
+                  for run in runs.everywhere(self.home) if run not in self._over}
+        self._over |= {run for run, state in states.items() if state in OVER}
         return {run: state for run, state in states.items() if state not in OVER}
 
     def _watch(self) -> None:
@@ -237,16 +237,16 @@ class Queue:
 
     def advance(self) -> Run | None:
         """Start the oldest queued run if none is alive and no steps are being tried. Returns the run that was started."""
-        if not self.root.is_dir():
+        if not self.home.is_dir():
             return None
         with self.alone():
             states = self.unfinished()
-            if any(state in ALIVE for state in states.values()) or status(trial_of(self.root)) in ALIVE:
+            if any(state in ALIVE for state in states.values()) or any(status(trial_of(room)) in ALIVE for room in runs.rooms(self.home)):
                 return None
             waiting = [run for run, state in states.items() if state == "queued"]
             if not waiting:
                 return None
-            run = waiting[-1]  # listed() is newest first
+            run = waiting[-1]  # newest first
             self.before_start()
             try:
                 start(of(run), self.secrets(run))

@@ -1,4 +1,4 @@
-"""The run folder: what lies in it, its name, and the list of runs.
+"""The run folder: what lies in it, its name, the list of runs, and whose room it is in.
 
     runs/<name>/
       settings.yaml     what a person chose; written once, when the run is created
@@ -10,6 +10,9 @@
       merge/ push/      jobs of their own, each with an events.jsonl; merge/merged/ is the merged model
 
 Status is not here: it is worked out by `jobs`, never stored.
+
+A room is the folder of one person's runs: the studio's own folder, called home, for the one person at this machine, and
+home/users/<name> for everyone who signs in. What is in a room belongs to that person.
 """
 
 import os
@@ -29,6 +32,9 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 """A run's name is a folder's name on every system, and never a way out of the runs folder."""
 
 
+USERS = "users"
+
+
 @dataclass(frozen=True)
 class Run:
     """One attempt: a folder."""
@@ -38,6 +44,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def owner(self) -> str:
+        """The user whose run it is; empty for that of the person at this machine."""
+        return owner_of(self.folder.parent)
 
     @cached_property
     def settings(self) -> Settings:
@@ -75,6 +86,28 @@ class Run:
         return self.folder if kind == "train" else self.folder / kind
 
 
+def room(home: Path, user: str = "") -> Path:
+    """The room of a user; without a name that of the person at this machine."""
+    return home / USERS / user if user else home
+
+
+def rooms(home: Path) -> list[Path]:
+    """All rooms of a studio, home first."""
+    users = home / USERS
+    named = users.iterdir() if users.is_dir() else ()
+    return [home, *sorted(folder for folder in named if folder.is_dir() and not folder.is_symlink())]
+
+
+def home_of(room: Path) -> Path:
+    """The studio's folder, of any of its rooms."""
+    return room.parent.parent if room.parent.name == USERS else room
+
+
+def owner_of(room: Path) -> str:
+    """The user whose room it is; empty for that of the person at this machine."""
+    return room.name if room.parent.name == USERS else ""
+
+
 def create(root: Path, settings: Settings) -> Run:
     """A new run in `root`, queued. The folder appears whole: it is filled under a hidden name and then renamed."""
     root.mkdir(parents=True, exist_ok=True)
@@ -98,6 +131,11 @@ def find(root: Path, name: str) -> Run:
 def listed(root: Path) -> list[Run]:
     """All runs in `root`, newest first."""
     return sorted(_folders(root), key=lambda run: (run.created, run.name), reverse=True)
+
+
+def everywhere(home: Path) -> list[Run]:
+    """The runs of all rooms, newest first."""
+    return sorted((run for room in rooms(home) for run in _folders(room)), key=lambda run: (run.created, run.name), reverse=True)
 
 
 def _folders(root: Path) -> Iterator[Run]:

@@ -56,14 +56,14 @@ def _asked(job: Job) -> Settings | None:
         return None
 
 
-def begin(queue: Queue, settings: Settings, secrets: dict[str, str] | None = None) -> None:
-    """Start the two steps. Raises BusyError while a training or another trial is at work or waits."""
-    queue.root.mkdir(parents=True, exist_ok=True)
+def begin(queue: Queue, room: Path, settings: Settings, secrets: dict[str, str] | None = None) -> None:
+    """Start the two steps in a room. Raises BusyError while a training or another trial is at work or waits."""
+    room.mkdir(parents=True, exist_ok=True)
     with queue.alone():
         if any(queue.unfinished().values()):
             raise BusyError("A training is at work or waits for its turn. Wait for it to end, or stop it, then try two steps.")
         queue.before_start()
-        jobs.request(jobs.trial_of(queue.root), settings.to_yaml(), secrets)
+        jobs.request(jobs.trial_of(room), settings.to_yaml(), secrets)
 
 
 def seconds_for_all(tried: events.Tried, settings: Settings) -> float:

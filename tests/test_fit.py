@@ -216,7 +216,7 @@ def test_the_peak_of_the_practice_run_is_estimated_and_the_next_run_knows_its_sp
 
 def tried(root, settings: Settings) -> events.Tried:
     """The outcome of two steps in a process of their own."""
-    two_steps.begin(Queue(root), settings)
+    two_steps.begin(Queue(root), root, settings)
     until(lambda: not two_steps.trial(root).at_work)
     found = two_steps.trial(root)
     assert found.status == "finished", (jobs.trial_of(root).folder / "worker.log").read_text(encoding="utf-8")
@@ -255,21 +255,21 @@ def test_two_steps_are_measured_shown_and_leave_no_run(tmp_path):
 
 def test_two_steps_are_refused_while_a_training_waits_or_runs_and_a_training_waits_for_them(tmp_path):
     queue = Queue(tmp_path)
-    two_steps.begin(queue, practice())
+    two_steps.begin(queue, queue.home, practice())
     with pytest.raises(BusyError, match="two_steps|already works"):
-        two_steps.begin(queue, practice())
+        two_steps.begin(queue, queue.home, practice())
     run = runs.create(tmp_path, practice())
     assert queue.advance() is None
     until(lambda: not two_steps.trial(tmp_path).at_work)
     with pytest.raises(BusyError, match="A training is at work or waits"):
-        two_steps.begin(queue, practice())
+        two_steps.begin(queue, queue.home, practice())
     assert queue.advance() == run
     assert ended(run) == "finished"
 
 
 def test_two_steps_that_cannot_be_taken_are_told_on_the_card(tmp_path):
     settings, studio = practice(**{"data.source": str(tmp_path / "gone.jsonl")}), Studio(tmp_path / "runs", Queue(tmp_path / "runs"))
-    two_steps.begin(studio.queue, settings)
+    two_steps.begin(studio.queue, studio.root, settings)
     until(lambda: not two_steps.trial(studio.root).at_work)
     assert "There is no file" in shown(studio, settings.to_form(), lambda asked: studio.shapes.known(asked.model))
 

@@ -25,7 +25,7 @@ def queue(tmp_path):
     queue = Queue(tmp_path / "runs", poll_seconds=0.1).open()
     yield queue
     queue.close()
-    for run in runs.listed(queue.root):  # no test leaves a worker behind
+    for run in runs.everywhere(queue.home):  # no test leaves a worker behind
         kill(run)
 
 

@@ -51,10 +51,10 @@ def declare(studio: Studio) -> None:
 
 
 def _find(studio: Studio, name: str) -> runs.Run:
-    try:
-        return runs.find(studio.root, name)
-    except StudioError as error:
-        raise gr.Error(str(error)) from error
+    found = studio.find(name)
+    if found is None:
+        raise gr.Error(f"There is no run {name[:80]!r}. Choose one from the list.")
+    return found
 
 
 def _told(error: StudioError) -> str:

@@ -150,7 +150,7 @@ def build(studio: Studio, fields: form.Fields, token: Component, defaults: dict[
 
     def begin(token: str, **values: Any) -> tuple[str, gr.Timer]:
         try:
-            two_steps.begin(studio.queue, form.settings_of(values), {"token": token} if token else {})
+            two_steps.begin(studio.queue, studio.root, form.settings_of(values), {"token": token} if token else {})
         except StudioError as error:
             raise gr.Error(str(error), title="Not tried") from error
         return count(**values), gr.Timer(active=True)

@@ -4,8 +4,9 @@ from typing import Any
 
 import gradio as gr
 
-from studio import presets, runs
+from studio import presets
 from studio.errors import StudioError
+from studio.runs import Run
 from studio.ui import api, compare_tab, data_tab, parts, runs_tab, share_tab, train_tab
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
@@ -17,8 +18,13 @@ WELCOME = ("A tiny chat model and a set of preference pairs are already here. Tr
 
 def listed(studio: Studio) -> list[tuple[str, str]]:
     """The runs for the selector: label with status, name; newest first."""
-    return [(f"{run.name} ({parts.STATUS_WORDS.get(studio.status(run), 'unknown')})", run.name)
-            for run in runs.listed(studio.root)]
+    return [(f"{run.name} ({parts.STATUS_WORDS.get(studio.status(run), 'unknown')}{_whose(studio, run)})", run.name)
+            for run in studio.runs()]
+
+
+def _whose(studio: Studio, run: Run) -> str:
+    """Whose run it is, where it is somebody else's."""
+    return f", {run.owner}'s" if run.owner and run.owner != studio.who().name else ""
 
 
 def choose(choices: list[tuple[str, str]], *wanted: str | None) -> str | None:

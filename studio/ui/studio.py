@@ -1,9 +1,12 @@
-"""What every tab is handed: the runs folder, the queue, the chat, and the event logs."""
+"""What every tab is handed: the runs of whoever asks, the queue, the chat, and the event logs."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio import events, jobs, runs
+from studio.access import LOCAL, Visitor
 from studio.chat import Chat
 from studio.errors import StudioError
 from studio.jobs import Job, Queue, Status
@@ -19,13 +22,37 @@ PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 
 @dataclass
 class Studio:
-    """One studio: a folder of runs and who works on it."""
+    """One studio: a folder with the rooms of those who use it, and who works in it.
 
-    root: Path
+    Whatever belongs to somebody is reached through `root`, `runs` and `find`, and these ask `who` is asking: an event cannot
+    forget to check. All three raise AccessError for somebody who may not be here.
+    """
+
+    home: Path
     queue: Queue
     chat: Chat = field(default_factory=Chat)
+    who: Callable[[], Visitor] = lambda: LOCAL
+    """The visitor who set off the event that is being handled."""
     logs: events.Logs = field(default_factory=events.Logs, repr=False)
     shapes: Shapes = field(default_factory=Shapes, repr=False)
+
+    @property
+    def root(self) -> Path:
+        """The room of the visitor who asks."""
+        return runs.room(self.home, self.who().name)
+
+    def runs(self) -> list[Run]:
+        """The runs that the visitor may see, newest first: their own, or everybody's for an administrator."""
+        return runs.everywhere(self.home) if self.who().admin else runs.listed(self.root)
+
+    def find(self, name: str | None) -> Run | None:
+        """The run in view, or None when there is none (yet, or any more) that the visitor may see."""
+        if not isinstance(name, str) or not name:
+            return None
+        for room in [self.root, *(runs.rooms(self.home) if self.who().admin else ())]:
+            with suppress(StudioError):
+                return runs.find(room, name)
+        return None
 
     def said(self, job: Job) -> list[events.Event]:
         """The events of a job so far."""
@@ -35,10 +62,3 @@ class Studio:
         """Where a run's training stands."""
         job = jobs.of(run)
         return jobs.status(job, self.said(job))
-
-    def find(self, name: str | None) -> Run | None:
-        """The run in view, or None when there is none (yet, or any more)."""
-        try:
-            return runs.find(self.root, name) if name else None
-        except StudioError:
-            return None

@@ -27,7 +27,7 @@ class TrainTab:
 def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
     gpu.refuse_what_cannot_start(settings, studio.root)
-    return studio.queue.add(settings, {"token": token} if token else {}).name
+    return studio.queue.add(settings, {"token": token} if token else {}, studio.root).name
 
 
 def uses(source: str, also: str = "", edits: str = "") -> str:
