@@ -1,4 +1,5 @@
-# A Docker Space or any GPU host: docker build -t orpo-studio . && docker run --gpus all -p 127.0.0.1:7860:7860 -v orpo-runs:/home/user/runs orpo-studio
+# A Docker Space or any GPU host: docker build -t orpo-studio . && docker run --gpus all -p 127.0.0.1:7860:7860 -v orpo-runs:/home/user/runs -e ORPO_STUDIO_PASSWORD orpo-studio
+# The password is that of the user "owner"; without one nobody gets in, and the studio says so.
 # The torch wheel brings its CUDA libraries; the host needs only NVIDIA's driver. No secret is needed to build.
 FROM python:3.12-slim
 

@@ -1,34 +1,44 @@
-"""Start the studio: python app.py [--host 127.0.0.1] [--port 7860] [--runs runs]."""
+"""Start the studio: python app.py [--host 127.0.0.1] [--port 7860] [--runs runs]; let somebody in: --add-user NAME."""
 
 import argparse
+import getpass
 import os
+import secrets
+import shutil
 import socket
+import sys
 from pathlib import Path
 
 # Read by the libraries when they are imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from studio.chat import Chat
-from studio.jobs import Queue
-from studio.ui.page import build
-from studio.ui.studio import Studio
-from studio.ui.theme import launch_options
+from studio.access import Users
+from studio.doors import LOOPBACK, Doors, names_of
+from studio.errors import StudioError
 
 HERE = Path(__file__).resolve().parent
-ON_SPACE = bool(os.environ.get("SPACE_ID"))
+SPACE = os.environ.get("SPACE_HOST", "") if os.environ.get("SPACE_ID") else ""
+"""The name under which the Space is reached, on one."""
 PORTS = range(7860, 7960)
+OWNER = "owner"
+"""The user whose password a Space or a container is given in its environment."""
 
 
 def arguments() -> argparse.Namespace:
     """What was asked for on the command line; a Space and a container are asked through the environment."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if ON_SPACE else "127.0.0.1"),
-                        help="address to listen on; beyond 127.0.0.1 anyone who reaches it can start runs")
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if SPACE else "127.0.0.1"),
+                        help="address to listen on; beyond 127.0.0.1 only users with a password are let in")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT") or 0),
                         help="port to listen on; without it the first free one from 7860 on")
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("ORPO_STUDIO_RUNS") or HERE / "runs"),
                         help="folder that keeps the runs")
+    parser.add_argument("--name", action="append", default=[], help="a further name under which browsers reach the studio")
+    parser.add_argument("--behind-proxy", action="store_true", help="a proxy of yours ends TLS in front of the studio; it is believed")
+    parser.add_argument("--add-user", metavar="NAME", help="let somebody in, or change their password, and end")
+    parser.add_argument("--admin", action="store_true", help="with --add-user: this user sees and stops everybody's runs")
+    parser.add_argument("--remove-user", metavar="NAME", help="let somebody in no longer, and end; their runs stay")
     return parser.parse_args()
 
 
@@ -45,20 +55,75 @@ def free_port(host: str) -> int:
     raise SystemExit(f"No port from {PORTS[0]} to {PORTS[-1]} is free on {host}. Choose one with --port.")
 
 
+def change_users(users: Users, asked: argparse.Namespace) -> None:
+    """Add or remove a user. The password is typed, or the first line of what is piped in: never an argument."""
+    if asked.remove_user:
+        users.remove(asked.remove_user)
+        print(f"{asked.remove_user} is no longer let in.")
+        return
+    typed = sys.stdin.isatty()
+    password = getpass.getpass(f"Password for {asked.add_user}: ") if typed else sys.stdin.readline().rstrip("\n")
+    if typed and password != getpass.getpass("Once more: "):
+        raise StudioError("The two are not the same. Nobody was added; try again.")
+    users.add(asked.add_user, password, asked.admin)
+    print(f"{asked.add_user} can sign in{' and is an administrator' if asked.admin else ''}.")
+
+
+def doors_of(home: Path, asked: argparse.Namespace, port: int) -> Doors:
+    """Who may come in. Raises StudioError where nobody could, and where everybody could."""
+    users, password = Users(home), os.environ.pop("ORPO_STUDIO_PASSWORD", "")
+    if password and users.check(OWNER, password) is None:
+        users.add(OWNER, password, admin=True)
+    beyond = asked.host not in LOOPBACK
+    if beyond and not users and not SPACE:
+        raise StudioError(f"On {asked.host} others can reach the studio, and only users with a password are let in. "
+                          "Add one with python app.py --add-user NAME, give a container ORPO_STUDIO_PASSWORD, or leave out --host.")
+    named = beyond or bool(users)
+    hosts = names_of(asked.host) | {name.lower() for name in (*asked.name, SPACE) if name}
+    return Doors(home, named, hosts, port, key="" if named else os.environ.pop("ORPO_STUDIO_KEY", "") or secrets.token_urlsafe(24),
+                 proxied=asked.behind_proxy or bool(SPACE), framed_by="https://huggingface.co" if SPACE else "'none'")
+
+
+def serve(home: Path, doors: Doors, host: str) -> None:
+    """Serve the page until somebody ends it."""
+    import uvicorn
+
+    from studio.chat import Chat
+    from studio.jobs import Queue
+    from studio.ui.served import served, visitor_of_event
+    from studio.ui.studio import Studio
+
+    temporary = home / "temporary" / str(doors.port)
+    shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+    temporary.mkdir(parents=True, mode=0o700)
+    os.environ["GRADIO_TEMP_DIR"] = str(temporary)
+    chat = Chat()
+    queue = Queue(home, before_start=chat.close).open()
+    studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions))
+    try:
+        uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
+                    proxy_headers=doors.proxied, forwarded_allow_ips="*" if doors.proxied else None, ws="none",
+                    timeout_graceful_shutdown=2)
+    finally:
+        chat.close()
+        queue.close()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def main() -> None:
     asked = arguments()
-    root = asked.runs.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    chat = Chat()
-    studio = Studio(root, Queue(root, before_start=chat.close).open(), chat)
-    port = asked.port or free_port(asked.host)
-    print(f"ORPO Studio: http://{asked.host}:{port}  (runs in {root})", flush=True)
+    os.umask(0o077)  # runs hold data of whoever uses the studio: nobody else on this machine reads them
+    home = asked.runs.resolve()
+    home.mkdir(parents=True, exist_ok=True)
     try:
-        build(studio).launch(server_name=asked.host, server_port=port, show_error=True, quiet=True, ssr_mode=False,
-                             run_history=False, footer_links=[], max_file_size="2gb", **launch_options())
-    finally:
-        studio.chat.close()
-        studio.queue.close()
+        if asked.add_user or asked.remove_user:
+            return change_users(Users(home), asked)
+        doors = doors_of(home, asked, asked.port or free_port(asked.host))
+    except StudioError as error:
+        raise SystemExit(str(error)) from None
+    key = f"/?key={doors.key}" if doors.key else ""
+    print(f"ORPO Studio: http://{asked.host}:{doors.port}{key}  (runs in {home})", flush=True)
+    return serve(home, doors, asked.host)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,29 @@
-"""Who may use the studio, and as whom."""
+"""Who may use the studio, and as whom: users with passwords, and the passes that their browsers keep."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from studio.errors import StudioError
+
+USERS_FILE, SECRET_FILE = ".users.json", ".secret"
+USER = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+"""A user's name is also the name of the folder that is their room."""
+SHORTEST_PASSWORD = 8
+DAYS = 30
+"""A pass is good for so long, and no longer than its user and password are."""
+
+
+class AccessError(StudioError):
+    """Somebody asked for what is not theirs, or has not signed in."""
 
 
 @dataclass(frozen=True)
@@ -13,3 +36,109 @@ class Visitor:
 
 
 LOCAL = Visitor(admin=True)
+
+
+@dataclass(frozen=True)
+class _User:
+    password: str
+    """Argon2id, with its salt and cost."""
+    admin: bool = False
+
+
+class Users:
+    """The named users of a studio, in a file that only its owner reads. Others may change the file meanwhile."""
+
+    def __init__(self, home: Path):
+        self.path = home / USERS_FILE
+        self._hasher = PasswordHasher()
+        # Checked for a name that nobody has, so that it takes as long as for one that somebody has.
+        self._nobody = self._hasher.hash(secrets.token_urlsafe())
+
+    def __bool__(self) -> bool:
+        return bool(self._users())
+
+    def add(self, name: str, password: str, admin: bool = False) -> Visitor:
+        """Let somebody in, or change their password. Raises StudioError for a name or password that cannot be one."""
+        if not USER.fullmatch(name):
+            raise StudioError(f"{name[:60]!r} cannot be a user's name. Use lower-case letters, digits, - and _, at most 32 of them.")
+        if len(password) < SHORTEST_PASSWORD:
+            raise StudioError(f"The password is too short. Use {SHORTEST_PASSWORD} characters or more.")
+        self._write(self._users() | {name: _User(self._hasher.hash(password), admin)})
+        return Visitor(name, admin)
+
+    def remove(self, name: str) -> None:
+        """Let somebody in no longer; their room stays. Raises StudioError if there is no such user."""
+        left = self._users()
+        if left.pop(name, None) is None:
+            raise StudioError(f"There is no user {name[:60]!r}. Those there are: {', '.join(left) or 'none'}.")
+        self._write(left)
+
+    def find(self, name: str) -> Visitor | None:
+        """The user of that name, if there is one."""
+        user = self._users().get(name)
+        return Visitor(name, user.admin) if user else None
+
+    def check(self, name: str, password: str) -> Visitor | None:
+        """The user if that is their password. Takes a twentieth of a second, on purpose."""
+        user = self._users().get(name)
+        try:
+            self._hasher.verify(user.password if user else self._nobody, password)
+        except (Argon2Error, InvalidHashError):
+            return None
+        return Visitor(name, user.admin) if user else None
+
+    def mark(self, name: str) -> str:
+        """What changes with a user's password, and says nothing about it."""
+        user = self._users().get(name)
+        return hashlib.sha256(user.password.encode()).hexdigest()[:16] if user else ""
+
+    def _users(self) -> dict[str, _User]:
+        """Everybody; a damaged file lets nobody in rather than everybody. Raises AccessError for one that cannot be read."""
+        try:
+            return {name: _User(**user) for name, user in json.loads(self.path.read_text(encoding="utf-8")).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise AccessError(f"The users in {self.path} cannot be read ({type(error).__name__}). Restore the file, or delete it "
+                              "and add the users again.") from error
+
+    def _write(self, users: dict[str, _User]) -> None:
+        write_private(self.path, json.dumps({name: asdict(user) for name, user in users.items()}, indent=1))
+
+
+class Passes:
+    """What a browser keeps so that its visitor need not sign in again: signed, so that nobody else can make one.
+
+    The signing key lies in the studio's folder: a restarted studio knows its visitors again.
+    """
+
+    def __init__(self, home: Path, users: Users, named: bool):
+        """`named` studios know users only; the others know only the person at this machine."""
+        self.users, self.named = users, named
+        path = home / SECRET_FILE
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32))
+        self._signer = URLSafeTimedSerializer(path.read_text(encoding="utf-8"), salt="orpo-studio pass",
+                                              signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"})
+
+    def issue(self, visitor: Visitor) -> str:
+        """A pass for a visitor."""
+        return self._signer.dumps([visitor.name, self.users.mark(visitor.name)])
+
+    def read(self, text: str) -> Visitor | None:
+        """Whose pass it is, or None for one that is not ours, too old, or of a user who has gone or has a new password."""
+        try:
+            name, mark = self._signer.loads(text, max_age=DAYS * 24 * 3600)
+        except (BadData, ValueError, TypeError):
+            return None
+        if not self.named:
+            return None if name else LOCAL
+        return self.users.find(name) if name and mark == self.users.mark(name) else None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(draft, path)

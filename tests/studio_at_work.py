@@ -5,9 +5,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import httpx
 
 from studio.jobs import PROJECT
 from tests.jobs_at_work import until
@@ -22,10 +23,21 @@ class StudioProcess:
     port: int = 0
     seconds_to_page: float = 0
     process: subprocess.Popen | None = None
+    key: str = "key-of-the-tests"
+    arguments: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def page(self, path: str = "/") -> str:
+        """The address of a page with the key that lets a browser in."""
+        return f"{self.url}{path}{'&' if '?' in path else '?'}key={self.key}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What lets a script in."""
+        return {"Authorization": f"Bearer {self.key}"}
 
     def start(self) -> "StudioProcess":
         """Start it and wait until it serves the page. Returns itself."""
@@ -35,8 +47,8 @@ class StudioProcess:
                 self.port = probe.getsockname()[1]
         begun = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(self.port), "--runs", str(self.runs)],
-            cwd=PROJECT, env=os.environ | self.environment)
+            [sys.executable, "app.py", "--port", str(self.port), "--runs", str(self.runs), *self.arguments],
+            cwd=PROJECT, env=os.environ | {"ORPO_STUDIO_KEY": self.key} | self.environment)
         until(self.serves, 60)
         self.seconds_to_page = time.monotonic() - begun
         return self
@@ -44,9 +56,8 @@ class StudioProcess:
     def serves(self) -> bool:
         assert self.process.poll() is None, "The studio ended while it should start."
         try:
-            with urllib.request.urlopen(self.url, timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
+            return httpx.get(self.url + "/login", timeout=2).status_code == 200
+        except httpx.TransportError:
             return False
 
     def kill(self) -> None:

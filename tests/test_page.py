@@ -19,7 +19,7 @@ def studio(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(studio):
-    return Client(studio.url, verbose=False)
+    return Client(studio.url, verbose=False, headers=studio.headers)
 
 
 def test_a_run_is_started_watched_and_finished(client, studio):

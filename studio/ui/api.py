@@ -18,7 +18,7 @@ def declare(studio: Studio) -> None:
     def start(settings: dict[str, Any]) -> str:
         """Queue a run with these settings (sections model, data, adapter, training, evaluation); its name."""
         try:
-            return train_tab.begin(studio, Settings(**settings))
+            return train_tab.begin(studio, studio.permitted(Settings(**settings)))
         except StudioError as error:
             raise gr.Error(_told(error)) from error
 

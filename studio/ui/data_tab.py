@@ -33,5 +33,5 @@ def complete(studio: Studio, tab: DataTab, everything: form.Fields) -> None:
     """Add what examines the pairs for the model and the maximum length that the other sections choose."""
     with tab.below:
         doctor = doctor_card.build(studio, everything, tab.token)
-        pair_browser.build(doctor, everything, tab.token)
+        pair_browser.build(studio, doctor, everything, tab.token)
         export_card.build(studio, doctor, tab.token)

@@ -45,13 +45,13 @@ class View:
     unreadable: str = ""
 
 
-def view(root: Path, values: dict[str, Any]) -> View:
+def view(studio: Studio, values: dict[str, Any]) -> View:
     """The examination of the form's values as it stands."""
     try:
-        settings = form.settings_of(values)
+        settings = studio.settings_of(values)
     except SettingsError as error:
         return View(parts.note("bad", " ".join(error.problems.values())))
-    job = examination.job_of(root, settings)
+    job = examination.job_of(studio.root, settings)
     said = jobs.events.read(job.log)
     status = jobs.status(job, said)
     if status in jobs.ALIVE:
@@ -67,7 +67,7 @@ def view(root: Path, values: dict[str, Any]) -> View:
                                          "Close other programs, then examine again.")
         return View(parts.note("bad", told), unreadable=next((part.source for part in settings.data.parts if NOT_UTF8 in told
                                                               and Path(part.source).name in told), ""))
-    return View(parts.empty(CHANGED if (root / ".examined").exists() else EMPTY))
+    return View(parts.empty(CHANGED if (studio.root / ".examined").exists() else EMPTY))
 
 
 def values_of(columns: dict[str, dict[str, int]]) -> tuple[tuple[str, str], ...]:
@@ -143,7 +143,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     shown = [seen, lengths, watch, cancel, convert, undo, folder, offered, by_column, value, *fixes]
 
     def show(past: list, **values: Any) -> list[Any]:
-        now = view(studio.root, values)
+        now = view(studio, values)
         buttons = [gr.Button(now.offers[i].button, visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
         can_undo = bool(past or values["data.edits"]) and not now.at_work
         return [now.html, now.lengths, gr.Timer(active=now.at_work), gr.Button(visible=now.at_work),
@@ -152,19 +152,19 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
-            examination.begin(studio.root, form.settings_of(values), {"token": token} if token else {})
+            examination.begin(studio.root, studio.settings_of(values), {"token": token} if token else {})
         except StudioError as error:
             raise gr.Error(str(error), title="Not examined") from error
         return show(past, **values)
 
     def stop(**values: Any) -> None:
-        jobs.stop(examination.job_of(studio.root, form.settings_of(values)))
+        jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
 
     def check(past: list, token: str, **values: Any) -> list[dict]:
         return [gr.validate(True, ""), gr.validate(True, ""), *form.check(**values)]
 
     def converted(**values: Any) -> tuple[str, str]:
-        unreadable = view(studio.root, values).unreadable
+        unreadable = view(studio, values).unreadable
         try:
             made = str(uploads.convert(studio.root, Path(unreadable)))
         except StudioError as error:

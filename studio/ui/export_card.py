@@ -1,8 +1,5 @@
 """The cleaned pairs taken elsewhere: a file to download, or a dataset on the Hub."""
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +45,6 @@ def ended(status: str, summary: Summary) -> str:
     return parts.note("bad", summary.failure or "The worker ended without a word: it was killed, or the machine went down. Start it again.")
 
 
-def handed_out(path: Path, outbox: Path) -> str:
-    """The file at a place from which the page may serve it, under its content's age: without a copy where the disk allows."""
-    target = outbox / str(path.stat().st_mtime_ns) / path.name
-    if target.exists():
-        return str(target)
-    target.parent.mkdir()
-    try:
-        os.link(path, target)
-    except OSError:  # another disk
-        shutil.copyfile(path, target)
-    return str(target)
-
-
 def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
     """The components and their wiring."""
     with gr.Accordion("Take the cleaned pairs elsewhere", open=False, visible=False, elem_id="export") as card:
@@ -68,7 +52,7 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
         with gr.Row():
             jsonl = gr.Button("As a JSONL file", size="sm", elem_id="export-jsonl")
             parquet = gr.Button("As a Parquet file", size="sm", elem_id="export-parquet")
-            download = gr.DownloadButton("Download", variant="primary", size="sm", visible=False, elem_id="download-pairs")
+            download = gr.Button("Download", variant="primary", size="sm", visible=False, elem_id="download-pairs", link="/")
         with gr.Row(elem_classes="fields"):
             repo = gr.Textbox(label="Dataset repository", placeholder="name or owner/name", elem_id="export-repo",
                               info="Where it goes on the Hub. Without an owner it goes to the token's account.")
@@ -79,13 +63,12 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
         told = gr.HTML(elem_id="export-state", padding=False)
         stop = gr.Button("Stop", size="sm", visible=False, elem_id="stop-export")
     watch, folder = gr.Timer(1.0), doctor.folder
-    outbox = tempfile.TemporaryDirectory(prefix="orpo-studio-")  # goes with this process
     shown = [card, told, watch, stop, download]
 
     def show(folder: str) -> list[Any]:
         html, at_work, path = state(folder)
         return [gr.Accordion(visible=bool(folder)), html, gr.Timer(active=at_work), gr.Button(visible=at_work),
-                gr.DownloadButton(value=handed_out(path, Path(outbox.name)) if path else None, visible=bool(path))]
+                gr.Button(link=f"/downloads/{Path(folder).name}" if path else "/", visible=bool(path))]
 
     def begin(folder: str, token: str, **choices: Any) -> list[Any]:
         if not folder:

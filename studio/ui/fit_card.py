@@ -35,7 +35,7 @@ class FitCard:
 def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Shape | None]) -> str:
     """The card's inside for the form's values. `find` gives the model's shape, or None while it is not known."""
     try:
-        settings = form.settings_of(values)
+        settings = studio.settings_of(values)
     except SettingsError as error:
         return _card(parts.note("warn", " ".join(error.problems.values())))
     trial = two_steps.trial(studio.root)
@@ -133,12 +133,13 @@ def _dollars(amount: float) -> str:
     return "under $0.01" if amount < 0.01 else f"${amount:,.2f}"
 
 
-def build(studio: Studio, fields: form.Fields, token: Component, defaults: dict[str, Any]) -> FitCard:
+def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
     """The card's components and wiring."""
     def known(settings: Settings) -> Shape | None:
         return studio.shapes.known(settings.model)
 
-    inside = gr.HTML(shown(studio, defaults, known), elem_id="fit", padding=False)
+    # The page is the same for everybody: what stands here of somebody's runs comes with the first tick.
+    inside = gr.HTML(_card(parts.empty("Working out whether this run fits, and how long it takes …")), elem_id="fit", padding=False)
     tried = gr.Button("Try two steps", size="sm", elem_id="two-steps")
     watch = gr.Timer(1.0)
 
@@ -150,7 +151,7 @@ def build(studio: Studio, fields: form.Fields, token: Component, defaults: dict[
 
     def begin(token: str, **values: Any) -> tuple[str, gr.Timer]:
         try:
-            two_steps.begin(studio.queue, studio.root, form.settings_of(values), {"token": token} if token else {})
+            two_steps.begin(studio.queue, studio.root, studio.settings_of(values), {"token": token} if token else {})
         except StudioError as error:
             raise gr.Error(str(error), title="Not tried") from error
         return count(**values), gr.Timer(active=True)

@@ -12,7 +12,7 @@ from studio.settings import Settings
 from studio.shelf import Shelf
 from studio.ui import examined, form, parts
 from studio.ui.doctor_card import Doctor
-from studio.ui.studio import PRIVATE, QUIET
+from studio.ui.studio import PRIVATE, QUIET, Studio
 
 Texts = tuple[str, str, str]
 """The last turns of question, better and worse answer."""
@@ -71,7 +71,7 @@ def as_read(settings: Settings, folder: Path, place: int, token: str) -> str:
         return parts.note("bad", str(error))
 
 
-def build(doctor: Doctor, everything: form.Fields, token: gr.Textbox) -> None:
+def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Textbox) -> None:
     """The components and their wiring."""
     with gr.Column(visible=False, elem_classes="browser", elem_id="browser") as browser:
         with gr.Row():
@@ -117,7 +117,7 @@ def build(doctor: Doctor, everything: form.Fields, token: gr.Textbox) -> None:
         return look(folder, beside(Path(folder), place, step))
 
     def read_it(folder: str, token: str, place: int, **values: Any) -> str:
-        return as_read(form.settings_of(values), Path(folder), place, token)
+        return as_read(studio.settings_of(values), Path(folder), place, token)
 
     def rewrite(folder: str, place: int, *texts: str) -> str:
         try:

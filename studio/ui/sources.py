@@ -74,7 +74,8 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     source, also = fields["data.source"], fields["data.also"]
 
     def search(text: str, token: str) -> gr.Radio:
-        known = text.strip() == PRACTICE or Path(text.strip()).exists()
+        # A user who is not at this machine does not learn which files it has.
+        known = text.strip() == PRACTICE or text.strip().startswith("/") or (not studio.who().name and Path(text.strip()).exists())
         return offered([] if known else catalogue.like(text, token or None))
 
     def choose(name: str | None) -> tuple[Any, gr.Radio]:

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from studio import events, jobs, runs
 from studio.access import LOCAL, Visitor
 from studio.chat import Chat
-from studio.errors import StudioError
+from studio.errors import SettingsError, StudioError
 from studio.jobs import Job, Queue, Status
 from studio.runs import Run
+from studio.settings import PRACTICE, Settings
 from studio.shape import Shapes
+from studio.ui import form
 
 QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 """For events that only keep the page in step."""
@@ -53,6 +56,24 @@ class Studio:
             with suppress(StudioError):
                 return runs.find(room, name)
         return None
+
+    def settings_of(self, values: dict[str, Any]) -> Settings:
+        """The form's values as Settings that the visitor may use. Raises SettingsError."""
+        return self.permitted(form.settings_of(values))
+
+    def permitted(self, settings: Settings) -> Settings:
+        """The settings, if they read nothing that is not the visitor's. Raises SettingsError.
+
+        The person at this machine may read its files; a user only what they brought, or the Hub has.
+        """
+        if self.who().name:
+            room = self.root.resolve()
+            for part in settings.data.parts:
+                path = Path(part.source)
+                if part.source != PRACTICE and (path.is_absolute() or path.exists()) and not path.resolve().is_relative_to(room):
+                    raise SettingsError({"data.source": f"{part.source[:200]!r} is a file of the studio's machine. "
+                                                        "Upload the file, or name a dataset on the Hub."})
+        return settings
 
     def said(self, job: Job) -> list[events.Event]:
         """The events of a job so far."""

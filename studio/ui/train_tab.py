@@ -67,7 +67,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         code = gr.Code(language="yaml", label="settings.yaml", interactive=False, buttons=["copy", "download"])
         load = gr.UploadButton("Load settings from a file", file_types=[".yaml", ".yml"], size="sm")
     gr.HTML(parts.note("info", gpu.in_words(gpu.cards())), padding=False)
-    fit = fit_card.build(studio, everything, token, defaults)
+    fit = fit_card.build(studio, everything, token)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
     go = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
     started = gr.State("")
@@ -83,13 +83,13 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
 
     def show_file(**values: Any) -> str:
         try:
-            return form.settings_of(values).to_yaml()
+            return studio.settings_of(values).to_yaml()
         except SettingsError as error:
             return "\n".join(f"# {name}: {text}" for name, text in error.problems.items())
 
     def start(token: str, **values: Any) -> str:
         try:
-            return begin(studio, form.settings_of(values), token)
+            return begin(studio, studio.settings_of(values), token)
         except StudioError as error:
             raise gr.Error(str(error), title="Not started") from error
 

@@ -9,11 +9,11 @@ import json
 import random
 import tempfile
 import time
-import urllib.request
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+import httpx
 import psutil
 
 from studio import events, examination, jobs
@@ -35,14 +35,14 @@ def main() -> None:
         path = write(Path(folder) / "pairs.jsonl", count)
         studio = StudioProcess(Path(folder) / "runs").start()
         try:
-            result = {"pairs": count, "bytes": path.stat().st_size} | watched(studio.runs, path, studio.url)
+            result = {"pairs": count, "bytes": path.stat().st_size} | watched(studio.runs, path, studio)
         finally:
             studio.kill()
     print(json.dumps(result, indent=1))
     (RESULTS / f"examine-{count}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def watched(root: Path, path: Path, url: str) -> dict:
+def watched(root: Path, path: Path, studio: StudioProcess) -> dict:
     """One examination from asking to its end."""
     began, peak, answers = time.perf_counter(), 0, []
     job = examination.begin(root, Settings.from_form(**{"data.source": str(path)}))
@@ -50,7 +50,7 @@ def watched(root: Path, path: Path, url: str) -> dict:
         with suppress(psutil.NoSuchProcess):
             peak = max(peak, psutil.Process(json.loads((job.folder / "worker.json").read_text())["pid"]).memory_info().rss)
         asked = time.perf_counter()
-        urllib.request.urlopen(url, timeout=30).read()
+        httpx.get(studio.url, headers=studio.headers, timeout=30).raise_for_status()
         answers.append(time.perf_counter() - asked)
         time.sleep(0.25)
     seconds = time.perf_counter() - began

@@ -8,7 +8,7 @@ LONG_MS = 180_000
 
 def load(page: Page, studio, path: str = "/") -> None:
     """Open the page and wait until it has found out what to show first."""
-    page.goto(studio.url + path)
+    page.goto(studio.page(path))
     expect(page.locator("#run-head .badge, #practice").locator("visible=true").first).to_be_visible()
 
 

@@ -29,7 +29,7 @@ def test_every_tab_says_the_next_step_when_there_is_no_run(opened):
 
 
 def test_the_page_is_interactive_within_three_seconds(page, studio):
-    page.goto(studio.url)
+    page.goto(studio.page())
     expect(page.locator("#practice")).to_be_visible()
     page.reload(wait_until="commit")
     expect(page.locator("#practice")).to_be_enabled()
@@ -80,7 +80,7 @@ def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(o
     opened.wait_for_function(f"Math.max(0, ...(document.querySelector('#chart-loss .js-plotly-plot')?.data || []).map(l => (l.x||[]).length)) > {before}")
     studio.kill()
     studio.start()
-    opened.goto(studio.url)
+    opened.goto(studio.page())
     expect(opened.locator("#run-head .badge")).to_contain_text("finished", timeout=LONG_MS)
     run = runs.listed(studio.runs)[0]
     expect(opened.locator("#run-head")).to_contain_text(run.name)

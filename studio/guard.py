@@ -1,0 +1,191 @@
+"""Stands before the page and answers for it: who may ask, from where, for which addresses, how much and how often.
+
+A browser sends along whatever cookies it has with requests that other sites make, and a name that somebody points at
+127.0.0.1 reaches a studio on this machine; so the Host must be ours, and an Origin the page's own. What the page does not need
+(Gradio serves files, proxies addresses and keeps records as well) is not there.
+"""
+
+import shutil
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from studio import doors
+from studio.access import Visitor
+from studio.doors import Doors, Refused
+
+API = "/gradio_api"
+GET = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/user", "/login_check", "/login",
+       *(API + path for path in ("/info", "/openapi.json", "/theme.css", "/app_id", "/startup-events", "/login_check", "/user",
+                                 "/queue/data", "/queue/status", "/upload_progress"))}
+GET_BELOW = ("/assets/", "/static/", "/svelte/", "/pwa_icon", "/downloads/", API + "/heartbeat/", API + "/call/")
+POST = {"/login", "/logout", *(API + path for path in ("/queue/join", "/upload", "/component_server", "/cancel", "/reset"))}
+POST_BELOW = (API + "/call/", API + "/run/", API + "/api/")
+FILE = API + "/file="
+STREAMS = (API + "/queue/data", API + "/heartbeat/", API + "/call/", API + "/upload_progress")
+OPEN_TO_ALL = ("/login", "/logout", "/favicon.ico", "/robots.txt")
+
+UPLOAD = API + "/upload"
+LARGEST_UPLOAD = 2 * 1024**3
+LARGEST_BODY = 32 * 1024**2
+"""Of anything else: a conversation, a form with all its fields."""
+SPARE = 1024**3
+"""Bytes that an upload leaves free on the disk."""
+
+ASKED = RateLimitItemPerSecond(600, 10)
+"""Changes and ticks of one visitor: a page ticks about five times a second, and a person may have a dozen open."""
+UPLOADED = RateLimitItemPerSecond(60, 60)
+STREAMS_EACH, STREAMS_IN_ALL = 60, 400
+
+POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+          "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' blob:; connect-src 'self'; worker-src 'self' blob:; "
+          "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors {framed_by}")
+"""Gradio's page needs scripts in line and made on the spot; it needs nothing from elsewhere, and sends nothing there."""
+
+
+@dataclass
+class Guard:
+    """The ASGI application around the page. `doors` knows who may come in; `files` may be fetched by whoever is in.
+
+    The visitor of a request is left in its scope under VISITOR, for `visitor_of` in the events.
+    """
+
+    app: ASGIApp
+    doors: Doors
+    files: frozenset[Path]
+    temporary: Path
+    """Where uploads arrive."""
+    _rates: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
+    _open: Counter = field(default_factory=Counter)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # the page speaks no WebSocket
+            return await send({"type": "websocket.close", "code": 1008})
+        request = Request(scope, receive)
+        send = self._with_headers(send)
+        try:
+            self._refuse_strangers(request)
+            self._refuse_addresses(request)
+            self._refuse_size(request)
+            answer = await self.doors.answer(request)
+            if answer is not None:
+                return await answer(scope, receive, send)
+            visitor = await run_in_threadpool(self.doors.visitor, request)
+            if visitor is None and request.url.path not in OPEN_TO_ALL:
+                return await self.doors.closed(request)(scope, receive, send)
+            self._refuse_rates(request, visitor)
+            self.doors.sessions.refuse_others(request, visitor)
+            scope[doors.VISITOR] = visitor
+            with self._counted(request, visitor):
+                return await self.app(scope, receive, send)
+        except Refused as refused:
+            answer = JSONResponse({"detail": refused.words, "error": refused.words}, refused.status, refused.headers)
+            return await answer(scope, receive, send)
+
+    def _refuse_strangers(self, request: Request) -> None:
+        """The Host must be a name of this studio, and whoever names an Origin must be this studio's own page."""
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or not self.doors.is_here(hosts[0]):
+            raise Refused(421, "The studio is not known under this address. Open the one that it printed when it started.")
+        origins = request.headers.getlist("origin")
+        own = f"{self.doors.scheme(request)}://{hosts[0]}".lower()
+        if len(origins) > 1 or (origins and origins[0].lower() != own):
+            raise Refused(403, "Another site asked for this, so it was not done. Open the studio's own page.")
+        site = request.headers.get("sec-fetch-site", "none")
+        arrives = request.method in ("GET", "HEAD") and request.headers.get("sec-fetch-mode") == "navigate"
+        if site not in ("same-origin", "none") and not (arrives and request.url.path in ("/", "/login")):
+            raise Refused(403, "Another site asked for this, so it was not done. Open the studio's own page.")
+
+    def _refuse_addresses(self, request: Request) -> None:
+        """Only what the page uses is there, and only by the method that it uses."""
+        path, method = request.url.path, request.method
+        if method not in ("GET", "HEAD", "POST"):
+            raise Refused(405, "The studio does not answer this method.", Allow="GET, HEAD, POST")
+        exact, below = (POST, POST_BELOW) if method == "POST" else (GET, GET_BELOW)
+        tame = "//" not in path and "\\" not in path and ".." not in path.split("/")
+        if path.startswith(FILE):
+            if method == "POST" or Path(unquote(path.removeprefix(FILE))) not in self.files:
+                raise Refused(403, "This file is not for the page.")
+        elif not tame or not (path.rstrip("/") in exact or path in exact or path.startswith(below)):
+            raise Refused(404, "There is nothing at this address.")
+
+    def _refuse_size(self, request: Request) -> None:
+        """Whatever is sent says how long it is, and is no longer than we take."""
+        if request.method != "POST":
+            return
+        length = request.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()):
+            raise Refused(411, "The request does not say how long it is (Content-Length).")
+        upload = request.url.path.rstrip("/") == UPLOAD
+        most = LARGEST_UPLOAD if upload else LARGEST_BODY
+        if int(length) > most:
+            raise Refused(413, f"This is larger than the studio takes ({most / 1024**2:,.0f} MB). Bring it in parts.")
+        if upload and int(length) + SPARE > (free := shutil.disk_usage(self.temporary).free):
+            raise Refused(507, f"The disk has no room for it: {int(length) / 1e9:.1f} GB are sent and {free / 1e9:.1f} GB are free. "
+                               "Free some space, then upload again.")
+
+    def _refuse_rates(self, request: Request, visitor: Visitor | None) -> None:
+        if request.method != "POST":
+            return
+        who = self._name(request, visitor)
+        busy = not self._rates.hit(ASKED, "asked", who) or (
+            request.url.path.rstrip("/") == UPLOAD and not self._rates.hit(UPLOADED, "uploaded", who))
+        if busy:
+            raise Refused(429, "These are too many requests at once. Wait some seconds.", **{"Retry-After": "10"})
+
+    @contextmanager
+    def _counted(self, request: Request, visitor: Visitor | None):
+        """Streams stay open for as long as a page does: not too many by one visitor, nor in all."""
+        if request.method != "GET" or not request.url.path.startswith(STREAMS):
+            yield
+            return
+        who = self._name(request, visitor)
+        with self._counting:
+            if self._open[who] >= STREAMS_EACH or self._open.total() >= STREAMS_IN_ALL:
+                raise Refused(429, "Too many pages of this studio are open. Close some.", **{"Retry-After": "10"})
+            self._open[who] += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._open[who] -= 1
+
+    @staticmethod
+    def _name(request: Request, visitor: Visitor | None) -> str:
+        return (visitor.name if visitor else "") or (request.client.host if request.client else "")
+
+    def _with_headers(self, send: Send) -> Send:
+        policy = POLICY.format(framed_by=self.doors.framed_by)
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name in [name for name in headers if name.startswith("access-control-")]:
+                    del headers[name]  # no other site may read an answer
+                headers["Content-Security-Policy"] = policy
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"
+                if self.doors.framed_by == "'none'":
+                    headers["X-Frame-Options"] = "DENY"
+                    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+            await send(message)
+
+        return sent
+

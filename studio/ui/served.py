@@ -1,0 +1,59 @@
+"""The page as it is served: Gradio's application behind the guard, with the files that a person takes away."""
+
+import re
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException, Request
+from gradio.context import LocalContext
+from starlette.responses import FileResponse
+from starlette.types import ASGIApp
+
+from studio import export, runs
+from studio.access import AccessError, Visitor
+from studio.doors import VISITOR, Doors, Sessions
+from studio.guard import LARGEST_UPLOAD, Guard
+from studio.jobs import Job
+from studio.ui.charts import PLOTLY
+from studio.ui.page import build
+from studio.ui.studio import Studio
+from studio.ui.theme import launch_options
+
+DIGEST = re.compile(r"[0-9a-f]{16}")
+WAITING_EVENTS = 300
+"""Events that may wait in line before the next one is turned away."""
+
+
+def visitor_of_event(sessions: Sessions) -> Visitor:
+    """Who set off the event that this thread handles. Raises AccessError for nobody the guard let in, or on another's page."""
+    request = LocalContext.request.get(None)
+    asked = getattr(request, "request", None) or request  # Gradio wraps it, but not for a component's own functions
+    visitor = asked.scope.get(VISITOR) if asked is not None else None
+    if visitor is None:
+        raise AccessError("Nobody is signed in. Open the studio's page again.")
+    sessions.claim(getattr(request, "session_hash", None) if request is not asked else None, visitor)
+    return visitor
+
+
+def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
+    """The whole application. `temporary` is where uploads arrive."""
+    page = build(studio).queue(max_size=WAITING_EVENTS)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/downloads/{digest}")
+    def download(digest: str, request: Request) -> FileResponse:
+        """The pairs that were exported from an examination of the visitor's."""
+        room = runs.room(studio.home, request.scope[VISITOR].name)
+        path = export.result(export.job_of(Job("examine", room / ".examined" / digest))) if DIGEST.fullmatch(digest) else None
+        if path is None or path.is_symlink():
+            raise HTTPException(404, "There is no such file. Export the pairs again.")
+        return FileResponse(path, filename=path.name, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
+
+    # The guard has let nobody else through; Gradio asks again for each of its own addresses.
+    gr.mount_gradio_app(app, page, "/", auth_dependency=lambda request: _name(request), show_error=True, ssr_mode=False,
+                        run_history=False, footer_links=[], max_file_size=LARGEST_UPLOAD, **launch_options())
+    return Guard(app, doors, frozenset({PLOTLY}), temporary)
+
+
+def _name(request: Request) -> str | None:
+    visitor = request.scope.get(VISITOR)
+    return (visitor.name or "here") if visitor else None
