@@ -179,7 +179,7 @@ class Guard:
                     del headers[name]  # no other site may read an answer
                 headers["Content-Security-Policy"] = policy
                 headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
+                headers["Referrer-Policy"] = "same-origin"  # with none at all, a browser hides the Origin of our own forms
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers["Permissions-Policy"] = "camera=(), microphone=(), geolocation=()"
                 if self.doors.framed_by == "'none'":

@@ -17,6 +17,8 @@ def declare(studio: Studio) -> None:
 
     def start(settings: dict[str, Any]) -> str:
         """Queue a run with these settings (sections model, data, adapter, training, evaluation); its name."""
+        if not isinstance(settings, dict):
+            raise gr.Error("The settings are not a mapping. Hand over what the settings.yaml of a run holds.")
         try:
             return train_tab.begin(studio, studio.permitted(Settings(**settings)))
         except StudioError as error:
@@ -53,7 +55,7 @@ def declare(studio: Studio) -> None:
 def _find(studio: Studio, name: str) -> runs.Run:
     found = studio.find(name)
     if found is None:
-        raise gr.Error(f"There is no run {name[:80]!r}. Choose one from the list.")
+        raise gr.Error(f"There is no run {str(name)[:80]!r}. Choose one from the list.")
     return found
 
 

@@ -97,7 +97,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
         locked, shown = gr.Textbox("", interactive=False, placeholder=WAITING), gr.Row(visible=True)
         yield locked, [*base, spoken("")], [*tuned, spoken("")], shown, gr.Column(visible=False), ""
         try:
-            for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen), studio.queue.secrets(run)):
+            for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen), studio.secrets(run)):
                 yield gr.skip(), [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)], gr.skip(), gr.skip(), gr.skip()
         except StudioError as error:
             yield gr.Textbox(text, **OPEN), base[:-1], tuned[:-1], gr.Row(visible=len(base) > 1), gr.skip(), gr.skip()

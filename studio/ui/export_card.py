@@ -83,7 +83,8 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
         return show(folder)
 
     def end(folder: str) -> None:
-        jobs.stop(export.job_of(Job("examine", Path(folder))))
+        if folder:
+            jobs.stop(export.job_of(Job("examine", Path(folder))))
 
     for to, button in (("jsonl", jsonl), ("parquet", parquet)):
         button.click(lambda folder, token, to=to: begin(folder, token, to=to), [folder, token], shown, **PRIVATE)

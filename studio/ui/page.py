@@ -40,6 +40,7 @@ def build(studio: Studio) -> gr.Blocks:
         api.declare(studio)  # first, so that its names are free
         with gr.Row(elem_classes="topbar", equal_height=True):
             gr.HTML(parts.header(TITLE, CLAIM), padding=False)
+            person = gr.HTML("", elem_id="person", padding=False)
             in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
         with gr.Column(visible=False, elem_classes="welcome", elem_id="welcome") as welcome:
             gr.Markdown(WELCOME)
@@ -57,6 +58,7 @@ def build(studio: Studio) -> gr.Blocks:
                 share_tab.build(studio, in_view)
         data_tab.complete(studio, data, train.everything)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
+        page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page
 
 

@@ -32,6 +32,14 @@ def header(title: str, claim: str, chip: str = "") -> str:
             f'<div><h1>{text(title)}</h1><p class="claim">{text(claim)}</p></div>{chip}</header>')
 
 
+def person(name: str) -> str:
+    """Who is signed in, with the way out; nothing for the person at this machine, who has not signed in."""
+    if not name:
+        return ""
+    return (f'<form class="person" method="post" action="/logout"><span>Signed in as <strong>{text(name)}</strong></span>'
+            '<button type="submit">Sign out</button></form>')
+
+
 def chip(run: str, status: str | None) -> str:
     """The run in view, small enough for the header."""
     return f'<span class="chip">{text(run)} {badge(status)}</span>'

@@ -51,6 +51,8 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     # The guard has let nobody else through; Gradio asks again for each of its own addresses.
     gr.mount_gradio_app(app, page, "/", auth_dependency=lambda request: _name(request), show_error=True, ssr_mode=False,
                         run_history=False, footer_links=[], max_file_size=LARGEST_UPLOAD, **launch_options())
+    # Validators look for a session's state in the page's own application, which mounting (6.31) leaves another one.
+    page.app = app.routes[-1].app
     return Guard(app, doors, frozenset({PLOTLY}), temporary)
 
 

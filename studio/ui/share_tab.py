@@ -104,14 +104,14 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     def start_merge(name: str | None) -> None:
         run = ready(name)
         try:
-            jobs.request(jobs.of(run, "merge"), "{}\n", studio.queue.secrets(run))
+            jobs.request(jobs.of(run, "merge"), "{}\n", studio.secrets(run))
         except StudioError as error:
             raise gr.Error(str(error), title="Not started") from error
 
     def start_push(name: str | None, token: str, **values: Any) -> None:
         run = ready(name)
         try:
-            jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), {"token": token} if token else studio.queue.secrets(run))
+            jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), {"token": token} if token else studio.secrets(run))
         except StudioError as error:
             raise gr.Error(str(error), title="Not started") from error
 
