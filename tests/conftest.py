@@ -35,3 +35,9 @@ def hub(monkeypatch):
     with Hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
+
+
+@pytest.fixture
+def tries(request):
+    """Counts what a test tries: kills, requests, texts. The table of faults adds them up."""
+    return lambda count: request.node.user_properties.append(("tries", count))
