@@ -19,6 +19,10 @@ IN_A_LAYER = re.compile(r"\.(\d+)\.")
 PATIENCE = 10
 """Seconds to wait for each answer of the Hub."""
 
+LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself reads no longer ones. The length stands in the file, which anyone may have made."""
+LARGEST_CONFIG = 10_000_000
+
 Tensors = dict[str, tuple[tuple[int, ...], str]]
 """Shape and type of every stored tensor, by its name."""
 
@@ -114,9 +118,13 @@ def _linears(sizes: dict[str, tuple[int, ...]]) -> tuple[Linear, ...]:
 
 
 class Shapes:
-    """The shapes of the models that were asked for, each read once; also why one could not be read."""
+    """The shapes of the models that one person asked for, each read once; also why one could not be read.
 
-    def __init__(self):
+    `from_cache` takes a model that is whole in this machine's cache without asking the Hub whether they may see it.
+    """
+
+    def __init__(self, from_cache: bool = True):
+        self.from_cache = from_cache
         self._found: dict[tuple[str, str], Shape | StudioError] = {}
 
     def known(self, settings: ModelSettings) -> Shape | None:
@@ -133,12 +141,19 @@ class Shapes:
         key = settings.name, settings.revision
         if not isinstance(self._found.get(key), Shape):
             try:
-                folder = _folder(settings)
-                self._found[key] = _local(folder) if folder.is_dir() else _on_hub(settings, token)
+                self._found[key] = self._look_up(settings, token)
             except StudioError as error:
                 self._found[key] = error
                 raise
         return self._found[key]
+
+    def _look_up(self, settings: ModelSettings, token: str | None) -> Shape:
+        folder = _folder(settings)
+        try:
+            return _local(folder) if folder.is_dir() else _on_hub(settings, token, self.from_cache)
+        except (TypeError, ValueError, ArithmeticError, AttributeError, KeyError, IndexError) as error:  # a config can say anything
+            raise StudioError(f"The config of {settings.name} describes no model ({type(error).__name__}). "
+                              "Choose another, or try two steps to see whether it loads.") from error
 
 
 def _folder(settings: ModelSettings) -> Path:
@@ -147,14 +162,24 @@ def _folder(settings: ModelSettings) -> Path:
 
 def _local(folder: Path) -> Shape:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _json(folder / "config.json", LARGEST_CONFIG)
         files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
         tensors = {name: found for file in files for name, found in _header(file)}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StudioError(f"The model in {folder} cannot be read. Choose a folder with config.json and safetensors weights.") from error
     if not tensors:
         raise StudioError(f"{folder} holds no safetensors weights. Choose a folder with config.json and safetensors weights.")
     return described(config, tensors)
+
+
+def _json(path: Path, most: int) -> dict:
+    """What a JSON file holds. Raises ValueError for one that is larger than it should be, or no mapping."""
+    if path.stat().st_size > most:
+        raise ValueError(f"{path.name} is larger than {most} bytes.")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no mapping.")
+    return found
 
 
 def _is_whole(folder: Path) -> bool:
@@ -167,24 +192,27 @@ def _is_whole(folder: Path) -> bool:
 def _header(file: Path) -> Iterator[tuple[str, tuple[tuple[int, ...], str]]]:
     """Name, shape and type of the tensors of one file: its length and its JSON stand in front."""
     with open(file, "rb") as weights:
-        header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))
+        length = int.from_bytes(weights.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"{file.name} has a header of {length} bytes.")
+        header = json.loads(weights.read(length))
     for name, told in header.items():
         if name != "__metadata__":
             yield name, (tuple(told["shape"]), told["dtype"])
 
 
-def _on_hub(settings: ModelSettings, token: str | None) -> Shape:
+def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Shape:
     from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import NotASafetensorsRepoError
 
     asked = {"repo_id": settings.name, "revision": settings.revision or None}
     try:
-        cached = try_to_load_from_cache(filename="config.json", **asked)
+        cached = try_to_load_from_cache(filename="config.json", **asked) if from_cache else None
         if isinstance(cached, str) and _is_whole(Path(cached).parent):
             return _local(Path(cached).parent)
         asked["token"] = token
         HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
-        config = json.loads(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)).read_text(encoding="utf-8"))
+        config = _json(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)), LARGEST_CONFIG)
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()
     except NotASafetensorsRepoError as error:
         raise StudioError(f"{settings.name} holds no safetensors weights. Choose a repository that has them.") from error

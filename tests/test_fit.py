@@ -141,6 +141,18 @@ def test_a_folder_that_holds_no_model_is_told_in_two_sentences(tmp_path):
         Shapes().find(ModelSettings(name=str(tmp_path)))
 
 
+@pytest.mark.parametrize("config", ['{"hidden_size": "wide"}', '{"hidden_size": 0, "num_attention_heads": 0}', "[]", '"text"', "[" * 100_000,
+                                    '{"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 0, "vocab_size": 9}',
+                                    '{"hidden_size": [1], "num_attention_heads": {}}', '{"text_config": 5}', "{" + " " * 11_000_000 + "}"])
+@pytest.mark.parametrize("header", [b"\xff" * 8, (1 << 40).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]", b"",
+                                    (30).to_bytes(8, "little") + b'{"x": {"shape": 5, "dtype": 1}}'])
+def test_a_model_that_says_nonsense_of_itself_is_told_in_words_and_fills_no_memory(tmp_path, config, header):
+    (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(header)
+    with pytest.raises(StudioError, match="Choose a"):
+        Shapes().find(ModelSettings(name=str(tmp_path)))
+
+
 def test_a_hub_model_is_known_only_once_it_was_looked_up():
     assert Shapes().known(ModelSettings(name="someone/tiny")) is None
 

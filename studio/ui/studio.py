@@ -37,12 +37,18 @@ class Studio:
     who: Callable[[], Visitor] = lambda: LOCAL
     """The visitor who set off the event that is being handled."""
     logs: events.Logs = field(default_factory=events.Logs, repr=False)
-    shapes: Shapes = field(default_factory=Shapes, repr=False)
+    _shapes: dict[str, Shapes] = field(default_factory=dict, repr=False)
 
     @property
     def root(self) -> Path:
         """The room of the visitor who asks."""
         return runs.room(self.home, self.who().name)
+
+    @property
+    def shapes(self) -> Shapes:
+        """The model shapes that the visitor has looked up: of a private model nobody else learns anything."""
+        name = self.who().name
+        return self._shapes.setdefault(name, Shapes(from_cache=not name))
 
     def runs(self) -> list[Run]:
         """The runs that the visitor may see, newest first: their own, or everybody's for an administrator."""
