@@ -168,7 +168,9 @@ class Doors:
     def _admitted(self, answer: Response, visitor: Visitor) -> Response:
         framed = self.framed_by != "'none'"  # a cookie inside another site's page must say so
         answer.set_cookie(self.cookie, self._passes.issue(visitor), max_age=DAYS * 24 * 3600, path="/", httponly=True,
-                          secure=self.proxied, samesite="none" if framed else "strict", partitioned=framed)
+                          secure=self.proxied, samesite="none" if framed else "strict")
+        if framed:  # Python's own cookies know the word from 3.14 on
+            answer.headers["set-cookie"] += "; Partitioned"
         return answer
 
     def _page(self, inside: str, status: int = 200) -> Response:
