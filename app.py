@@ -13,6 +13,11 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from studio.installed import missing
+
+if told := missing():
+    raise SystemExit(told)
+
 from studio.access import Users
 from studio.doors import LOOPBACK, Doors, names_of
 from studio.errors import StudioError
