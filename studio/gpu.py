@@ -49,7 +49,7 @@ def cards() -> list[Card]:
     if shutil.which(QUERY[0]) is None:
         return []
     try:
-        answer = subprocess.run(QUERY, capture_output=True, text=True, timeout=5, check=True).stdout
+        answer = subprocess.run(QUERY, capture_output=True, text=True, encoding="utf-8", timeout=5, check=True).stdout
     except (subprocess.SubprocessError, OSError):
         return []
     return [Card(name.strip(), int(total) * 2**20, int(used) * 2**20)

@@ -152,7 +152,7 @@ class Duet:
 
         seal.check(run, run.adapter)
         # The adapter's own copy of the tokenizer: its template is the trained one, byte for byte.
-        self.tokenizer = AutoTokenizer.from_pretrained(run.adapter, padding_side="left")
+        self.tokenizer = AutoTokenizer.from_pretrained(run.adapter, padding_side="left", trust_remote_code=False)
         base = model.load_base(run.settings.model, self.tokenizer, token)
         stops = base.generation_config.eos_token_id
         self.stops = {self.tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}

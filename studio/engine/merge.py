@@ -49,7 +49,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
         raise StudioError("This run has no adapter yet. Let it train to the end, then merge.")
     desk.enter("loading")
     seal.check(run, run.adapter)
-    tokenizer = AutoTokenizer.from_pretrained(run.adapter)
+    tokenizer = AutoTokenizer.from_pretrained(run.adapter, trust_remote_code=False)
     base = model.load_base(run.settings.model, tokenizer, desk.token, quantized=False, on="cpu")
     refuse_if_short(_bytes(base) + MARGIN, desk.folder)
     yield
@@ -152,7 +152,7 @@ def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
     _end_turns(merged.generation_config, tokenizer)
     merged.save_pretrained(folder, max_shard_size="2GB")
     tokenizer.save_pretrained(folder)
-    if AutoTokenizer.from_pretrained(folder).chat_template != tokenizer.chat_template:
+    if AutoTokenizer.from_pretrained(folder, trust_remote_code=False).chat_template != tokenizer.chat_template:
         raise StudioError("The chat template changed when it was saved, so the merged model was not kept. "
                           "Use the adapter itself, which has the template it was trained with.")
 

@@ -60,7 +60,7 @@ def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token
     quantization = quantization_config(settings) if quantized else None
     with about(settings.name):
         model = AutoModelForCausalLM.from_pretrained(
-            where(settings), revision=settings.revision or None, token=token, use_safetensors=True,
+            where(settings), revision=settings.revision or None, token=token, use_safetensors=True, trust_remote_code=False,
             dtype=compute_dtype(settings) if quantized else merge_dtype(settings),
             quantization_config=quantization, device_map={"": str(on or device(settings))})
     _keep_layout(model)

@@ -32,7 +32,8 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
     Raises StudioError for a model without a template when template is "own".
     """
     with about(settings.name):
-        tokenizer = AutoTokenizer.from_pretrained(where(settings), revision=settings.revision or None, token=token)
+        tokenizer = AutoTokenizer.from_pretrained(where(settings), revision=settings.revision or None, token=token,
+                                                  trust_remote_code=False)
     if settings.template == "chatml":
         tokenizer.chat_template = CHATML
         # Added only where the vocabulary lacks them; `load_base` grows the embeddings to match.
