@@ -62,7 +62,7 @@ def test_a_run_says_its_phases_its_steps_its_measurements_and_leaves_an_adapter(
     assert len(run.held_out.read_text(encoding="utf-8").splitlines()) == 8
 
 
-@pytest.mark.parametrize(("quantization", "optimizer"), [("nf4", "paged_adamw_8bit"), ("int8", "adamw_8bit")])
+@pytest.mark.parametrize(("quantization", "optimizer"), [("nf4", "paged_adamw_8bit"), pytest.param("int8", "adamw_8bit", marks=pytest.mark.slow)])
 def test_a_quantized_base_trains_on_the_cpu(root, quantization, optimizer):
     run, how = trained(root, **{"model.quantization": quantization, "training.optimizer": optimizer,
                                 "adapter.dropout": 0.05, "training.gradient_checkpointing": "full"})
@@ -89,10 +89,12 @@ def test_an_unknown_model_is_told_by_name(root, hub):
     assert "nobody/nothing was not found" in failure(root, **{"model.name": "nobody/nothing"})
 
 
+@pytest.mark.slow
 def test_a_word_that_is_no_repository_is_told(root):
     assert "there is no such thing" in failure(root, **{"model.name": "there is no such thing"})
 
 
+@pytest.mark.slow
 def test_an_unknown_dataset_is_told_by_name(root, hub):
     assert "nobody/pairs" in failure(root, **{"data.source": "nobody/pairs"})
 
@@ -123,10 +125,12 @@ def test_wrong_columns_are_told_with_those_that_are_there(root, tmp_path):
     assert "No column with the question was recognised; the columns are text, label." in told
 
 
+@pytest.mark.slow
 def test_an_empty_file_is_told(root, tmp_path):
     assert "is empty" in failure(root, **{"data.source": written(tmp_path, [])})
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_what_its_name_says_is_told(root, tmp_path):
     (tmp_path / "pairs.jsonl").write_text("<html>not pairs</html>", encoding="utf-8")
     assert "line 1, begins a web page (HTML)" in failure(root, **{"data.source": str(tmp_path / "pairs.jsonl")})
@@ -194,6 +198,7 @@ def that_cannot_read(folder, letter):
     return sick
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_not_installed_is_told_before_anything_is_loaded(root):
     assert "pip install wandb" in failure(root, **{"training.report_to": "wandb"})
 
