@@ -2,22 +2,22 @@
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers, get_session
+
+from studio import names
 
 SECONDS = 3
 """Longest wait for an answer."""
 AFTER_A_FAILURE = 60
 """Seconds in which a Hub that could not be reached is not asked again."""
 SHORTEST, MOST = 3, 8
-FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 
 
 def is_a_name(text: str) -> bool:
-    """Whether a text may be (the beginning of) a dataset's name, not a path."""
-    return len(text) >= SHORTEST and not text.startswith(("/", ".", "~", "\\")) and Path(text).suffix.lower() not in FILES
+    """Whether a text may be (the beginning of) a dataset's name, neither a path nor an address."""
+    return len(text) >= SHORTEST and names.may_begin_one_on_the_hub(text)
 
 
 @dataclass

@@ -5,8 +5,9 @@ class names and message fragments, so that this module needs none of the librari
 """
 
 import errno
-import re
 from dataclasses import dataclass
+
+from studio.redaction import redact
 
 NOT_UTF8 = "is not UTF-8; it looks like"
 """Says of a text file that it can be converted; the page then offers to."""
@@ -108,14 +109,14 @@ def explain(error: BaseException, repo: str = "The repository") -> str:
     chain = list(_causes(error))
     for link in chain:
         if isinstance(link, StudioError):
-            return str(link)
+            return redact(str(link))
         if _disk_is_full(link):
             return "The disk is full. Free some space, then start again; what was saved before is untouched."
     for link in chain:
         ancestry = {cls.__name__ for cls in type(link).__mro__}
         for known in KNOWN:
             if known.exception in ancestry and _fits(link, known.fragment):
-                return known.words.format(repo=repo)
+                return known.words.format(repo=redact(repo))
     first_line = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {redact(first_line[:300]).rstrip('.')}. The full story is in the worker's log."
 
@@ -144,10 +145,3 @@ def _causes(error: BaseException | None):
         yield error
         error = error.__cause__ or error.__context__
 
-
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[\w.~+/-]{8,}=*")
-
-
-def redact(text: str) -> str:
-    """The text with Hub tokens and bearer credentials blotted out."""
-    return TOKEN.sub("[token]", text)

@@ -206,18 +206,18 @@ class Log:
         """Whether the file is no longer the one that was read: a job that is asked for anew begins a new log."""
         try:
             found = self.path.stat()
-        except FileNotFoundError:
+        except OSError:
             return self._file is not None
         return self._file not in (None, found.st_ino) or found.st_size < self._offset
 
     def read(self) -> list[Event]:
         """All events, oldest first. The list is the log's own: read it, do not change it."""
         try:
-            with open(self.path, "rb") as log:
+            with open(self.path, "rb", opener=_at_once) as log:
                 self._file = os.fstat(log.fileno()).st_ino
                 log.seek(self._offset)
                 fresh = log.read()
-        except FileNotFoundError:
+        except OSError:  # not there, or a folder or a pipe in its place
             return self._events
         whole = fresh[: fresh.rfind(b"\n") + 1]
         self._offset += len(whole)
@@ -228,6 +228,11 @@ class Log:
             elif line.strip():
                 self.damaged += 1
         return self._events
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for whoever is at the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class Logs:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from studio import events, jobs
+from studio import events, jobs, plain_yaml
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job
 from studio.settings import Section, problems_of
@@ -28,7 +28,7 @@ class ExportRequest(Section):
     overwrite: Annotated[bool, Field(title="Replace")] = False
     """Allows replacing the files of a dataset that another tool made. Its history keeps them."""
 
-    def __init__(self, **choices: Any):
+    def __init__(self, /, **choices: Any):
         try:
             super().__init__(**choices)
         except ValidationError as error:
@@ -43,18 +43,12 @@ class ExportRequest(Section):
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         """The request that `to_yaml` wrote. Raises SettingsError, also for a text that is not YAML."""
-        try:
-            choices = yaml.safe_load(text)
-        except yaml.YAMLError:
-            choices = None
-        if not isinstance(choices, dict) or not all(isinstance(name, str) for name in choices):
-            raise SettingsError({"file": "This file holds no request to export. Ask for the export again."})
-        return cls(**choices)
+        return cls(**plain_yaml.mapping(text))
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """The request from a YAML file. Raises SettingsError."""
-        return cls.from_yaml(path.read_text(encoding="utf-8"))
+        return cls.from_yaml(plain_yaml.of_file(path))
 
     def to_yaml(self) -> str:
         """All choices as YAML; `from_yaml` gives the same request back."""

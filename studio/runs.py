@@ -122,10 +122,9 @@ def create(root: Path, settings: Settings) -> Run:
 
 def find(root: Path, name: str) -> Run:
     """The run of that name. Raises StudioError if there is none."""
-    folder = root / name
-    if not NAME.fullmatch(name) or folder.is_symlink() or not (folder / "settings.yaml").is_file():
+    if not NAME.fullmatch(name) or not _is_one(root / name):
         raise StudioError(f"There is no run {name[:80]!r}. Choose one from the list.")
-    return Run(folder)
+    return Run(root / name)
 
 
 def listed(root: Path) -> list[Run]:
@@ -141,8 +140,14 @@ def everywhere(home: Path) -> list[Run]:
 def _folders(root: Path) -> Iterator[Run]:
     if root.is_dir():
         for folder in root.iterdir():
-            if NAME.fullmatch(folder.name) and not folder.is_symlink() and (folder / "settings.yaml").is_file():
+            if _is_one(folder):
                 yield Run(folder)
+
+
+def _is_one(folder: Path) -> bool:
+    """Whether a folder is a run's: nothing in it is read through a link that leads elsewhere."""
+    chosen = folder / "settings.yaml"
+    return bool(NAME.fullmatch(folder.name)) and not folder.is_symlink() and not chosen.is_symlink() and chosen.is_file()
 
 
 def _new_name(settings: Settings) -> str:

@@ -13,8 +13,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from studio import names, plain_yaml
 from studio.errors import DataError, SettingsError
 from studio.preferences import edits, mix
+from studio.redaction import redact
 
 PRACTICE = "practice"
 """As model.name or data.source: the tiny model and the pairs that ship with the studio."""
@@ -36,9 +38,9 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """Model"""
 
-    name: Annotated[str, Field(min_length=1, title="Base model", json_schema_extra=BASIC)] = PRACTICE
-    """A model on the Hub (owner/name), a folder on this machine, or "practice" for the tiny one that ships with us."""
-    revision: Annotated[str, Field(title="Model revision")] = ""
+    name: Annotated[str, Field(min_length=1, title="Base model", json_schema_extra=BASIC), AfterValidator(names.model)] = PRACTICE
+    """A model on the Hub (owner/name), a folder by its full path, or "practice" for the tiny one that ships with us."""
+    revision: Annotated[str, AfterValidator(names.revision), Field(title="Model revision")] = ""
     """Branch, tag or commit. Empty takes the newest."""
     quantization: Annotated[Literal["none", "nf4", "int8"],
                             Field(title="Quantization", json_schema_extra=BASIC)] = "none"
@@ -64,7 +66,11 @@ def _as_edits(text: str) -> str:
 def _as_sources(text: str) -> str:
     """The further sources as they are written back; raises ValueError for what is none."""
     try:
-        return "\n".join(map(str, mix.parse(text)))
+        parts = mix.parse(text)
+        for part in parts:
+            names.source(part.source)
+            names.revision(part.revision)
+        return "\n".join(map(str, parts))
     except DataError as error:
         raise ValueError(str(error)) from error
 
@@ -72,13 +78,13 @@ def _as_sources(text: str) -> str:
 class DataSettings(Section):
     """Data"""
 
-    source: Annotated[str, Field(min_length=1, title="Preference pairs", json_schema_extra=BASIC)] = PRACTICE
+    source: Annotated[str, Field(min_length=1, title="Preference pairs", json_schema_extra=BASIC), AfterValidator(names.source)] = PRACTICE
     """A dataset on the Hub (owner/name), a JSONL, JSON, CSV, TSV, Parquet or Excel file, or "practice" for the pairs that ship with us."""
     subset: Annotated[str, Field(title="Subset")] = ""
     """The Hub dataset's configuration. Empty takes its default."""
     split: Annotated[str, Field(min_length=1, title="Split")] = "train"
     """Which split of the dataset to use."""
-    revision: Annotated[str, Field(title="Dataset revision")] = ""
+    revision: Annotated[str, AfterValidator(names.revision), Field(title="Dataset revision")] = ""
     """Branch, tag or commit. Empty takes the newest."""
     rows: Annotated[int | None, Field(ge=2, title="Rows", json_schema_extra=BASIC)] = None
     """How many pairs to draw at random. Empty takes all; fewer are faster and teach less."""
@@ -194,7 +200,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
-    def __init__(self, **sections: Any):
+    def __init__(self, /, **sections: Any):
         try:
             super().__init__(**sections)
         except ValidationError as error:
@@ -207,7 +213,7 @@ class Settings(Section):
         return self
 
     @classmethod
-    def from_form(cls, **values: Any) -> Self:
+    def from_form(cls, /, **values: Any) -> Self:
         """Settings from {"training.beta": 0.1, ...}. Raises SettingsError with every complaint."""
         sections: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
@@ -218,20 +224,12 @@ class Settings(Section):
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         """Settings from a YAML text. Raises SettingsError, also for a text that is not YAML."""
-        try:
-            sections = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f"line {mark.line + 1}" if mark else "it"
-            raise SettingsError({"file": f"This is not YAML: {where} cannot be read. Choose a settings file of the studio."}) from None
-        if not isinstance(sections or {}, dict) or not all(isinstance(key, str) for key in sections or {}):
-            raise SettingsError({"file": "This file holds no settings. Choose a settings file of the studio."})
-        return cls(**(sections or {}))
+        return cls(**plain_yaml.mapping(text))
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Settings from a YAML file. Raises SettingsError."""
-        return cls.from_yaml(path.read_text(encoding="utf-8"))
+        """Settings from a YAML file. Raises SettingsError, also for what is no file of text."""
+        return cls.from_yaml(plain_yaml.of_file(path))
 
     def to_yaml(self) -> str:
         """All values as YAML, in the order of the form; `from_yaml` gives the same Settings back."""
@@ -280,9 +278,11 @@ def problems_of(error: ValidationError) -> dict[str, str]:
             text = f"{value} is not one of the choices. Choose {context['expected']}."
         elif kind == "extra_forbidden":
             text = "There is no such setting. Remove it."
+        elif kind == "string_unicode":
+            text = "This text holds half a character, which cannot be seen or kept. Type it by hand."
         elif kind in ("string_too_short", "missing") or value is None:
             text = "This is empty. Enter a value."
         else:
             text = f"{str(value)[:60]!r} does not fit here. {detail['msg'].replace('Input should be', 'Enter')}."
-        problems[name] = text
+        problems[name] = redact(text)
     return problems

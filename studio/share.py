@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from pydantic import Field, ValidationError, model_validator
 
+from studio import plain_yaml
 from studio.errors import SettingsError
 from studio.settings import Section, problems_of
 
@@ -25,7 +26,7 @@ class PushRequest(Section):
     overwrite: Annotated[bool, Field(title="Replace")] = False
     """Allows replacing the files of a repository that another tool made. Its history keeps them."""
 
-    def __init__(self, **choices: Any):
+    def __init__(self, /, **choices: Any):
         try:
             super().__init__(**choices)
         except ValidationError as error:
@@ -43,18 +44,12 @@ class PushRequest(Section):
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         """The request that `to_yaml` wrote. Raises SettingsError, also for a text that is not YAML."""
-        try:
-            choices = yaml.safe_load(text)
-        except yaml.YAMLError:
-            choices = None
-        if not isinstance(choices, dict) or not all(isinstance(name, str) for name in choices):
-            raise SettingsError({"file": "This file holds no request to push. Ask for the push again."})
-        return cls(**choices)
+        return cls(**plain_yaml.mapping(text))
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """The request from a YAML file. Raises SettingsError."""
-        return cls.from_yaml(path.read_text(encoding="utf-8"))
+        return cls.from_yaml(plain_yaml.of_file(path))
 
     def to_yaml(self) -> str:
         """All choices as YAML; `from_yaml` gives the same request back."""

@@ -90,11 +90,6 @@ def test_an_unknown_model_is_told_by_name(root, hub):
 
 
 @pytest.mark.slow
-def test_a_word_that_is_no_repository_is_told(root):
-    assert "there is no such thing" in failure(root, **{"model.name": "there is no such thing"})
-
-
-@pytest.mark.slow
 def test_an_unknown_dataset_is_told_by_name(root, hub):
     assert "nobody/pairs" in failure(root, **{"data.source": "nobody/pairs"})
 

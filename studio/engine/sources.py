@@ -1,14 +1,16 @@
 """What a person names as a source -> its rows: the practice pairs, a file, or a Hub dataset at its commit."""
 
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from datasets import load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from studio import uploads
+from studio import names, uploads
 from studio.engine.files import parquet, reader
 from studio.engine.files.lines import Line, checked
 from studio.engine.worker import about
@@ -37,9 +39,8 @@ def opened(part: Part, token: str | None = None) -> Source:
     """The source of that name. Raises DataError for one that cannot be read, at once or with the first row."""
     if part.source == PRACTICE:
         return Source("Practice pairs", "", reader.rows(PRACTICE_PAIRS))
-    path = Path(part.source)
-    if path.suffix.lower() in reader.TYPES or path.exists():
-        return _file(path)
+    if names.is_path(part.source):
+        return _file(Path(part.source))
     with about(part.source):
         return _hub(part, token)
 
@@ -61,7 +62,9 @@ def _hub(part: Part, token: str | None) -> Source:
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError):  # the cache may have it
         commit = part.revision
     try:
-        rows = load_dataset(part.source, part.subset or None, split=part.split, revision=commit or None, token=token)
+        # A folder of the same name must not be taken for it: what lies around here may be somebody else's.
+        with TemporaryDirectory() as nowhere, chdir(nowhere):
+            rows = load_dataset(part.source, part.subset or None, split=part.split, revision=commit or None, token=token)
     except ValueError as error:
         text = str(error)
         if "Unknown split" in text or "BuilderConfig" in text or "Config name is missing" in text:
