@@ -1,31 +1,34 @@
 """Start, stop, queue and status of workers.
 
 A job is a folder with an event log; its worker is `python -m studio.engine.<kind> FOLDER` in a session of its own,
-so that it outlives the page. Status is worked out from the log's last word and from whether that very process
-(pid and its start time) is alive; it is stored nowhere.
+so that it outlives the page. Status is worked out from the log's last word and from whether that very process is alive;
+it is stored nowhere.
 """
 
 import fcntl
 import json
-import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
-from studio import events, runs
+from studio import events, processes, runs
 from studio.errors import BusyError, StudioError
 from studio.runs import Run
 
 Status = Literal["queued", "starting", "running", "finished", "stopped", "failed", "crashed"]
 ALIVE: tuple[Status, ...] = ("starting", "running")
 OVER: tuple[Status, ...] = ("finished", "stopped", "failed", "crashed")
+
+EXIT = "exit.json"
+LINGERS_SECONDS = 20.0
+"""How long a worker that has said its last word may take to leave, before it is ended: it would keep others from computing."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -66,10 +69,10 @@ def status(job: Job, said: list[events.Event] | None = None) -> Status | None:
     word = events.last(said, (events.Queued, *events.LAST_WORDS))
     if not isinstance(word, events.Queued) and word is not None:
         return {events.Finished: "finished", events.Stopped: "stopped", events.Failed: "failed"}[type(word)]
-    worker = _worker(job)
+    worker = processes.read(job.folder)
     if worker is None:
         return "queued"
-    if not _alive(worker):
+    if not worker.alive:
         return "crashed"
     return "running" if events.last(said, events.Started) else "starting"
 
@@ -81,6 +84,20 @@ def stop(job: Job) -> None:
             events.append(job.log, events.Stopped(step=0))
         else:
             job.stop_file.touch()
+
+
+def end(job: Job) -> None:
+    """End the job at once, with all that it has started, for a person who does not want to wait for its next step.
+
+    What it has not saved is lost; its checkpoints are not. Nothing happens to a job that has ended.
+    """
+    with _launching(job.folder):
+        worker = processes.read(job.folder)
+        if status(job) not in ALIVE or worker is None:
+            return
+        worker.signal_all(signal.SIGKILL)
+        reached = events.last(events.read(job.log), events.Stepped)
+        events.append(job.log, events.Stopped(step=reached.step if reached else 0))
 
 
 def start(job: Job, secrets: dict[str, str] | None = None) -> None:
@@ -101,7 +118,7 @@ def request(job: Job, choices: str, secrets: dict[str, str] | None = None) -> No
     with _launching(job.folder):
         if status(job) in ALIVE:
             raise BusyError(f"A {job.kind} job already works on this run. Wait for it to end.")
-        (job.folder / "worker.json").unlink(missing_ok=True)
+        (job.folder / processes.FILE).unlink(missing_ok=True)
         job.stop_file.unlink(missing_ok=True)
         job.log.unlink(missing_ok=True)
         (job.folder / "request.yaml").write_text(choices, encoding="utf-8")
@@ -114,44 +131,31 @@ def _launch(job: Job, secrets: dict[str, str]) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", f"studio.engine.{job.kind}", str(job.folder)],
             cwd=PROJECT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    _write_worker(job, process.pid)
+    processes.write(job.folder, processes.of(process.pid))
     try:
         process.stdin.write(json.dumps(secrets).encode())
         process.stdin.close()
     except BrokenPipeError:
         pass  # it died already; its status says so
     # Somebody must wait for the child, or it stays a zombie that still looks alive.
-    threading.Thread(target=process.wait, daemon=True).start()
+    threading.Thread(target=_attend, args=[process, job.folder], daemon=True).start()
 
 
-def _write_worker(job: Job, pid: int) -> None:
+def _attend(process: subprocess.Popen, folder: Path) -> None:
+    """Wait for a worker's end and note how it came about, which nobody can tell afterwards."""
+    code = process.wait()
+    with suppress(OSError):  # the folder may have gone
+        (folder / EXIT).write_text(json.dumps({"pid": process.pid, "code": code}), encoding="utf-8")
+
+
+def exit_code(job: Job) -> int | None:
+    """How the job's last worker ended: its code, or the signal's number below zero; None while it lives, or if nobody saw it."""
+    worker = processes.read(job.folder)
     try:
-        started = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        started = 0.0
-    draft = job.folder / ".worker.json"
-    draft.write_text(json.dumps({"pid": pid, "started": started}), encoding="utf-8")
-    os.replace(draft, job.folder / "worker.json")
-
-
-def _worker(job: Job) -> dict | None:
-    """The identity of the process that was launched for the job; {} when the record is unreadable."""
-    try:
-        worker = json.loads((job.folder / "worker.json").read_text(encoding="utf-8"))
-        return worker if isinstance(worker, dict) else {}
-    except FileNotFoundError:
+        noted = json.loads((job.folder / EXIT).read_text(encoding="utf-8"))
+        return noted["code"] if worker is not None and noted["pid"] == worker.pid and isinstance(noted["code"], int) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    except ValueError:
-        return {}
-
-
-def _alive(worker: dict) -> bool:
-    """Whether that very process lives: a pid is reused, a pid with its start time is not."""
-    try:
-        process = psutil.Process(worker["pid"])
-        return abs(process.create_time() - worker["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except (KeyError, TypeError, ValueError, psutil.Error):
-        return False
 
 
 @contextmanager
@@ -175,6 +179,7 @@ class Queue:
         self._logs = events.Logs()
         self._secrets: dict[Run, dict[str, str]] = {}
         self._over: set[Run] = set()
+        self._leaving: dict[Run, float] = {}
         self._wake, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._watch, daemon=True, name="queue")
 
@@ -204,7 +209,7 @@ class Queue:
                 raise BusyError("This run has not ended yet. Wait for it, or stop it first.")
             if run.last_checkpoint is None:
                 raise StudioError("This run has no checkpoint to go on from. Start a new run with its settings.")
-            (job.folder / "worker.json").unlink(missing_ok=True)
+            (job.folder / processes.FILE).unlink(missing_ok=True)
             job.stop_file.unlink(missing_ok=True)
             events.append(job.log, events.Queued())
         self._secrets[run] = secrets or self.secrets(run)
@@ -223,13 +228,25 @@ class Queue:
         """The runs that are alive or wait, newest first, each with its status."""
         states = {run: status(of(run), self._logs.read(of(run).log))
                   for run in runs.everywhere(self.home) if run not in self._over}
-        self._over |= {run for run, state in states.items() if state in OVER}
+        over = {run for run, state in states.items() if state in OVER}
+        self._leaving |= dict.fromkeys(over, time.monotonic())
+        self._over |= over
         return {run: state for run, state in states.items() if state not in OVER}
+
+    def see_off(self) -> None:
+        """End workers that have said their last word and do not leave."""
+        for run, since in list(self._leaving.items()):
+            worker = processes.read(run.folder)
+            if worker is None or not worker.alive:
+                del self._leaving[run]
+            elif time.monotonic() - since > LINGERS_SECONDS:
+                worker.signal_all(signal.SIGKILL)
 
     def _watch(self) -> None:
         while not self._closed:
             try:
                 self.advance()
+                self.see_off()
             except OSError as error:  # a full or vanished disk must not end the watch
                 print(f"The queue could not advance: {error}. It tries again.", file=sys.stderr)
             self._wake.wait(self.poll_seconds)

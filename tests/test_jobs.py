@@ -1,17 +1,17 @@
 """Jobs: status is worked out, one run computes at a time, and neither a killed worker nor a new server confuses anyone."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from studio import events, jobs, runs
+from studio import events, jobs, processes, runs
 from studio.errors import BusyError, StudioError
 from studio.jobs import Queue
 from tests.jobs_at_work import ended, heard, practice, until
@@ -30,18 +30,19 @@ def queue(tmp_path):
 
 
 def kill(run, how=signal.SIGKILL):
-    worker = jobs._worker(jobs.of(run))
-    if worker and jobs._alive(worker):
-        os.kill(worker["pid"], how)
-        until(lambda: not jobs._alive(worker), 10)
+    worker = processes.read(run.folder)
+    if worker and worker.alive:
+        worker.signal_all(how)
+        until(lambda: not worker.alive, 10)
 
 
 def status(run):
     return jobs.status(jobs.of(run))
 
 
-def record(run, **worker):
-    (run.folder / "worker.json").write_text(json.dumps(worker), encoding="utf-8")
+def record(run, pid: int, **changes):
+    """Say that this process works on the run."""
+    processes.write(run.folder, replace(processes.of(pid), **changes))
 
 
 @pytest.fixture
@@ -62,15 +63,39 @@ def test_a_folder_nobody_asked_for_has_no_status(tmp_path):
 
 @pytest.mark.parametrize(("word", "means"), [(events.Finished(), "finished"), (events.Stopped(3), "stopped"), (events.Failed("x"), "failed")])
 def test_the_last_word_is_the_status_whatever_lives(idle, word, means):
-    record(idle, pid=os.getpid(), started=psutil.Process().create_time())
+    record(idle, os.getppid())
     assert status(idle) == "starting"
     events.append(jobs.of(idle).log, word)
     assert status(idle) == means
 
 
 def test_a_pid_that_another_process_took_over_is_not_ours(idle):
-    record(idle, pid=os.getpid(), started=psutil.Process().create_time() - 1000)
+    record(idle, os.getppid(), started=1.0)
     assert status(idle) == "crashed"
+
+
+@pytest.mark.fault("T32")
+@pytest.mark.parametrize("pid", [0, 1, -1, os.getpid(), 2**31 - 1, 2**70])
+def test_a_number_that_can_be_no_worker_s_is_a_crash_and_is_never_signalled(idle, pid):
+    worker = processes.Worker(pid, processes.birth(os.getpid()), processes.boot())
+    processes.write(idle.folder, worker)
+    assert status(idle) == "crashed"
+    worker.signal_all(signal.SIGKILL)  # would end this test, or all tests
+    jobs.end(jobs.of(idle))
+
+
+@pytest.mark.fault("T31", "T32")
+def test_a_worker_of_another_boot_is_gone_whatever_has_its_number_now(idle):
+    record(idle, os.getppid(), boot="another")
+    assert status(idle) == "crashed"
+
+
+@pytest.mark.fault("T30")
+def test_setting_the_clock_makes_no_worker_another(idle, monkeypatch):
+    record(idle, os.getppid())
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    monkeypatch.setattr(psutil, "boot_time", lambda: 4e9)
+    assert status(idle) == "starting"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 0, "started": 1}', '{"pid": "x", "started": 1}', '{"pid": -1}'])
@@ -126,7 +151,7 @@ def test_stop_ends_after_the_step_keeps_the_adapter_and_says_so(queue):
 def test_sigterm_is_a_stop_too(queue):
     run = queue.add(practice(**SLOW))
     until(lambda: heard(run, events.Stepped))
-    os.kill(jobs._worker(jobs.of(run))["pid"], signal.SIGTERM)
+    os.kill(processes.read(run.folder).pid, signal.SIGTERM)
     assert ended(run) == "stopped" and run.adapter.is_dir()
 
 
@@ -166,7 +191,7 @@ def test_the_token_reaches_the_worker_by_pipe_and_nothing_else(queue):
     canary = "hf_" + "CanaryTokenThatMustNotBeWritten01"
     run = queue.add(practice(), {"token": canary})
     until(lambda: heard(run, events.Started))
-    worker = psutil.Process(jobs._worker(jobs.of(run))["pid"])
+    worker = psutil.Process(processes.read(run.folder).pid)
     assert canary not in " ".join(worker.cmdline())
     assert canary not in worker.environ().values()
     assert ended(run) == "finished"

@@ -13,7 +13,6 @@ Lines out, where an answer's lines hold all its text so far:
     {"id": 1, "done": true}
     {"id": 1, "error": "two sentences"}     no answer to this one; the next may be asked
     {"error": "two sentences"}              the process ends: nothing could be loaded, or nobody foresaw this
-
 The process ends when its input does, at once, and when nobody has asked for the idle seconds.
 """
 
@@ -32,6 +31,7 @@ from queue import Empty, SimpleQueue
 
 from studio import seal
 from studio.chat import IDLE_SECONDS, Ready, Sampling
+from studio.engine import turn
 from studio.engine.worker import Desk
 from studio.errors import StudioError, explain, redact
 from studio.preferences.pairs import Message
@@ -263,8 +263,7 @@ def _put(weights: list[tuple]) -> None:
 
 def main() -> int:
     """The process, from the secrets to its end. Returns the exit code: 1 when it could not go on."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path)
+    (parser := argparse.ArgumentParser()).add_argument("run", type=Path)
     parser.add_argument("--idle", type=float, default=IDLE_SECONDS)
     asked = parser.parse_args()
     wire = Wire()
@@ -272,6 +271,7 @@ def main() -> int:
     inbox = Inbox().open()
     began = time.monotonic()
     try:
+        held = turn.take(desk.folder, "chat")  # noqa: F841 (until this process ends)
         duet = Duet(Run(desk.folder), desk.token)
         wire.say(ready=asdict(Ready(duet.device, round(time.monotonic() - began, 1), not duet.in_turn_because,
                                     duet.in_turn_because)))

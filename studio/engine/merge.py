@@ -175,4 +175,4 @@ def _listed(value) -> list:
 
 
 if __name__ == "__main__":
-    sys.exit(work(merge))
+    sys.exit(work(merge, computes=True))

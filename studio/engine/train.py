@@ -225,4 +225,4 @@ def save(tuned: PeftModel, tokenizer, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(train))
+    sys.exit(work(train, computes=True))

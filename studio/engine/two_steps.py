@@ -74,4 +74,4 @@ def _short(settings: Settings) -> Settings:
 
 
 if __name__ == "__main__":
-    sys.exit(work(two_steps))
+    sys.exit(work(two_steps, computes=True))

@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio import events
+from studio import events, pulse
+from studio.engine import turn
 from studio.errors import explain, redact
 
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
@@ -56,22 +59,50 @@ class Desk:
         return self.secrets.get("token") or get_token()
 
 
-def work(task: Callable[[Desk], events.Event | None]) -> int:
+def work(task: Callable[[Desk], events.Event | None], computes: bool = False) -> int:
     """Run one job as this process: `python -m studio.engine.<kind> FOLDER`, secrets as JSON on standard input.
 
-    The task returns its last word, or None for Finished. Returns the exit code: 1 when it failed.
+    The task returns its last word, or None for Finished; one that computes waits for its turn first.
+    Returns the exit code: 1 when it failed.
     """
     desk = Desk(Path(sys.argv[1]), _secrets())
     # SIGTERM (a container that stops, a systemd unit) ends the step, not the work.
     signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
+    threading.Thread(target=_beat, args=[desk.folder], daemon=True, name="pulse").start()
     try:
         desk.say(events.Started(device=_device(), versions=_versions()))
-        desk.say(task(desk) or events.Finished())
+        lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
+        stopped = computes and lock is None and desk.asked_to_stop
+        desk.say(events.Stopped(step=0) if stopped else task(desk) or events.Finished())
         return 0
     except BaseException as error:  # also SystemExit and KeyboardInterrupt: the log must not end without a word
         print(redact(traceback.format_exc()), file=sys.stderr, flush=True)
         desk.say(events.Failed(reason=explain(error, **_repo(error))))
         return 1
+
+
+def _waiting(desk: Desk) -> Callable[[str], bool]:
+    """Says once that somebody else computes; goes on waiting until it is asked to stop."""
+    told: list[str] = []
+
+    def waits(holder: str) -> bool:
+        if not told:
+            told.append(holder)
+            desk.enter("waiting")
+            desk.say(events.Noted(f"Waits for its turn: {holder} is at work in this studio."))
+        return not desk.asked_to_stop
+
+    return waits
+
+
+def _beat(folder: Path) -> None:
+    """Count up in a file for as long as this process can do anything: whoever sees it stand still knows that it hangs."""
+    beats = 0
+    while True:
+        beats += 1
+        with suppress(OSError):
+            (folder / pulse.FILE).write_text(str(beats), encoding="utf-8")
+        time.sleep(pulse.BEAT_SECONDS)
 
 
 def _secrets() -> dict[str, str]:

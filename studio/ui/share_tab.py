@@ -103,6 +103,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
 
     def start_merge(name: str | None) -> None:
         run = ready(name)
+        studio.chat.close()  # its model would keep the merge waiting
         try:
             jobs.request(jobs.of(run, "merge"), "{}\n", studio.secrets(run))
         except StudioError as error:
