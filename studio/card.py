@@ -3,7 +3,9 @@
 It says the same whenever it is asked (no dates, no paths of this machine), so that pushing twice changes nothing.
 """
 
+import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -84,8 +86,11 @@ def _is_on_hub(source: str) -> bool:
 
 
 def base_commit(run: Run) -> str | None:
-    """The commit of the base that this machine has, or None when it is not known."""
+    """The commit of the base that the adapter was trained on, or that this machine has; None when it is not known."""
     model = run.settings.model
+    with suppress(OSError, ValueError, TypeError, AttributeError):  # written down by newer versions
+        if commit := json.loads((run.adapter / "base.json").read_text(encoding="utf-8")).get("commit"):
+            return str(commit)
     found = try_to_load_from_cache(model.name, "config.json", revision=model.revision or None) if hub_base(run) else None
     return Path(found).parent.name if isinstance(found, str) else None
 

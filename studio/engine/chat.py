@@ -13,6 +13,7 @@ Lines out, where an answer's lines hold all its text so far:
     {"id": 1, "done": true}
     {"id": 1, "error": "two sentences"}     no answer to this one; the next may be asked
     {"error": "two sentences"}              the process ends: nothing could be loaded, or nobody foresaw this
+
 The process ends when its input does, at once, and when nobody has asked for the idle seconds.
 """
 
@@ -20,18 +21,16 @@ import argparse
 import json
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
-from studio import seal
 from studio.chat import IDLE_SECONDS, Ready, Sampling
 from studio.engine import turn
+from studio.engine.line import Inbox, Wire
 from studio.engine.worker import Desk
 from studio.errors import StudioError, explain, redact
 from studio.preferences.pairs import Message
@@ -44,51 +43,6 @@ UPDATE_SECONDS = 0.05
 
 SIDES = {"base": "__base__", "tuned": "default"}
 """Who speaks, with PEFT's name for its adapter."""
-
-
-class Wire:
-    """The line out. It takes the true stdout for itself; what anything else prints goes to stderr."""
-
-    def __init__(self):
-        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
-
-    def say(self, **message) -> None:
-        """Write one line."""
-        self._out.write(json.dumps(message) + "\n")
-        self._out.flush()
-
-
-class Inbox:
-    """The line in, read by a thread of its own: a cancellation is heard while the model speaks, the end at any time."""
-
-    def __init__(self):
-        self._questions: SimpleQueue[dict] = SimpleQueue()
-        self._cancelled: set[int] = set()
-
-    def open(self) -> "Inbox":
-        """Begin to listen. Returns itself."""
-        threading.Thread(target=self._listen, daemon=True).start()
-        return self
-
-    def next(self, seconds: float) -> dict | None:
-        """The next question, or None if there is none for so long."""
-        with suppress(Empty):
-            return self._questions.get(timeout=seconds)
-
-    def is_cancelled(self, question: int) -> bool:
-        return question in self._cancelled
-
-    def _listen(self) -> None:
-        try:
-            for line in sys.stdin:
-                message = json.loads(line)
-                if "cancel" in message:
-                    self._cancelled.add(message["cancel"])
-                else:
-                    self._questions.put(message)
-        finally:
-            os._exit(0)  # nobody is left to talk to, whatever is being loaded or said
 
 
 @dataclass
@@ -145,26 +99,25 @@ class Duet:
         """Load both. Raises StudioError if the run has no adapter."""
         if not run.adapter.is_dir():
             raise StudioError(f"There is no adapter in {run.folder}. Choose a run that has finished or was stopped.")
-        from peft import PeftModel
-        from transformers import AutoTokenizer, GenerationConfig
+        from transformers import GenerationConfig
 
-        from studio.engine import model
+        from studio.engine import adapter, model, vocabulary
 
-        seal.check(run, run.adapter)
+        adapter.check(run, token)
         # The adapter's own copy of the tokenizer: its template is the trained one, byte for byte.
-        self.tokenizer = AutoTokenizer.from_pretrained(run.adapter, padding_side="left", trust_remote_code=False)
-        base = model.load_base(run.settings.model, self.tokenizer, token)
+        self.tokenizer = vocabulary.read(run.adapter, run.name, padding_side="left")
+        base = model.load_base(adapter.pinned(run), self.tokenizer, token)
         stops = base.generation_config.eos_token_id
         self.stops = {self.tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
         # Only what a person chose decides: nothing of the model's own sampling is left to slip in.
         base.generation_config = GenerationConfig(eos_token_id=sorted(self.stops), pad_token_id=self.tokenizer.pad_token_id)
         biases = [(weight, weight.detach().clone()) for name, weight in base.named_parameters() if name.endswith("bias")]
-        self.model = PeftModel.from_pretrained(base, run.adapter).eval()
+        self.model = adapter.worn(base, run.adapter).eval()
         self._base_biases = [(weight, before) for weight, before in biases if not weight.equal(before)]
         self.in_turn_because = "The biases were trained too." if self._base_biases else self._mixing_fails()
         if self.in_turn_because and not self._base_biases:
             # PEFT leaves the hooks of a batch that failed in the layers: they are made anew.
-            self.model = PeftModel.from_pretrained(self.model.unload(), run.adapter).eval()
+            self.model = adapter.worn(self.model.unload(), run.adapter).eval()
 
     @property
     def device(self) -> str:
@@ -218,11 +171,11 @@ class Duet:
 
     def _prompt(self, talk: list[Message], sampling: Sampling) -> str:
         """The talk as text, up to where the answer begins. Raises StudioError if the model cannot take it."""
-        from jinja2 import TemplateError
+        from studio.engine.rendering import Refusal, render
 
         try:
-            text = self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
+            text = render(self.tokenizer, talk, add_generation_prompt=True)
+        except Refusal as error:
             raise StudioError(f"The model's chat template refuses this talk: {error}. Start a new chat.") from error
         tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -263,7 +216,8 @@ def _put(weights: list[tuple]) -> None:
 
 def main() -> int:
     """The process, from the secrets to its end. Returns the exit code: 1 when it could not go on."""
-    (parser := argparse.ArgumentParser()).add_argument("run", type=Path)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
     parser.add_argument("--idle", type=float, default=IDLE_SECONDS)
     asked = parser.parse_args()
     wire = Wire()

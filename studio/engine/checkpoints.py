@@ -110,7 +110,7 @@ def opened(folder: Path) -> Checkpoint:
                 raise ValueError(f"{name} is not as it was written")
     except FileNotFoundError as error:
         raise StudioError(f"Checkpoint {folder.name} is not whole: {Path(error.filename).name} is missing.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StudioError(f"Checkpoint {folder.name} is damaged: {str(error)[:120]}.") from error
     return Checkpoint(folder, step, identity)
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from studio.engine import tokens
+from studio.engine.rendering import Refusal, render
 from studio.engine.vocabulary import load_tokenizer
-from studio.errors import DataError, explain
+from studio.errors import StudioError, explain
 from studio.examination import Lengths, Spread
 from studio.preferences.edits import Edit
 from studio.preferences.findings import NAMED, Finding, Seen, share
@@ -37,11 +38,12 @@ def forecast(settings: Settings, sample: Sequence[Seen], total: int, token: str 
         tokenizer = load_tokenizer(settings.model, token)
     except Exception as error:  # whatever a Hub or a folder raises: the pairs are examined without it
         return Forecast(why_not=f"The model's tokens could not be counted. {explain(error, settings.model.name)}")
-    findings = without_system(sample, total, tokenizer)
-    pairs = [JOIN.changed(seen.pair) if findings and JOIN.concerns()(seen) else seen.pair for seen in sample]
+    findings: list[Finding] = []
     try:
+        findings = without_system(sample, total, tokenizer)
+        pairs = [JOIN.changed(seen.pair) if findings and JOIN.concerns()(seen) else seen.pair for seen in sample]
         found = list(tokens.encoded(pairs, tokenizer))
-    except DataError as error:
+    except StudioError as error:
         return Forecast(findings=[*findings, Finding("template", "bad", 0, str(error), ())])
     measured = Measured([seen.number for seen in sample], found, settings.training.max_length, total)
     return Forecast(measured.lengths(), "", [*findings, *measured.findings(tokenizer.model_max_length)])
@@ -60,8 +62,8 @@ def without_system(sample: Sequence[Seen], total: int, tokenizer) -> list[Findin
 
 def _holds_system(pair: Pair, tokenizer) -> bool:
     try:
-        text = tokenizer.apply_chat_template(pair.prompt, tokenize=False)
-    except Exception:  # templates raise what they like
+        text = render(tokenizer, pair.prompt)
+    except Refusal:
         return False
     return pair.prompt[0]["content"].strip() in text
 

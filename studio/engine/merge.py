@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from studio import events, seal
-from studio.engine import model
+from studio import events
+from studio.engine import adapter, model, vocabulary
+from studio.engine.rendering import render
 from studio.engine.worker import Desk, work
 from studio.errors import NoSpaceError, StudioError
 from studio.runs import Run
@@ -48,13 +48,13 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     if not run.adapter.is_dir():
         raise StudioError("This run has no adapter yet. Let it train to the end, then merge.")
     desk.enter("loading")
-    seal.check(run, run.adapter)
-    tokenizer = AutoTokenizer.from_pretrained(run.adapter, trust_remote_code=False)
-    base = model.load_base(run.settings.model, tokenizer, desk.token, quantized=False, on="cpu")
+    adapter.check(run, desk.token)
+    tokenizer = vocabulary.read(run.adapter, run.name)
+    base = model.load_base(adapter.pinned(run), tokenizer, desk.token, quantized=False, on="cpu")
     refuse_if_short(_bytes(base) + MARGIN, desk.folder)
     yield
     desk.enter("merging")
-    tuned = PeftModel.from_pretrained(base, run.adapter, torch_device="cpu").eval()
+    tuned = adapter.worn(base, run.adapter, torch_device="cpu").eval()
     asked = _prompts(run, tokenizer)
     # Base and adapter are heard before the merge, which works in place: the weights are never in memory twice.
     expected = _hear(tuned, asked)
@@ -92,7 +92,7 @@ def _prompts(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]
     """The prompts of the proof as token ids, each of shape (1, tokens)."""
     rows = run.held_out.read_text(encoding="utf-8").splitlines() if run.held_out.is_file() else []
     talks = [json.loads(row)["prompt"] for row in rows[:PROMPTS]] or [FALLBACK]
-    texts = [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in talks]
+    texts = [render(tokenizer, talk, add_generation_prompt=True) for talk in talks]
     return [tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][:, -LONGEST:] for text in texts]
 
 
@@ -152,7 +152,7 @@ def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
     _end_turns(merged.generation_config, tokenizer)
     merged.save_pretrained(folder, max_shard_size="2GB")
     tokenizer.save_pretrained(folder)
-    if AutoTokenizer.from_pretrained(folder, trust_remote_code=False).chat_template != tokenizer.chat_template:
+    if vocabulary.read(folder, folder.name).chat_template != tokenizer.chat_template:
         raise StudioError("The chat template changed when it was saved, so the merged model was not kept. "
                           "Use the adapter itself, which has the template it was trained with.")
 

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from studio.engine import snapshot
 from studio.engine.vocabulary import where
 from studio.engine.worker import about
 from studio.errors import StudioError
@@ -56,13 +57,21 @@ def lora_config(settings: AdapterSettings) -> LoraConfig:
 
 def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token: str | None = None, *,
               quantized: bool = True, on: torch.device | str | None = None) -> PreTrainedModel:
-    """The frozen base. `quantized=False` reloads it in 16 bits for a merge; `on` overrules the device."""
-    quantization = quantization_config(settings) if quantized else None
+    """The frozen base, which knows its `origin`. `quantized=False` reloads it in 16 bits for a merge; `on` overrules the device.
+
+    Raises StudioError for files that do not hold a whole model, or ask to run code.
+    """
+    quantization, folder = quantization_config(settings) if quantized else None, snapshot.of(settings, token)
     with about(settings.name):
-        model = AutoModelForCausalLM.from_pretrained(
-            where(settings), revision=settings.revision or None, token=token, use_safetensors=True, trust_remote_code=False,
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             dtype=compute_dtype(settings) if quantized else merge_dtype(settings),
             quantization_config=quantization, device_map={"": str(on or device(settings))})
+    if missing := sorted(found["missing_keys"]):
+        raise StudioError(f"{settings.name} lacks {len(missing)} of the weights that its config asks for, such as {missing[0]}. "
+                          "Fetch it again, or choose another model.")
+    model.origin = snapshot.origin(settings, folder)
+    model.name_or_path = model.config._name_or_path = str(where(settings))  # an adapter names its base as the settings do
     _keep_layout(model)
     honour_softcap(model)
     grow_vocabulary(model, len(tokenizer))

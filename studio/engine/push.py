@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from studio import card, events, seal
-from studio.engine import hub
+from studio.engine import adapter, hub
 from studio.engine.worker import Desk, about, work
 from studio.errors import StudioError
 from studio.runs import Run
@@ -28,7 +28,7 @@ def push(desk: Desk) -> events.Event | None:
     """The whole job. Returns Stopped if it was asked to end before the commit."""
     run, asked = Run(desk.folder.parent), PushRequest.from_file(desk.folder / FILE)
     desk.enter("checking")
-    folder = _result(run, asked)
+    folder = _result(run, asked, desk)
     api = HfApi(token=hub.token(desk))
     repo = hub.full_name(api, asked.repo)
     with about(repo):
@@ -49,13 +49,16 @@ def push(desk: Desk) -> events.Event | None:
     return None
 
 
-def _result(run: Run, asked: PushRequest) -> Path:
-    """The folder to publish. Raises StudioError if it does not exist yet."""
+def _result(run: Run, asked: PushRequest, desk: Desk) -> Path:
+    """The folder to publish. Raises StudioError if it does not exist yet or is not what the run has made."""
     folder = run.adapter if asked.what == "adapter" else run.merged
     if not folder.is_dir():
         raise StudioError("This run has no adapter yet. Let it train to the end, then push." if asked.what == "adapter" else
                           "This run has not been merged yet. Merge it first, or push the adapter.")
+    if asked.what == "adapter":
+        adapter.check(run, desk.token, fetch=False)
     seal.check(run, folder)
+    adapter.refuse_what_is_not_finite(folder)
     return folder
 
 
@@ -74,6 +77,9 @@ def _additions(run: Run, folder: Path, readme: str) -> list[CommitOperationAdd]:
     """The card and the published files of the result; an adapter's configuration names its base for everyone."""
     additions = [CommitOperationAdd("README.md", readme.encode())]
     for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            raise StudioError(f"{path.name} in {folder.name} is a link to somewhere else, so nothing was published. "
+                              "Put the file itself there.")
         if path.name == "adapter_config.json":
             additions.append(CommitOperationAdd(path.name, _adapter_config(run, path)))
         elif any(fnmatch(path.name, pattern) for pattern in SHARED):

@@ -6,6 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from studio.engine.rendering import render
 from studio.preferences.pairs import Message
 
 
@@ -15,7 +16,7 @@ def answers(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[
     """(prompt, base's answer, tuned's answer) for each prompt, chosen greedily: the same every time."""
     model.eval()
     for prompt in prompts:
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        text = render(tokenizer, prompt, add_generation_prompt=True)
         inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
         with model.disable_adapter():
             base = _answer(model, tokenizer, inputs, max_new_tokens)

@@ -19,6 +19,7 @@ import numpy as np
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
+from studio.engine.rendering import Refusal, render
 from studio.errors import DataError
 from studio.preferences.pairs import Account, Pair
 
@@ -148,15 +149,12 @@ def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_lengt
 
 
 def _rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str], list[str]]:
-    def render(turns: list, **options) -> list[str]:
-        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
-
     try:
-        return (render([pair.prompt for pair in found], add_generation_prompt=True),
-                render([pair.prompt + pair.chosen for pair in found]),
-                render([pair.prompt + pair.rejected for pair in found]))
-    except Exception as error:  # templates raise jinja's errors for turns they do not allow
-        raise DataError(f"The chat template cannot hold these conversations: {str(error)[:200]}. "
+        return (render(tokenizer, [pair.prompt for pair in found], add_generation_prompt=True),
+                render(tokenizer, [pair.prompt + pair.chosen for pair in found]),
+                render(tokenizer, [pair.prompt + pair.rejected for pair in found]))
+    except Refusal as error:
+        raise DataError(f"The chat template cannot hold these conversations: {error}. "
                         "Set Chat template to chatml, or remove system turns from the data.") from error
 
 

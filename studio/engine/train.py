@@ -18,7 +18,7 @@ from huggingface_hub import snapshot_download
 from peft import PeftModel
 
 from studio import events, seal
-from studio.engine import checkpoints, data, evaluate, model, tokens
+from studio.engine import adapter, checkpoints, data, evaluate, model, snapshot, tokens
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
 from studio.engine.orpo import trainer as orpo
@@ -31,9 +31,6 @@ from studio.errors import DataError, NoSpaceError, StudioError
 from studio.preferences.pairs import Pair
 from studio.runs import Run
 from studio.settings import Settings
-
-WEIGHTS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-"""What is downloaded of a model repository: no pickled weights, no code."""
 
 
 def train(desk: Desk) -> events.Event | None:
@@ -87,7 +84,7 @@ def download(settings: Settings, desk: Desk) -> None:
     if Path(where(settings.model)).is_dir():
         return
     with about(name):
-        asked = dict(repo_id=name, revision=settings.model.revision or None, token=desk.token, allow_patterns=WEIGHTS)
+        asked = dict(repo_id=name, revision=settings.model.revision or None, token=desk.token, allow_patterns=snapshot.WEIGHTS)
         missing = [file for file in snapshot_download(**asked, dry_run=True) if file.will_download]
         total = sum(file.file_size for file in missing)
         _refuse_without_space(total)
@@ -218,6 +215,7 @@ def save(tuned: PeftModel, tokenizer, run: Run) -> None:
     tuned.save_pretrained(draft, save_embedding_layers=False)
     (draft / "README.md").unlink(missing_ok=True)  # PEFT's is a form to fill in; the studio writes its own when pushing
     tokenizer.save_pretrained(draft)
+    adapter.sign(draft, tuned.get_base_model().origin)
     if run.adapter.exists():  # of a run that was stopped and went on
         shutil.rmtree(run.job("merge"), ignore_errors=True)  # what was merged from it is no longer this run's result
         checkpoints.remove(run.adapter)

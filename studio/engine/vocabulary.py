@@ -7,6 +7,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from studio.engine import snapshot
+from studio.engine.rendering import Refusal, render
 from studio.engine.worker import about
 from studio.errors import StudioError
 from studio.practice import MODEL as PRACTICE_MODEL
@@ -29,11 +31,9 @@ def where(settings: ModelSettings) -> str | Path:
 def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer with a chat template and a padding token of its own choice stated.
 
-    Raises StudioError for a model without a template when template is "own".
+    Raises StudioError for a model without a template when template is "own", and for one that cannot be rendered.
     """
-    with about(settings.name):
-        tokenizer = AutoTokenizer.from_pretrained(where(settings), revision=settings.revision or None, token=token,
-                                                  trust_remote_code=False)
+    tokenizer = read(snapshot.of(settings, token, weights=False), settings.name)
     if settings.template == "chatml":
         tokenizer.chat_template = CHATML
         # Added only where the vocabulary lacks them; `load_base` grows the embeddings to match.
@@ -43,7 +43,20 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
         raise StudioError(f"{settings.name} has no chat template. Set Chat template to chatml.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    _begin_as_pretrained(tokenizer)
+    try:
+        _begin_as_pretrained(tokenizer)
+    except Refusal as error:
+        raise StudioError(f"The chat template of {settings.name} does not take a question: {error}. "
+                          "Set Chat template to chatml, or choose another model.") from error
+    return tokenizer
+
+
+def read(folder: Path, name: str, **options) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder, with at most one chat template. Raises StudioError for one that cannot be read."""
+    with about(name):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    if isinstance(tokenizer.chat_template, dict):  # several by name, of which talks take the default one
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     return tokenizer
 
 
@@ -54,5 +67,5 @@ def _begin_as_pretrained(tokenizer: PreTrainedTokenizerBase) -> None:
     loads the model later.
     """
     begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    if begins and not tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False).startswith(tokenizer.bos_token):
+    if begins and not render(tokenizer, [{"role": "user", "content": "a"}]).startswith(tokenizer.bos_token):
         tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template

@@ -1,0 +1,85 @@
+"""Chat templates rendered within limits of time and memory: a template is a program that came with a model.
+
+transformers runs it in a sandbox, where it reaches nothing but the talk; a sandbox does not make a loop end. Everything in the
+engine that turns a talk into text comes through here. Only a process's main thread can be called back from a loop.
+"""
+
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from studio.errors import StudioError
+from studio.preferences.pairs import Message
+
+SECONDS = 30
+"""For one call, which takes up to 500 talks; the slowest of known templates needs half a second for so many."""
+ROOM = 2**30
+"""Bytes that one call may take, and 16 for each character of the talks on top."""
+LONGEST = 2**20
+"""Characters of what one call may give, and 16 times those of the talks on top."""
+ENDLESS = ("The model's chat template was ended after {0}: it is no template for talks. "
+           "Choose another model, or set Chat template to chatml.")
+
+
+class Refusal(ValueError):
+    """The template does not take this talk; the text says why, in one line."""
+
+
+class _TimeIsUpError(Exception):
+    """The limit has passed while the template ran."""
+
+
+def render(tokenizer: PreTrainedTokenizerBase, talks: list[Message] | list[list[Message]], **options) -> str | list[str]:
+    """A talk, or each of several, as text. Raises Refusal for a talk that the template does not take, StudioError where it has no end."""
+    characters = sum(len(str(turn.get("content") or "")) for talk in talks for turn in (talk if isinstance(talk, list) else [talk]))
+    try:
+        with _limits(ROOM + 16 * characters):
+            text = tokenizer.apply_chat_template(talks, tokenize=False, **options)
+    except _TimeIsUpError:
+        raise StudioError(ENDLESS.format(f"{SECONDS} seconds")) from None
+    except MemoryError:
+        raise StudioError(ENDLESS.format("it had taken a gigabyte of memory")) from None
+    except Exception as error:  # jinja's own, and any that an expression in a template can raise
+        raise Refusal((str(error).strip() or type(error).__name__).splitlines()[0][:200]) from error
+    if (len(text) if isinstance(text, str) else sum(map(len, text))) > LONGEST + 16 * characters:
+        raise StudioError(ENDLESS.format("it had written many times what it was given"))
+    return text
+
+
+@contextmanager
+def _limits(memory: int) -> Iterator[None]:
+    """Raises _TimeIsUpError within after SECONDS, and MemoryError where more is asked for. A timer that ran before runs on."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("Templates are rendered in the main thread: no other can be called back from a loop.")
+    began, before = time.monotonic(), signal.signal(signal.SIGALRM, _time_is_up)
+    others, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _address_space() + memory
+    try:
+        if limit > memory and (soft == resource.RLIM_INFINITY or limit < soft):
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGALRM, before)
+        if others:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, others - (time.monotonic() - began)))
+
+
+def _time_is_up(*_) -> None:
+    raise _TimeIsUpError
+
+
+def _address_space() -> int:
+    """Bytes of addresses that this process has; 0 where the system does not say, and then only time is limited."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -1,0 +1,149 @@
+"""The files of a base on this machine: fetched where they must be, looked through before anything is loaded, and known again.
+
+Only safetensors, JSON, vocabularies and templates are fetched and read. What a repository holds beside them never gets here,
+and what these few could say to have more loaded, or run, is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from studio import names
+from studio.engine.worker import about
+from studio.errors import StudioError
+from studio.practice import MODEL as PRACTICE_MODEL
+from studio.settings import PRACTICE, ModelSettings
+from studio.shape import LARGEST_CONFIG, LARGEST_HEADER
+
+TEXTS = ["*.json", "*.jinja", "*.model", "*.txt"]
+WEIGHTS = ["*.safetensors", *TEXTS]
+"""What is fetched of a model's repository: no pickled weights, no code."""
+
+SINGLE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+SHAPING = ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+           "num_key_value_heads", "head_dim", "hidden_act", "rope_theta", "rope_parameters", "rope_scaling", "sliding_window",
+           "tie_word_embeddings")
+"""What a config says that makes another model of the same weights."""
+LOOKED_AT = 256
+"""Bytes of each tensor's beginning and end by which weights are known again."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which weights these are: the base's name, its commit if it came from the Hub, and a hash by which to know them again."""
+
+    name: str
+    commit: str
+    weights: str
+
+
+def of(settings: ModelSettings, token: str | None = None, weights: bool = True) -> Path:
+    """The folder with a base's files, fetched as far as they are not there; without `weights` only what texts need.
+
+    Raises StudioError for what cannot be loaded without running somebody's code.
+    """
+    folder = _folder(settings, token, weights)
+    if weights:
+        _refuse_other_than_safetensors(folder, settings.name)
+    return folder
+
+
+def origin(settings: ModelSettings, folder: Path) -> Origin:
+    """Where the weights in a folder come from, and what they are known by."""
+    from_hub = settings.name != PRACTICE and not names.is_path(settings.name)
+    return Origin(settings.name, folder.name if from_hub else "", fingerprint(folder))
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of what shapes the model, of every tensor's name, type and shape, and of some of its bytes."""
+    config = _mapping(folder / "config.json", folder.name)
+    digest = hashlib.sha256(json.dumps({name: config.get(name) for name in SHAPING}, sort_keys=True).encode())
+    for name in sorted(_weight_files(folder, folder.name)):
+        for seen in _tensors(folder / name):
+            digest.update(seen)
+    return digest.hexdigest()[:16]
+
+
+def _tensors(path: Path) -> Iterator[bytes]:
+    """What one file's tensors are known by, in the order of their names. Raises StudioError for a file that is damaged."""
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(LARGEST_HEADER, size):
+                raise ValueError("longer than the file")
+            header = json.loads(file.read(length))
+            for name, told in sorted(header.items()):
+                if name == "__metadata__":
+                    continue
+                begin, end = told["data_offsets"]
+                if not 0 <= begin <= end <= size - 8 - length:
+                    raise ValueError(f"{name} ends behind the file")
+                file.seek(8 + length + begin)
+                first = file.read(min(LOOKED_AT, end - begin))
+                file.seek(8 + length + max(begin, end - LOOKED_AT))
+                yield f"{name} {told['dtype']} {told['shape']}".encode() + first + file.read(min(LOOKED_AT, end - begin))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StudioError(f"{path.name} is no whole safetensors file ({str(error)[:80]}). "
+                          "Fetch it again, or choose another model.") from error
+
+
+def _folder(settings: ModelSettings, token: str | None, weights: bool) -> Path:
+    if settings.name == PRACTICE:
+        return PRACTICE_MODEL
+    if names.is_path(settings.name):
+        if not Path(settings.name).is_dir():
+            raise StudioError(f"There is no folder {settings.name} on this machine. Check its path, or name a model on the Hub.")
+        return Path(settings.name)
+    with about(settings.name):
+        return Path(snapshot_download(settings.name, revision=settings.revision or None, token=token,
+                                      allow_patterns=WEIGHTS if weights else TEXTS))
+
+
+def _refuse_other_than_safetensors(folder: Path, name: str) -> None:
+    """Raises StudioError unless the folder is a model's, and its weights are safetensors that lie in it."""
+    if (folder / ADAPTER).exists():  # transformers would go and load the base that it names
+        raise StudioError(f"{name} is an adapter and not a model. Choose the base that it was trained on, or a merged model.")
+    config = _mapping(folder / "config.json", name)
+    if config.get("transformers_weights"):
+        raise StudioError(f"{name} names weights of its own choice, which the studio does not follow. "
+                          f"Choose a repository whose weights are in {SINGLE}.")
+    for file in _weight_files(folder, name):
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise StudioError(f"{name} names {str(file)[:80]!r} as a file of its weights, which is none of its safetensors files. "
+                              "Choose another model.")
+        if not (folder / file).is_file():
+            raise StudioError(f"{name} lacks {file}, which its list of weights names. Fetch it again, or choose another model.")
+
+
+def _weight_files(folder: Path, name: str) -> set[str]:
+    """The files that transformers would load. Raises StudioError where there are no safetensors."""
+    if (folder / SINGLE).is_file():
+        return {SINGLE}
+    if not (folder / INDEX).is_file():
+        raise StudioError(f"{name} holds no safetensors weights, and weights of other kinds can run code when they are read. "
+                          "Choose a repository that has safetensors, or convert these first.")
+    found = _mapping(folder / INDEX, name).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise StudioError(f"{INDEX} of {name} names no weights. Fetch it again, or choose another model.")
+    return {file if isinstance(file, str) else repr(file) for file in found.values()}
+
+
+def _mapping(path: Path, name: str) -> dict:
+    """What a JSON file holds. Raises StudioError where it is not there, too large, or says something else."""
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise ValueError("too large")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no mapping")
+    except FileNotFoundError:
+        raise StudioError(f"{name} holds no model that can be read: {path.name} is missing. "
+                          "Choose a model repository with safetensors weights and a config.json.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StudioError(f"{path.name} of {name} cannot be read ({str(error)[:80]}). Fetch it again, or choose another model.") from error
+    return found
