@@ -91,6 +91,19 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True)
+class Repaired(Event):
+    """Memory ran out after this step and the run helped itself; it goes on with these passes, and `text` says what changed.
+
+    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none.
+    """
+
+    step: int
+    text: str
+    budget: int
+    recomputed: int
+
+
+@dataclass(frozen=True)
 class Evaluated(Event):
     """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training."""
 

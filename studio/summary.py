@@ -103,6 +103,10 @@ class Summary:
     def notes(self) -> list[str]:
         return [event.text for event in self.said if isinstance(event, events.Noted)]
 
+    @cached_property
+    def repairs(self) -> list[events.Repaired]:
+        return [event for event in self.said if isinstance(event, events.Repaired)]
+
     @property
     def failure(self) -> str | None:
         failed = events.last(self.said, events.Failed)

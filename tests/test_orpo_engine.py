@@ -85,9 +85,7 @@ def test_a_pair_over_the_budget_is_computed_alone():
 
 def test_a_pass_takes_no_more_than_the_batch_that_was_asked_for():
     settings = settings_on("practice", **{"training.batch_size": 2}).training
-    found = [pair(1, [1] * 100, [1] + [2] * 100)]
-    scorer = Scorer(families.with_adapter("llama"), filler=0).choose(families.pairs())
-    assert token_budget(settings, found, scorer, "cuda") == 2 * 200
+    assert token_budget(settings, 200, "cuda") == 2 * 200
 
 
 # --- experts ---------------------------------------------------------------------------------------------------------

@@ -6,33 +6,47 @@ from contextlib import nullcontext
 import torch
 from peft import PeftModel
 
-from studio.engine.orpo import packing
+from studio.engine.orpo import packing, relief
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 
 
-@torch.no_grad()
 def measure(scorer: Scorer, rows: Sequence[Encoded], *, beta: float, batch_size: int, base: bool = False,
             progress: Callable[[int], None] = lambda done: None) -> dict[str, float]:
     """Metrics over `rows` by TRL's names, plus `loss` and `n`; `base=True` measures with the adapter switched off.
 
     `rewards/*` is beta times the mean log-probability of the answer's tokens (arXiv 2403.07691, eq. 3);
     `log_odds_ratio` is the mean of logsigmoid of the difference in log odds (eqs. 4-7). Every pair weighs the same,
-    for NLL every token of them.
+    for NLL every token of them. Where memory runs out the same is measured in batches half as large.
     """
+    while True:
+        try:
+            return _measured(scorer, rows, beta, batch_size, base, progress)
+        except Exception as error:
+            if batch_size == 1 or not relief.ran_out(error):
+                raise
+        relief.release()
+        batch_size //= 2
+
+
+@torch.no_grad()
+def _measured(scorer: Scorer, rows: Sequence[Encoded], beta: float, batch_size: int, base: bool,
+              progress: Callable[[int], None]) -> dict[str, float]:
     model, was_training = scorer.model, scorer.model.training
     model.eval()
     weighted = packing.weigh(list(rows), len(rows), scorer.scope)
     weighted.sort(key=lambda one: packing.size(one.pair))
     sums, loss, done = 0.0, 0.0, 0
-    with scorer.attending(), model.disable_adapter() if base and isinstance(model, PeftModel) else nullcontext():
-        for start in range(0, len(weighted), batch_size):
-            batch = scorer.batch(weighted[start : start + batch_size])
-            scores, _ = scorer.score(batch)
-            sums = sums + scores.metrics(beta, batch.shares).double().cpu()
-            loss = loss + scores.loss(beta, batch.shares).double().item()
-            done += len(batch.shares)
-            progress(done)
-    model.train(was_training)
+    try:
+        with scorer.attending(), model.disable_adapter() if base and isinstance(model, PeftModel) else nullcontext():
+            for start in range(0, len(weighted), batch_size):
+                batch = scorer.batch(weighted[start : start + batch_size])
+                scores, _ = scorer.score(batch)
+                sums = sums + scores.metrics(beta, batch.shares).double().cpu()
+                loss = loss + scores.loss(beta, batch.shares).double().item()
+                done += len(batch.shares)
+                progress(done)
+    finally:
+        model.train(was_training)
     return {"loss": loss} | dict(zip(METRICS, sums.tolist(), strict=True)) | {"n": len(rows)}

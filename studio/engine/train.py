@@ -22,7 +22,7 @@ from studio.engine import adapter, checkpoints, data, evaluate, model, snapshot,
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
 from studio.engine.orpo import trainer as orpo
-from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer
+from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
 from studio.engine.reporter import Reporter
 from studio.engine.sample import answers
 from studio.engine.vocabulary import load_tokenizer, where
@@ -47,6 +47,7 @@ def train(desk: Desk) -> events.Event | None:
     desk.enter("loading")
     tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token), settings)
     trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)
+    _repair(trainer, desk)
     desk.say(events.Noted(trainer.in_words()))
     steps = _steps(settings, len(material.train))
     desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
@@ -151,11 +152,22 @@ def _steps(settings: Settings, pairs: int) -> int:
     return training.max_steps or max(1, math.ceil(math.ceil(pairs / (training.batch_size * training.accumulation)) * training.epochs))
 
 
+def _repair(trainer: ORPOTrainer, desk: Desk) -> None:
+    """Say what changes when memory runs out, and begin with what an earlier half of this run had to change."""
+    before = events.last(events.read(desk.folder / events.FILE), events.Repaired)
+    if before is not None:
+        trainer.budget = min(trainer.budget, before.budget)
+        if before.recomputed == 1 != trainer.recomputed:
+            trainer.recompute(1)
+    trainer.on_relief = lambda words: desk.say(
+        events.Repaired(trainer.state.global_step, words, trainer.budget, trainer.recomputed))
+
+
 def _train(trainer: ORPOTrainer, checkpoint: Checkpoint | None, tokenizer, run: Run, desk: Desk) -> None:
     """Take the steps. If the numbers blow up, keep the adapter as it was before, unless nothing was learned yet."""
     try:
         trainer.go_on(checkpoint) if checkpoint else trainer.train()
-    except BlownUpError as error:
+    except (BlownUpError, TooLargeError) as error:
         if error.step == 0:
             raise
         save(trainer.model, tokenizer, run)

@@ -76,8 +76,10 @@ def number(value: float | None) -> str:
 def words(summary: Summary) -> str:
     """The curves in plain words, and what the worker noted."""
     noted = "".join(f"<li>{parts.text(text)}</li>" for text in summary.notes)
+    repairs = "".join(parts.note("warn", f"Memory ran out after step {one.step}, and the run went on by itself: {one.text}.")
+                      for one in summary.repairs[-1:])
     remarks = "".join(parts.note(remark.kind, remark.text) for remark in explain.remarks(summary))
-    return remarks + (f'<details class="noted"><summary>About the data</summary><ul>{noted}</ul></details>' if noted else "")
+    return repairs + remarks + (f'<details class="noted"><summary>About the data</summary><ul>{noted}</ul></details>' if noted else "")
 
 
 def samples(summary: Summary) -> str:

@@ -5,7 +5,7 @@ decided here, by tokens, and changes nothing but speed and memory.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.model import compute_dtype, device
-from studio.engine.orpo import memory, packing, resuming
+from studio.engine.orpo import memory, packing, relief, resuming
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -35,6 +35,15 @@ class BlownUpError(StudioError):
                          "Lower the learning rate, or lengthen the warm-up, and start again.")
 
 
+class TooLargeError(StudioError):
+    """A step that does not fit the memory however it is divided. `step` is the last one that did."""
+
+    def __init__(self, step: int):
+        self.step = step
+        super().__init__(f"The memory ran out at step {step + 1}{relief.held()}, even with one pair at a time and every layer recomputed. "
+                         "Lower the maximum length, or choose 4 bits for the base, and start a new run.")
+
+
 class ORPOTrainer(Trainer):
     """Trains `scorer.model` on encoded pairs; `batch_size` and `accumulation` mean what they mean in the reference."""
 
@@ -43,8 +52,10 @@ class ORPOTrainer(Trainer):
         super().__init__(model=scorer.model, args=args, train_dataset=_Rows(pairs), processing_class=tokenizer,
                          data_collator=lambda rows: {"pairs": rows})
         self.scorer, self.training = scorer, training
-        self.budget = token_budget(training, pairs, scorer, args.device.type)
+        self._longest = max(packing.cost(pair, scorer.packed) for pair in pairs)
+        self.budget = token_budget(training, self._longest, args.device.type)
         self.recomputed = 0
+        self.on_relief: Callable[[str], None] = lambda words: None
         self._logged: dict[str, float] = {}
         self._checkpoint: Checkpoint | None = None
         self.remove_callback(PrinterCallback)  # the event log holds every step already
@@ -87,6 +98,43 @@ class ORPOTrainer(Trainer):
         Raises BlownUpError, before the optimizer could spread it, if loss or gradient is no finite number.
         """
         model.train()
+        while True:
+            draws = relief.Draws()
+            try:
+                return self._take(inputs)
+            except Exception as error:
+                if not relief.ran_out(error):
+                    raise
+            # Out here, where the exception no longer holds what the attempt has made.
+            model.zero_grad(set_to_none=True)
+            relief.release()
+            words = self.relieve()
+            if not words:
+                raise TooLargeError(self.state.global_step)
+            self.on_relief(words)
+            draws.again()
+
+    def relieve(self) -> str:
+        """Take less memory from now on, for the same result: smaller passes first, then more recomputing. What changed, in words.
+
+        Nothing where nothing is left to change.
+        """
+        if self.budget > self._longest and not self.scorer.balances_experts:
+            self.budget = max(self._longest, self.budget // 2)
+            return (f"at most {self.budget:,} tokens go through the model at once, half as many as before, in twice as many passes; "
+                    "the pairs of a step and its result stay the same")
+        if self.recomputed != 1:
+            self.recompute(1)
+            return "every layer is recomputed on the way back instead of kept, which takes more time and gives the same result"
+        return ""
+
+    def recompute(self, every: int) -> None:
+        """Recompute every `every`-th layer from now on; 0 for none."""
+        self.recomputed = every
+        memory.recompute(self.scorer.causal, every)
+
+    def _take(self, inputs: dict) -> torch.Tensor:
+        """One attempt at an optimizer step's passes."""
         losses, metrics = [], []
         weighted = packing.weigh(inputs["pairs"], self.training.batch_size, self.scorer.scope)
         for part in self._passes(weighted):
@@ -146,9 +194,8 @@ class _Rows(torch.utils.data.Dataset):
         return self.pairs[place]
 
 
-def token_budget(training: TrainingSettings, pairs: Sequence[Encoded], scorer: Scorer, device_type: str) -> int:
+def token_budget(training: TrainingSettings, longest: int, device_type: str) -> int:
     """Tokens per pass: never more than `batch_size` of the longest pairs take, and no more than keeps the device busy."""
-    longest = max(packing.cost(pair, scorer.packed) for pair in pairs)
     return max(longest, min(training.batch_size * longest, TOKENS_AT_ONCE.get(device_type, TOKENS_AT_ONCE["cuda"])))
 
 
@@ -157,8 +204,7 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
     """A trainer whose `train()` takes the steps that the settings ask for. `folder` is written to by trackers only."""
     scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder), tokenizer)
-    trainer.recomputed = _recomputed(trainer, settings.training.gradient_checkpointing, min(pairs, key=packing.size))
-    memory.recompute(scorer.causal, trainer.recomputed)
+    trainer.recompute(_recomputed(trainer, settings.training.gradient_checkpointing, min(pairs, key=packing.size)))
     return trainer
 
 
