@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio import events, processes, runs
+from studio import events, line, processes, runs
 from studio.errors import BusyError, StudioError
 from studio.runs import Run
 
@@ -194,9 +194,20 @@ class Queue:
         self._wake.set()
         self._thread.join(timeout=10)
 
-    def add(self, settings, secrets: dict[str, str] | None = None, room: Path | None = None) -> Run:
-        """Create a run in a room, home without one; it starts as soon as none is alive."""
-        run = runs.create(room or self.home, settings)
+    def add(self, settings, secrets: dict[str, str] | None = None, room: Path | None = None, once_within: float = 0.0) -> Run:
+        """Create a run in a room, home without one; it starts as soon as none is alive.
+
+        A run of the same settings that was asked for in that room so few seconds ago and has not ended is that run:
+        a button pressed twice, or in two tabs, starts one.
+        """
+        room = room or self.home
+        self.home.mkdir(parents=True, exist_ok=True)
+        with self.alone():
+            same = (run for run in self.unfinished() if run.folder.parent == room and abs(time.time() - run.created) < once_within
+                    and run.settings == settings)
+            if run := next(same, None) if once_within else None:
+                return run
+            run = runs.create(room, settings)
         self._secrets[run] = secrets or {}
         self._wake.set()
         return run
@@ -233,6 +244,19 @@ class Queue:
         self._over |= over
         return {run: state for run, state in states.items() if state not in OVER}
 
+    def waiting(self) -> list[Run]:
+        """The runs that wait for their turn, the next one first."""
+        return line.ordered([run for run, state in self.unfinished().items() if state == "queued"])
+
+    def forward(self, run: Run, past: Callable[[Run], bool] = lambda other: True) -> None:
+        """Let a waiting run start before the one that is before it, if it may be passed. Raises BusyError."""
+        with self.alone():
+            waiting = self.waiting()
+            place = waiting.index(run) if run in waiting else 0
+            if place and not past(waiting[place - 1]):
+                raise BusyError("The run before it is somebody else's, and only an administrator may pass it.")
+            line.forward(run, waiting)
+
     def see_off(self) -> None:
         """End workers that have said their last word and do not leave."""
         for run, since in list(self._leaving.items()):
@@ -253,17 +277,17 @@ class Queue:
             self._wake.clear()
 
     def advance(self) -> Run | None:
-        """Start the oldest queued run if none is alive and no steps are being tried. Returns the run that was started."""
+        """Start the next waiting run if none is alive and no steps are being tried. Returns the run that was started."""
         if not self.home.is_dir():
             return None
         with self.alone():
             states = self.unfinished()
             if any(state in ALIVE for state in states.values()) or any(status(trial_of(room)) in ALIVE for room in runs.rooms(self.home)):
                 return None
-            waiting = [run for run, state in states.items() if state == "queued"]
+            waiting = line.ordered([run for run, state in states.items() if state == "queued"])
             if not waiting:
                 return None
-            run = waiting[-1]  # newest first
+            run = waiting[0]
             self.before_start()
             try:
                 start(of(run), self.secrets(run))

@@ -1,10 +1,11 @@
 """Runs: one run as it happens, from queued to its last word."""
 
+import signal
 from pathlib import Path
 
 import gradio as gr
 
-from studio import jobs
+from studio import jobs, line, pulse
 from studio.errors import StudioError, redact
 from studio.jobs import Status
 from studio.runs import Run
@@ -14,20 +15,42 @@ from studio.ui.charts import live_charts
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
-WAITING = "Waiting for its turn: one run computes at a time. It starts by itself."
-CRASHED = ("The worker ended without a word: it was killed, or the machine went down. "
-           "The log below may tell why; resume it from its last checkpoint, or start it again with its settings.")
+WAITING = "One run computes at a time; this one starts by itself."
+CRASHED = "The worker ended without a word: it was killed, or the machine went down."
+GO_ON = "The log below may tell more. Resume it from its last checkpoint, or start it again with its settings."
+ENDS = {
+    -signal.SIGKILL: "The worker was killed (SIGKILL): most likely the machine ran out of memory, or somebody ended it.",
+    -signal.SIGSEGV: "The worker crashed inside a library (SIGSEGV): a driver or a package that does not fit this machine.",
+    -signal.SIGBUS: "The worker crashed inside a library (SIGBUS): often a full disk under a mapped file.",
+    -signal.SIGABRT: "The worker was ended by a library (SIGABRT), often the driver of the card.",
+}
+"""What a worker's exit code says, for those that say something."""
+HANGS = ("No sign of life for {seconds:.0f} s: the worker hangs, or was paused. It goes on by itself if it can; "
+         "otherwise stop it at once and resume it from its last checkpoint.")
 TAIL_BYTES = 6000
 
 
-def head(run: Run, status: Status, summary: Summary) -> str:
-    """Name, status, phases, progress and the figures of a run."""
+def head(run: Run, status: Status, summary: Summary, place: str = "", silence: float = 0) -> str:
+    """Name, status, phases, progress and the figures of a run; its place in line, and for how long its worker was silent."""
     title = f'<div class="run-title"><h2>{parts.text(run.name)}</h2>{parts.badge(status)}</div>'
     if status == "queued":
-        return title + parts.note("info", WAITING)
+        return title + parts.note("info", f"{place} {WAITING}".strip())
     moving = status in jobs.ALIVE
     shown = parts.phases(PHASES, summary.phase if moving else None, summary.phases_seen)
-    return title + shown + (progress(summary) if moving else "") + outcome(status, summary) + figures(summary, moving)
+    hangs = parts.note("bad", HANGS.format(seconds=silence)) if moving and silence >= pulse.SILENCE else ""
+    ended = "" if moving else outcome(status, summary, run, jobs.exit_code(jobs.of(run)))
+    return title + shown + hangs + (progress(summary) if moving else "") + ended + figures(summary, moving)
+
+
+def in_line(place: int, before: Run | None) -> str:
+    """A waiting run's place, in words."""
+    return f"Waiting, {line.in_words(place)}{f', after {before.name}' if before else ''}."
+
+
+def crash(code: int | None, step: int) -> str:
+    """How a worker ended that said nothing: what its exit code tells, and the last step it took."""
+    how = ENDS.get(code, CRASHED if code is None else f"The worker ended without a word (exit code {code}).")
+    return f"{how} Its last step was {step}. {GO_ON}"
 
 
 def progress(summary: Summary) -> str:
@@ -40,14 +63,16 @@ def progress(summary: Summary) -> str:
     return parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …")
 
 
-def outcome(status: Status, summary: Summary) -> str:
-    """How the run ended, if it has."""
+def outcome(status: Status, summary: Summary, run: Run, code: int | None) -> str:
+    """How the run ended."""
     if status == "failed":
         return parts.note("bad", summary.failure or "")
     if status == "crashed":
-        return parts.note("bad", CRASHED)
+        return parts.note("bad", crash(code, summary.step))
     if status == "stopped":
-        kept = "What it had learned is saved: compare it under Compare." if summary.step else "It had not begun."
+        kept = ("What it had learned is saved: compare it under Compare." if run.adapter.is_dir() else
+                "Resume goes on from its last checkpoint." if run.last_checkpoint else "Nothing had been saved." if summary.step else
+                "It had not begun.")
         return parts.note("info", f"Stopped at your request after step {summary.step}. {kept}")
     found = explain.verdict(summary) if status == "finished" else None
     return parts.note(found.kind, found.text) if found else ""
@@ -111,6 +136,8 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     top = gr.HTML(parts.empty(EMPTY), elem_id="run-head", padding=False)
     with gr.Row():
         halt = gr.Button("Stop and keep the work", variant="stop", visible=False, elem_id="stop")
+        end = gr.Button("Stop at once, without the last steps", variant="stop", visible=False, elem_id="end")
+        sooner = gr.Button("Start sooner", visible=False, elem_id="sooner")
         resume = gr.Button("Resume", variant="primary", visible=False, elem_id="resume")
     told = gr.HTML("", elem_id="run-words", padding=False)
 
@@ -123,7 +150,8 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
     seen = gr.State(None)
-    outputs = [top, halt, resume, told, charts, answered, seen]
+    outputs = [top, halt, end, sooner, resume, told, charts, answered, seen]
+    beats = pulse.Pulse()
 
     def refresh(name: str | None, before: tuple | None) -> list:
         run = studio.find(name)
@@ -131,24 +159,41 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
             return nothing(before)
         said = studio.said(jobs.of(run))
         status, summary = jobs.status(jobs.of(run), said), Summary(said)
-        now = (name, len(said), status, jobs.of(run).stop_file.exists())
+        stopping = jobs.of(run).stop_file.exists() and status in jobs.ALIVE
+        place, before_it = studio.place_in_line(run) if status == "queued" else (0, None)
+        silence = beats.silence(run.folder) if status in jobs.ALIVE else 0
+        silence = silence if silence >= pulse.SILENCE else 0  # else every tick would be another one
+        now = (name, len(said), status, stopping, place, round(silence))
         if now == before:
             return [gr.skip()] * len(outputs)
-        stopping = now[-1] and status in jobs.ALIVE
-        button = gr.Button("Stopping after this step …" if stopping else "Stop and keep the work",
-                           visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping)
-        return [head(run, status, summary), button, resume_button(run, status), words(summary), {"run": name, "count": count_points(said)},
-                samples(summary), now]
+        return [head(run, status, summary, in_line(place, before_it), silence),
+                gr.Button("Cancel" if status == "queued" else "Stopping after this step …" if stopping else "Stop and keep the work",
+                          visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
+                gr.Button(visible=stopping or silence > 0), gr.Button(visible=before_it is not None), resume_button(run, status),
+                words(summary), {"run": name, "count": count_points(said)}, samples(summary), now]
 
     def nothing(before: tuple | None) -> list:
         if before == ():
             return [gr.skip()] * len(outputs)
-        return [parts.empty(EMPTY), gr.Button(visible=False), gr.Button(visible=False), "", {"run": "", "count": 0}, "", ()]
+        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 4, "", {"run": "", "count": 0}, "", ()]
 
     def stop(name: str | None) -> None:
         run = studio.find(name)
         if run is not None:
             jobs.stop(jobs.of(run))
+
+    def end_at_once(name: str | None) -> None:
+        run = studio.find(name)
+        if run is not None:
+            jobs.end(jobs.of(run))
+
+    def start_sooner(name: str | None) -> None:
+        run = studio.find(name)
+        try:
+            if run is not None:
+                studio.queue.forward(run, studio.may_pass)
+        except StudioError as error:
+            raise gr.Error(str(error), title="Not moved") from error
 
     def go_on(name: str | None) -> None:
         run = studio.find(name)
@@ -165,6 +210,6 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     gr.Timer(1.0).tick(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
     in_view.change(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
     in_view.change(read_log, in_view, log, **QUIET)
-    halt.click(stop, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
-    resume.click(go_on, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
+    for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
+        button.click(act, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
     log_fold.expand(read_log, in_view, log, **QUIET)

@@ -81,6 +81,17 @@ class Studio:
                                                         "Upload the file, or name a dataset on the Hub."})
         return settings
 
+    def place_in_line(self, run: Run) -> tuple[int, Run | None]:
+        """How many runs start before a waiting one, and the last of them; None where the visitor may not see which it is."""
+        waiting = self.queue.waiting()
+        place = waiting.index(run) if run in waiting else 0
+        before = waiting[place - 1] if place else None
+        return place, before if before is not None and self.may_pass(before) else None
+
+    def may_pass(self, run: Run) -> bool:
+        """Whether a run is the visitor's to see and to move behind another."""
+        return self.who().admin or run.owner == self.who().name
+
     def secrets(self, run: Run) -> dict[str, str]:
         """The token that was entered with a run, for the one who entered it: an administrator acts with a token of their own."""
         return self.queue.secrets(run) if run.owner == self.who().name else {}

@@ -14,6 +14,8 @@ from studio.ui import fit_card, form, parts
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
+ONCE_WITHIN = 5.0
+"""Seconds in which the same settings, started again, are the same run: a double click, a second tab, a request repeated."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class TrainTab:
 def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
     gpu.refuse_what_cannot_start(settings, studio.root)
-    return studio.queue.add(settings, {"token": token} if token else {}, studio.root).name
+    return studio.queue.add(settings, {"token": token} if token else {}, studio.root, once_within=ONCE_WITHIN).name
 
 
 def uses(source: str, also: str = "", edits: str = "") -> str:
