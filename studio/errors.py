@@ -124,6 +124,11 @@ def explain(error: BaseException, repo: str = "The repository") -> str:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an exception, or what it came from, is a write that failed for want of space."""
+    return any(_disk_is_full(link) for link in _causes(error))
+
+
 def _disk_is_full(error: BaseException) -> bool:
     """Whether a write failed for want of space; safetensors says it in text, from Rust."""
     if isinstance(error, OSError):

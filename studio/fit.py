@@ -80,11 +80,22 @@ def judged(total: float, free: int) -> Verdict:
     return "fits" if total * MARGIN <= free else "tight" if total <= free else "too large"
 
 
+def on_disk(settings: Settings, shape: Shape) -> float:
+    """Bytes that a run leaves on the disk: its adapter, its checkpoints and the one that is being written besides."""
+    trained = _trained(settings, shape)
+    checkpoints = settings.training.keep_checkpoints + 1 if settings.training.checkpoint_every else 0
+    return 4 * trained + checkpoints * (4 + OPTIMIZER_BYTES[settings.training.optimizer]) * trained
+
+
+def _trained(settings: Settings, shape: Shape) -> int:
+    """Weights of the adapter."""
+    return sum(settings.adapter.rank * (one.inputs + one.outputs) * one.count for one in shape.targeted(settings.adapter.target_modules))
+
+
 def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> Need:
     """The peak of a run's memory. Without `longest` every pair is taken to be as long as the settings allow."""
     bytes_each = 4 if is_wide(settings, kind) else 2
-    trained = sum(settings.adapter.rank * (one.inputs + one.outputs) * one.count
-                  for one in shape.targeted(settings.adapter.target_modules))
+    trained = _trained(settings, shape)
     model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,13 +67,22 @@ def in_words(found: list[Card]) -> str:
             "The practice preset is made for that.")
 
 
-def refuse_what_cannot_start(settings: Settings, root: Path) -> None:
-    """Raises StudioError before a run is created, for what the page can already know about this machine."""
+def refuse_what_cannot_start(settings: Settings, root: Path, on_disk: float = 0) -> None:
+    """Raises StudioError before a run is created, for what the page can already know about this machine.
+
+    `on_disk` is what the run's adapter and checkpoints take, in bytes, as far as that is known.
+    """
     if settings.model.device == "gpu" and not cards() and not Path("/dev/kfd").exists():
         raise StudioError("A GPU was asked for and this machine has none. "
                           "Set Device to auto or cpu, or start the studio on a machine with a GPU.")
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    if free < SMALLEST_FREE:
-        raise NoSpaceError(f"Only {size(free)} are free in {root} and a run needs {size(SMALLEST_FREE)}. "
-                           "Free some space, or start the studio with --runs on a larger disk.")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise StudioError(f"The folder {root} cannot be written ({error.strerror}). "
+                          "Let the studio write there, or start it with --runs on another folder.") from error
+    free, needed = shutil.disk_usage(root).free, SMALLEST_FREE + on_disk
+    if free < needed:
+        raise NoSpaceError(f"Only {size(free)} are free in {root} and this run needs {size(needed)} there. "
+                           "Free some space, keep fewer checkpoints, or start the studio with --runs on a larger disk.")

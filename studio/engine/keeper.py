@@ -5,7 +5,7 @@ import hashlib
 from peft import PeftModel
 
 from studio import events
-from studio.engine import checkpoints
+from studio.engine import checkpoints, space
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.orpo import resuming
 from studio.engine.orpo.trainer import ORPOTrainer
@@ -50,7 +50,10 @@ class Keeper:
 
     def keep(self, step: int) -> None:
         """Seal a checkpoint of what the trainer is in the middle of, and forget the oldest."""
-        checkpoints.write(self.run.checkpoints, step, self.identity, *resuming.taken(self.trainer))
+        tensors, facts = resuming.taken(self.trainer)
+        needed = sum(tensor.nbytes for part in tensors.values() for tensor in part.values())
+        with space.told(self.run.folder, f"The checkpoint of step {step}", needed):
+            checkpoints.write(self.run.checkpoints, step, self.identity, tensors, facts)
         self.desk.say(events.Checkpointed(step))
         checkpoints.prune(self.run.checkpoints, self.run.settings.training.keep_checkpoints)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio import events, pulse
-from studio.engine import turn
-from studio.errors import explain, redact
+from studio.engine import space, turn
+from studio.errors import StudioError, disk_is_full, explain, redact
 
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
           "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
@@ -69,6 +69,7 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
     # SIGTERM (a container that stops, a systemd unit) ends the step, not the work.
     signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
     threading.Thread(target=_beat, args=[desk.folder], daemon=True, name="pulse").start()
+    space.set_aside(desk.folder)
     try:
         desk.say(events.Started(device=_device(), versions=_versions()))
         lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
@@ -76,9 +77,14 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
         desk.say(events.Stopped(step=0) if stopped else task(desk) or events.Finished())
         return 0
     except BaseException as error:  # also SystemExit and KeyboardInterrupt: the log must not end without a word
-        print(redact(traceback.format_exc()), file=sys.stderr, flush=True)
-        desk.say(events.Failed(reason=explain(error, **_repo(error))))
+        space.use_up(desk.folder)
+        with suppress(OSError):
+            print(redact(traceback.format_exc()), file=sys.stderr, flush=True)
+        full = disk_is_full(error) and not isinstance(error, StudioError)
+        desk.say(events.Failed(reason=space.in_words(desk.folder) if full else explain(error, **_repo(error))))
         return 1
+    finally:
+        space.use_up(desk.folder)
 
 
 def _waiting(desk: Desk) -> Callable[[str], bool]:

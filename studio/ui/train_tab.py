@@ -1,12 +1,13 @@
 """Train: a preset fills the form, the form makes a run."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio import gpu
+from studio import fit, gpu
 from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
@@ -28,7 +29,10 @@ class TrainTab:
 
 def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
-    gpu.refuse_what_cannot_start(settings, studio.root)
+    shape = None
+    with suppress(StudioError):  # of a model that nobody has looked at nothing is known
+        shape = studio.shapes.known(settings.model)
+    gpu.refuse_what_cannot_start(settings, studio.root, fit.on_disk(settings, shape) if shape else 0)
     return studio.queue.add(settings, {"token": token} if token else {}, studio.root, once_within=ONCE_WITHIN).name
 
 
@@ -69,7 +73,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         code = gr.Code(language="yaml", label="settings.yaml", interactive=False, buttons=["copy", "download"])
         load = gr.UploadButton("Load settings from a file", file_types=[".yaml", ".yml"], size="sm")
     gr.HTML(parts.note("info", gpu.in_words(gpu.cards())), padding=False)
-    fit = fit_card.build(studio, everything, token)
+    card = fit_card.build(studio, everything, token)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
     go = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
     started = gr.State("")
@@ -98,8 +102,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     def check(token: str, **values: Any) -> list[dict]:
         return [gr.validate(True, ""), *form.check(**values)]
 
-    fit.follow(preset.input(choose, preset, [purpose, *everything.values()], **QUIET))
-    fit.follow(load.upload(load_file, load, [*everything.values()], **PRIVATE))
+    card.follow(preset.input(choose, preset, [purpose, *everything.values()], **QUIET))
+    card.follow(load.upload(load_file, load, [*everything.values()], **PRIVATE))
     as_file.expand(show_file, inputs_kwargs=everything, outputs=code, **QUIET)
     of_data = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([field.change for field in of_data], uses, of_data, using, **QUIET)
