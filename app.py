@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
                         help="port to listen on; without it the first free one from 7860 on")
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("ORPO_STUDIO_RUNS") or HERE / "runs"),
                         help="folder that keeps the runs")
+    parser.add_argument("--models", type=Path, action="append", default=[], help="a folder from which users may take models")
     parser.add_argument("--name", action="append", default=[], help="a further name under which browsers reach the studio")
     parser.add_argument("--behind-proxy", action="store_true", help="a proxy of yours ends TLS in front of the studio; it is believed")
     parser.add_argument("--add-user", metavar="NAME", help="let somebody in, or change their password, and end")
@@ -89,7 +90,7 @@ def doors_of(home: Path, asked: argparse.Namespace, port: int) -> Doors:
                  proxied=asked.behind_proxy or bool(SPACE), framed_by="https://huggingface.co" if SPACE else "'none'")
 
 
-def serve(home: Path, doors: Doors, host: str) -> None:
+def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None:
     """Serve the page until somebody ends it."""
     import uvicorn
 
@@ -104,7 +105,7 @@ def serve(home: Path, doors: Doors, host: str) -> None:
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)
     chat = Chat()
     queue = Queue(home, before_start=chat.close).open()
-    studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions))
+    studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models)
     try:
         uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
                     proxy_headers=doors.proxied, forwarded_allow_ips="*" if doors.proxied else None, ws="none",
@@ -128,7 +129,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     key = f"/?key={doors.key}" if doors.key else ""
     print(f"ORPO Studio: http://{asked.host}:{doors.port}{key}  (runs in {home})", flush=True)
-    return serve(home, doors, asked.host)
+    return serve(home, doors, asked.host, tuple(folder.resolve() for folder in asked.models))
 
 
 if __name__ == "__main__":

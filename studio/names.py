@@ -17,6 +17,8 @@ FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 """Files of pairs."""
 
 ON_HUB = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(?:/[A-Za-z0-9_][\w.-]{0,95})?(?<![.-])", re.ASCII)
+RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+"""A run's name is a folder's name on every system, and never a way out of the runs folder."""
 REVISION = re.compile(r"(?!.*\.\.)(?:[\w][\w./-]{0,199})?", re.ASCII)
 NUMBER = r"(?:0x[0-9a-f]+|\d+)"
 AN_ADDRESS = re.compile(rf"{NUMBER}(?:\.{NUMBER}){{0,3}}(?::\d+)?|[\w.-]+:\d+|\[.*\](?::\d+)?", re.IGNORECASE | re.ASCII)
@@ -45,6 +47,13 @@ def revision(text: str) -> str:
     """The name of a branch or tag, or a commit. Raises ValueError for what can be none."""
     if not REVISION.fullmatch(text):
         raise ValueError(f"{text[:80]!r} cannot be a revision. Enter a branch, a tag or a commit, or leave it empty.")
+    return text
+
+
+def run(text: str) -> str:
+    """The name of a run, or nothing. Raises ValueError in two sentences for what can be neither."""
+    if text and not RUN.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} cannot be a run's name. Enter it as it stands in the list of runs.")
     return text
 
 

@@ -24,12 +24,11 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from studio import events
+from studio import events, names
 from studio.errors import StudioError
 from studio.settings import Settings
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-"""A run's name is a folder's name on every system, and never a way out of the runs folder."""
+NAME = names.RUN
 
 
 USERS = "users"

@@ -129,6 +129,8 @@ class AdapterSettings(Section):
     """Layers that get an adapter: all-linear, or names separated by commas such as q_proj, v_proj. Fewer cost less."""
     bias: Annotated[Literal["none", "all", "lora_only"], Field(title="Bias")] = "none"
     """Whether biases are trained too. none keeps base and adapter cleanly apart."""
+    start_from: Annotated[str, AfterValidator(names.run), Field(title="Start from")] = ""
+    """Name of a run of yours whose adapter this one begins with. Empty begins afresh. Base, rank and target modules must be the same."""
 
 
 def _as_a_word(value: Any) -> Any:

@@ -146,12 +146,15 @@ def test_another_s_page_is_closed(studio, bert):
     assert bert.http.get(f"/gradio_api/heartbeat/{anna.session}").status_code == 403
 
 
-def test_files_of_the_studio_s_machine_are_not_a_user_s_data(bert, home, anna):
+@pytest.mark.fault("T59")
+def test_files_of_the_studio_s_machine_are_neither_a_user_s_data_nor_their_model(bert, home, anna):
     (start,) = [event for event in bert.events if event.name == "start"]
     before = runs.listed(runs.room(home, "bert"))
-    for source in ("/etc/hostname", str(home / ".users.json"), str(uploads.kept(anna)[0]), "requirements.txt",
+    for source in ("/etc/hostname", str(home / ".users.json"), str(uploads.kept(anna)[0]),
                    str(runs.room(home, "bert") / ".." / "anna" / ".collected" / "collected.jsonl")):
-        assert "file of the studio's machine" in bert.call(start, [{"data": {"source": source}}]), source
+        for settings in ({"data": {"source": source}}, {"data": {"also": source}}, {"model": {"name": source}}):
+            answer = bert.call(start, [settings])
+            assert '"success":false' in answer and ("not open to you" in answer or ".." in source), settings
     assert runs.listed(runs.room(home, "bert")) == before
 
 

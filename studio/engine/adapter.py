@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from studio import names, seal
@@ -81,6 +82,23 @@ def worn(base: PreTrainedModel, folder: Path, **options) -> PeftModel:
         raise StudioError(f"The adapter in {folder.parent.name} does not fit {_called(base)}: it has {what}, such as {odd[0]}. "
                           "Use the base that it was trained on.")
     return tuned
+
+
+def begin_with(tuned: PeftModel, earlier: Run) -> None:
+    """Give a fresh adapter the weights of an earlier run's. Raises StudioError where they are not sound or do not belong there."""
+    if not earlier.adapter.is_dir():
+        raise StudioError(f"Run {earlier.name} has no adapter to begin with. Let it finish or stop it first.")
+    _refuse_other_than_lora(earlier)
+    refuse_what_is_not_finite(earlier.adapter)
+    was = origin(earlier.adapter)
+    if was is not None and was.weights != tuned.get_base_model().origin.weights:
+        raise StudioError(f"The adapter of run {earlier.name} was trained on {was.name} with other weights than this run's base. "
+                          "Choose that base, or begin with a fresh adapter.")
+    weights, fresh = load_file(earlier.adapter / WEIGHTS), get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in fresh.items()}:
+        raise StudioError(f"The adapter of run {earlier.name} has another rank or stands on other modules. "
+                          "Set rank, target modules and bias as they were there, or begin with a fresh adapter.")
+    set_peft_model_state_dict(tuned, weights)
 
 
 def _called(base: PreTrainedModel) -> str:

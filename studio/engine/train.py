@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
 
-from studio import events, seal
+from studio import events, runs, seal
 from studio.engine import adapter, checkpoints, data, evaluate, model, snapshot, tokens
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
@@ -46,6 +46,8 @@ def train(desk: Desk) -> events.Event | None:
     data.write_pairs(run.held_out, material.held_out)
     desk.enter("loading")
     tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token), settings)
+    if settings.adapter.start_from:
+        adapter.begin_with(tuned, runs.find(run.folder.parent, settings.adapter.start_from))
     trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)
     _repair(trainer, desk)
     desk.say(events.Noted(trainer.in_words()))

@@ -51,13 +51,15 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Train", id="train", render_children=True):
                 train = train_tab.build(studio, data.fields, defaults)
             with gr.Tab("Runs", id="runs", render_children=True):
-                runs_tab.build(studio, in_view)
+                further = runs_tab.build(studio, in_view)
             with gr.Tab("Compare", id="compare"):
                 compare_tab.build(studio, in_view)
             with gr.Tab("Share", id="share"):
                 share_tab.build(studio, in_view)
         data_tab.complete(studio, data, train.everything)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
+        further.click(lambda name: [*train_tab.further(studio, name, train.everything), gr.Tabs(selected="train")], in_view,
+                      [*train.everything.values(), tabs], **PRIVATE)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page
 

@@ -131,14 +131,15 @@ def resume_button(run: Run, status: str | None) -> gr.Button:
     return gr.Button(f"Resume after step {step}", visible=step is not None)
 
 
-def build(studio: Studio, in_view: gr.Dropdown) -> None:
-    """The tab's components and wiring; `in_view` names the run that all tabs share."""
+def build(studio: Studio, in_view: gr.Dropdown) -> gr.Button:
+    """The tab's components and wiring; `in_view` names the run that all tabs share. The button asks for a run from its adapter."""
     top = gr.HTML(parts.empty(EMPTY), elem_id="run-head", padding=False)
     with gr.Row():
         halt = gr.Button("Stop and keep the work", variant="stop", visible=False, elem_id="stop")
         end = gr.Button("Stop at once, without the last steps", variant="stop", visible=False, elem_id="end")
         sooner = gr.Button("Start sooner", visible=False, elem_id="sooner")
         resume = gr.Button("Resume", variant="primary", visible=False, elem_id="resume")
+        further = gr.Button("New run from this adapter", visible=False, elem_id="further")
     told = gr.HTML("", elem_id="run-words", padding=False)
 
     def fresh_points(run: str, have: int) -> dict:
@@ -150,7 +151,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
     seen = gr.State(None)
-    outputs = [top, halt, end, sooner, resume, told, charts, answered, seen]
+    outputs = [top, halt, end, sooner, resume, further, told, charts, answered, seen]
     beats = pulse.Pulse()
 
     def refresh(name: str | None, before: tuple | None) -> list:
@@ -170,12 +171,13 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
                 gr.Button("Cancel" if status == "queued" else "Stopping after this step …" if stopping else "Stop and keep the work",
                           visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
                 gr.Button(visible=stopping or silence > 0), gr.Button(visible=before_it is not None), resume_button(run, status),
+                gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
                 words(summary), {"run": name, "count": count_points(said)}, samples(summary), now]
 
     def nothing(before: tuple | None) -> list:
         if before == ():
             return [gr.skip()] * len(outputs)
-        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 4, "", {"run": "", "count": 0}, "", ()]
+        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 5, "", {"run": "", "count": 0}, "", ()]
 
     def stop(name: str | None) -> None:
         run = studio.find(name)
@@ -213,3 +215,4 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
         button.click(act, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
     log_fold.expand(read_log, in_view, log, **QUIET)
+    return further

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio import events, jobs, runs
+from studio import events, jobs, names, runs
 from studio.access import LOCAL, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job, Queue, Status
 from studio.runs import Run
-from studio.settings import PRACTICE, Settings
+from studio.settings import Settings
 from studio.shape import Shapes
 from studio.ui import form
 
@@ -36,6 +36,8 @@ class Studio:
     chat: Chat = field(default_factory=Chat)
     who: Callable[[], Visitor] = lambda: LOCAL
     """The visitor who set off the event that is being handled."""
+    models: tuple[Path, ...] = ()
+    """Folders of this machine from which users may take models."""
     logs: events.Logs = field(default_factory=events.Logs, repr=False)
     _shapes: dict[str, Shapes] = field(default_factory=dict, repr=False)
 
@@ -70,15 +72,15 @@ class Studio:
     def permitted(self, settings: Settings) -> Settings:
         """The settings, if they read nothing that is not the visitor's. Raises SettingsError.
 
-        The person at this machine may read its files; a user only what they brought, or the Hub has.
+        The person at this machine may read its files; a user only what they brought, what `models` holds, or the Hub has.
         """
         if self.who().name:
-            room = self.root.resolve()
-            for part in settings.data.parts:
-                path = Path(part.source)
-                if part.source != PRACTICE and (path.is_absolute() or path.exists()) and not path.resolve().is_relative_to(room):
-                    raise SettingsError({"data.source": f"{part.source[:200]!r} is a file of the studio's machine. "
-                                                        "Upload the file, or name a dataset on the Hub."})
+            for field, given, folders in (("data.source", [part.source for part in settings.data.parts], [self.root]),
+                                          ("model.name", [settings.model.name], self.models)):
+                try:
+                    names.refuse_paths_outside(given, folders)
+                except ValueError as error:
+                    raise SettingsError({field: str(error)}) from error
         return settings
 
     def place_in_line(self, run: Run) -> tuple[int, Run | None]:

@@ -36,6 +36,15 @@ def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     return studio.queue.add(settings, {"token": token} if token else {}, studio.root, once_within=ONCE_WITHIN).name
 
 
+def further(studio: Studio, name: str | None, fields: form.Fields) -> list[Any]:
+    """Values of the form for a run that begins with the adapter of the run in view: its settings, and whose adapter."""
+    run = studio.find(name)
+    if run is None:
+        return [gr.skip()] * len(fields)
+    values = run.settings.to_form() | {"adapter.start_from": run.name}
+    return [values[field] for field in fields]
+
+
 def uses(source: str, also: str = "", edits: str = "") -> str:
     """Which pairs a run would use, for the line above Start. Sources and edits that cannot be read are told under their fields."""
     name = "the practice pairs" if source == PRACTICE else Path(source).name if source.startswith("/") else source
