@@ -90,6 +90,11 @@ KNOWN = (
           "Choose a model that transformers supports itself."),
     Known("ValueError", "contains custom code", "{repo} needs to run code of its own, which the studio does not do. "
           "Choose a model that transformers supports itself."),
+    Known("ValueError", "does not recognize this architecture", "{repo} is no model that this studio's transformers knows. "
+          "Choose another, or install a newer transformers."),
+    Known("RuntimeError", "ignore_mismatched_sizes", "{repo} holds weights of another size than its config says. "
+          "Fetch it again, or choose another model."),
+    Known("SafetensorError", "", "{repo} holds a safetensors file that is damaged. Fetch it again, or choose another model."),
     Known("ValueError", "NaNs detected in the merged weights", "The adapter holds numbers that are not finite, so it cannot be "
           "merged. Train again with a lower learning rate or with bfloat16 as compute type."),
     Known("ValueError", "Target modules", "The adapter's target modules are not in this model. "

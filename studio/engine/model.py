@@ -62,6 +62,7 @@ def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token
     Raises StudioError for files that do not hold a whole model, or ask to run code.
     """
     quantization, folder = quantization_config(settings) if quantized else None, snapshot.of(settings, token)
+    origin = snapshot.origin(settings, folder)
     with about(settings.name):
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
@@ -70,7 +71,7 @@ def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token
     if missing := sorted(found["missing_keys"]):
         raise StudioError(f"{settings.name} lacks {len(missing)} of the weights that its config asks for, such as {missing[0]}. "
                           "Fetch it again, or choose another model.")
-    model.origin = snapshot.origin(settings, folder)
+    model.origin = origin
     model.name_or_path = model.config._name_or_path = str(where(settings))  # an adapter names its base as the settings do
     _keep_layout(model)
     honour_softcap(model)

@@ -1,7 +1,8 @@
 """Chat templates rendered within limits of time and memory: a template is a program that came with a model.
 
 transformers runs it in a sandbox, where it reaches nothing but the talk; a sandbox does not make a loop end. Everything in the
-engine that turns a talk into text comes through here. Only a process's main thread can be called back from a loop.
+engine that turns a talk into text comes through here. Only a process's main thread can be called back from a loop; a single
+product of numbers of a billion digits not even that, so none is begun.
 """
 
 import os
@@ -9,10 +10,12 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from transformers import PreTrainedTokenizerBase
 
 from studio.errors import StudioError
@@ -26,6 +29,10 @@ LONGEST = 2**20
 """Characters of what one call may give, and 16 times those of the talks on top."""
 ENDLESS = ("The model's chat template was ended after {0}: it is no template for talks. "
            "Choose another model, or set Chat template to chatml.")
+
+
+LARGEST, MOST_POWER = 2**64, 64
+"""Numbers that a template may multiply, and to which power it may raise them."""
 
 
 class Refusal(ValueError):
@@ -60,6 +67,7 @@ def _limits(memory: int) -> Iterator[None]:
         raise RuntimeError("Templates are rendered in the main thread: no other can be called back from a loop.")
     began, before = time.monotonic(), signal.signal(signal.SIGALRM, _time_is_up)
     others, _ = signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 10 * SECONDS)  # should it hang where nothing is called back, the process ends
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _address_space() + memory
     try:
@@ -68,6 +76,7 @@ def _limits(memory: int) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGALRM, before)
         if others:
@@ -83,3 +92,28 @@ def _address_space() -> int:
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+# --- what the sandbox multiplies --------------------------------------------------------------------------------------
+
+
+def _product(left: Any, right: Any) -> Any:
+    """The product of small numbers, or a text or list repeated that stays short. Raises SecurityError for others."""
+    repeats = any(isinstance(side, Sequence) for side in (left, right))
+    one, other = (len(side) if isinstance(side, Sequence) else abs(side) for side in (left, right))
+    if one * other > LONGEST if repeats else max(one, other) > LARGEST:
+        raise SecurityError("It multiplies what is too large.")
+    return left * right
+
+
+def _power(number: Any, exponent: Any) -> Any:
+    """A power of small numbers. Raises SecurityError for others."""
+    if abs(number) > LARGEST or abs(exponent) > MOST_POWER:
+        raise SecurityError("It multiplies what is too large.")
+    return number ** exponent
+
+
+# transformers makes its sandboxes of this class by itself.
+ImmutableSandboxedEnvironment.intercepted_binops = frozenset({"*", "**"})
+ImmutableSandboxedEnvironment.default_binop_table = ImmutableSandboxedEnvironment.default_binop_table | {
+    "*": _product, "**": _power}
