@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from studio import credentials, output
 from studio.errors import SettingsError, StudioError
 from studio.jobs import PROJECT
 from studio.preferences.pairs import Message
@@ -146,13 +147,15 @@ class _Process:
 
     def __init__(self, run: Run, idle_seconds: float, secrets: dict[str, str]):
         self.run, self.ready = run, None
+        secrets = credentials.handed_over(run.owner, secrets)
         self._asked, self._closed = 0, False
         self._heard: SimpleQueue[dict | None] = SimpleQueue()
-        with open(run.folder / "chat.log", "ab") as log:
+        with output.into(run.folder / "chat.log", secrets.values()) as log:
             # A session of its own: Ctrl+C in the terminal is for the page, whose end closes the pipe.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "studio.engine.chat", str(Path(run.folder).resolve()), "--idle", str(idle_seconds)],
-                cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+                cwd=PROJECT, env=credentials.environment(run.owner), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                start_new_session=True)
         threading.Thread(target=self._listen, daemon=True, name="chat").start()
         self._send(secrets)
 

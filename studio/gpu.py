@@ -15,6 +15,7 @@ from studio.settings import Settings
 from studio.summary import size
 
 QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
+APPS = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
 SMALLEST_FREE = 200 * 10**6
 """Bytes below which no run is begun: its log, adapter and held-out pairs need some room."""
 
@@ -47,14 +48,54 @@ def place(settings: Settings) -> Place | None:
 
 def cards() -> list[Card]:
     """The NVIDIA cards of this machine; none when the driver is not there or does not answer."""
-    if shutil.which(QUERY[0]) is None:
+    return [Card(name.strip(), int(total) * 2**20, int(used) * 2**20)
+            for name, total, used in (line.split(",") for line in _asked(QUERY) if line.count(",") == 2)]
+
+
+def _asked(query: list[str]) -> list[str]:
+    """The lines of the driver's answer; none when it is not there or does not answer."""
+    if shutil.which(query[0]) is None:
         return []
     try:
-        answer = subprocess.run(QUERY, capture_output=True, text=True, encoding="utf-8", timeout=5, check=True).stdout
+        return subprocess.run(query, capture_output=True, text=True, encoding="utf-8", timeout=5, check=True).stdout.splitlines()
     except (subprocess.SubprocessError, OSError):
         return []
-    return [Card(name.strip(), int(total) * 2**20, int(used) * 2**20)
-            for name, total, used in (line.split(",") for line in answer.splitlines() if line.count(",") == 2)]
+
+
+@dataclass(frozen=True)
+class Other:
+    """A process that is not the studio's and holds memory on a card, in bytes."""
+
+    pid: int
+    name: str
+    user: str
+    memory: int
+
+
+def others() -> list[Other]:
+    """Who else computes on the cards of this machine. They are named and left alone."""
+    found = []
+    for line in _asked(APPS):
+        pid, name, used = (part.strip() for part in line.split(",")[:3]) if line.count(",") >= 2 else ("", "", "")
+        if not pid.isdigit():
+            continue
+        try:
+            process = psutil.Process(int(pid))
+            if any(part.startswith("studio.engine.") for part in process.cmdline()):
+                continue
+            user = process.username()
+        except psutil.Error:
+            user = "an unknown user"
+        found.append(Other(int(pid), Path(name).name, user, int(used) * 2**20 if used.isdigit() else 0))
+    return found
+
+
+def others_in_words(found: list[Other]) -> str:
+    """A sentence about them and what to do, or nothing."""
+    if not found:
+        return ""
+    named = "; ".join(f"{other.name} of {other.user} (process {other.pid}, {size(other.memory)})" for other in found[:3])
+    return f"Something else computes on this machine's GPU: {named}. Wait until it has ended, or expect less memory and speed."
 
 
 def in_words(found: list[Card]) -> str:

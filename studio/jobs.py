@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio import events, line, processes, runs
+from studio import credentials, events, line, output, processes, runs
 from studio.errors import BusyError, StudioError
 from studio.runs import Run
 
@@ -127,10 +127,13 @@ def request(job: Job, choices: str, secrets: dict[str, str] | None = None) -> No
 
 
 def _launch(job: Job, secrets: dict[str, str]) -> None:
-    with open(job.folder / "worker.log", "ab") as log:
+    owner = runs.owner_of_job(job.folder)
+    secrets = credentials.handed_over(owner, secrets)
+    with output.into(job.folder / "worker.log", secrets.values()) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", f"studio.engine.{job.kind}", str(job.folder)],
-            cwd=PROJECT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            cwd=PROJECT, env=credentials.environment(owner), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True)
     processes.write(job.folder, processes.of(process.pid))
     try:
         process.stdin.write(json.dumps(secrets).encode())

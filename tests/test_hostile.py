@@ -30,9 +30,9 @@ from studio.examination import FILE as EXAMINED
 from studio.jobs import Queue
 from studio.preferences.pairs import Pair
 from studio.runs import Run
-from studio.settings import ModelSettings, Settings
+from studio.settings import ModelSettings
 from studio.share import FILE, PushRequest
-from tests.jobs_at_work import ended, heard, log_of, practice, said
+from tests.jobs_at_work import ended, log_of, practice, said
 from tests.tiny_models import saved, tiny_model
 from tests.tiny_run import tiny_base, tuned_run
 from tests.traps import MODULES, PICKLES, asks_for_its_code, change, lay

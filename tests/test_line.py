@@ -10,7 +10,7 @@ import psutil
 import pytest
 from gradio_client import Client
 
-from studio import events, jobs, line, processes, pulse, runs
+from studio import events, gpu, jobs, line, processes, pulse, runs
 from studio.errors import BusyError
 from studio.jobs import PROJECT, Queue
 from studio.summary import Summary
@@ -186,3 +186,33 @@ def test_a_worker_that_has_said_its_last_word_and_does_not_leave_is_seen_off(tmp
     assert lingering.wait(timeout=20) == -signal.SIGKILL
     assert jobs.status(jobs.of(run)) == "finished", "What it had saved stays its result."
     queue.close()
+
+
+# --- somebody else on the card ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("T35")
+def test_a_foreign_process_on_the_card_is_named_and_left_alone(tmp_path, monkeypatch):
+    """A driver that names three processes: somebody's, one of the studio's own, and one that has gone."""
+    foreign = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    own = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "studio.engine.train"])
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\n[ \"$1\" = --query-gpu=name,memory.total,memory.used ] && echo 'A card, 24000, 9000' && exit\n"
+                      f"printf '{foreign.pid}, /usr/bin/python3, 8000\\n{own.pid}, python, 1000\\n999999999, x, [N/A]\\n[N/A], y, 1\\n'\n",
+                      encoding="utf-8")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    try:
+        found = gpu.others()
+        assert [(other.pid, other.memory) for other in found] == [(foreign.pid, 8000 * 2**20), (999999999, 0)]
+        told = gpu.others_in_words(found)
+        assert f"python3 of {psutil.Process().username()} (process {foreign.pid}, 8.4 GB)" in told and "Wait until it has ended" in told
+        assert foreign.poll() is None and own.poll() is None
+    finally:
+        for process in (foreign, own):
+            process.kill()
+            process.wait()
+
+
+def test_without_a_card_nobody_else_is_on_it():
+    assert gpu.others_in_words([]) == ""

@@ -48,7 +48,9 @@ def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Sha
         return _card(parts.empty("The model has not been looked up yet. Leave its field, or press Enter in it."))
     place = gpu.place(settings)
     here = _nowhere() if place is None else _measured(tried, settings, place) if tried else _estimated(studio, settings, shape, place)
-    return _card(here + _steps(trial, settings) + _elsewhere(studio, settings, shape, tried))
+    busy = gpu.others_in_words(gpu.others()) if place is not None and place.kind == "cuda" else ""
+    told = parts.note("warn", busy) if busy else ""
+    return _card(told + here + _steps(trial, settings) + _elsewhere(studio, settings, shape, tried))
 
 
 def _card(body: str) -> str:
