@@ -26,7 +26,8 @@ CUT = b"[what came before was cut: the log had grown too long]\n"
 def into(log: Path, secrets: Iterable[str] = ()) -> IO[bytes]:
     """A pipe whose other end writes into a log; to be handed to a worker as its output and closed then."""
     process = subprocess.Popen([sys.executable, "-m", "studio.output", str(log)], cwd=PROJECT,
-                               env=credentials.environment(NOBODY), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+                               env=credentials.environment(NOBODY), stdin=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     process.stdin.write(json.dumps([secret for secret in secrets if secret]).encode() + b"\n")
     process.stdin.flush()
     return process.stdin

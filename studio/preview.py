@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from studio import credentials
 from studio.errors import DataError
 from studio.jobs import PROJECT
 from studio.settings import Settings
@@ -27,12 +28,16 @@ class Tokens:
     seal: str
 
 
-def look(settings: Settings, pair: dict, token: str | None = None) -> Tokens:
-    """A pair (prompt, chosen and rejected as messages) in tokens. Raises DataError with the process's two sentences."""
-    request = json.dumps({"settings": settings.model_dump(), "token": token,
+def look(settings: Settings, pair: dict, token: str | None = None, owner: str = "") -> Tokens:
+    """A pair (prompt, chosen and rejected as messages) in tokens, for a user or the person at this machine.
+
+    Raises DataError with the process's two sentences.
+    """
+    handed = credentials.handed_over(owner, {"token": token} if token else {})
+    request = json.dumps({"settings": settings.model_dump(), **handed,
                           "pair": {name: pair[name] for name in ("prompt", "chosen", "rejected")}})
     try:
-        done = subprocess.run([sys.executable, "-m", "studio.engine.look"], cwd=PROJECT, input=request,
+        done = subprocess.run([sys.executable, "-m", "studio.engine.look"], cwd=PROJECT, input=request, env=credentials.environment(owner),
                               capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise DataError(f"The tokenizer of {settings.model.name} was not there within {SECONDS // 60} minutes. "

@@ -107,6 +107,11 @@ def owner_of(room: Path) -> str:
     return room.name if room.parent.name == USERS else ""
 
 
+def owner_of_job(folder: Path) -> str:
+    """The user for whom a job works, of any folder below a room; empty for the person at this machine."""
+    return next((owner for parent in folder.absolute().parents[:3] if (owner := owner_of(parent))), "")
+
+
 def create(root: Path, settings: Settings) -> Run:
     """A new run in `root`, queued. The folder appears whole: it is filled under a hidden name and then renamed."""
     root.mkdir(parents=True, exist_ok=True)

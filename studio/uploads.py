@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from studio import credentials
+from studio.credentials import NOBODY
 from studio.errors import DataError
 from studio.jobs import PROJECT
 
@@ -54,7 +56,7 @@ def convert(root: Path, path: Path) -> Path:
         target = Path(folder) / path.name
         try:
             done = subprocess.run([sys.executable, "-m", "studio.engine.convert", str(path), str(target)], cwd=PROJECT,
-                                  capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
+                                  env=credentials.environment(NOBODY), capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
         except subprocess.TimeoutExpired:
             raise DataError(f"{path.name} was not converted within {SECONDS // 60} minutes. Save it as UTF-8 in the program "
                             "that it comes from.") from None

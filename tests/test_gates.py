@@ -91,6 +91,13 @@ def errors_of_any_kind(tree: ast.AST) -> Iterator[str]:
     yield from ("except:" for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None)
 
 
+def processes_with_all_secrets(tree: ast.AST) -> Iterator[str]:
+    """What the page starts gets an environment that was gone through."""
+    for name, call in calls(tree):
+        if name in ("subprocess.run", "subprocess.Popen") and "sys.executable" in ast.unparse(call) and "env" not in keywords(call):
+            yield ast.unparse(call)
+
+
 def imported(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -110,6 +117,7 @@ GATES: dict[Callable, tuple[str, ...]] = {
     texts_without_an_encoding: ("open(path)", "open(path, 'w')", "path.read_text()", "path.write_text(text)", "run(command, text=True)",
                                 "os.fdopen(number, 'w')", "path.open('w')"),
     paths_compared_as_texts: ("str(path).startswith(str(root))", "name.startswith(str(root))", "str(path).startswith('/data/')", "name.startswith(root + os.sep)"),
+    processes_with_all_secrets: ("subprocess.Popen([sys.executable, '-m', 'studio.engine.train'])",),
     errors_of_any_kind: ("try:\n    go()\nexcept:\n    pass",),
 }
 

@@ -9,12 +9,13 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from studio import events, pulse
+from studio import credentials, events, pulse
 from studio.engine import space, turn
-from studio.errors import StudioError, disk_is_full, explain, redact
+from studio.errors import StudioError, disk_is_full, explain
+from studio.redaction import redact
 
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
           "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
@@ -33,8 +34,9 @@ class Desk:
     _progress_said: float = 0.0
 
     def say(self, event: events.Event) -> None:
-        """Append an event to the job's log."""
-        events.append(self.folder / events.FILE, event)
+        """Append an event to the job's log, with every secret in its texts blotted out."""
+        told = {name: redact(value, self.secrets.values()) for name, value in vars(event).items() if isinstance(value, str)}
+        events.append(self.folder / events.FILE, replace(event, **told))
 
     def enter(self, phase: str) -> None:
         """Say that a phase begins."""
@@ -53,10 +55,8 @@ class Desk:
 
     @property
     def token(self) -> str | None:
-        """The Hub token that was entered, else the one this machine is logged in with, else None."""
-        from huggingface_hub import get_token
-
-        return self.secrets.get("token") or get_token()
+        """The Hub token that was handed over, if any."""
+        return self.secrets.get("token")
 
 
 def work(task: Callable[[Desk], events.Event | None], computes: bool = False) -> int:
@@ -79,7 +79,7 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
     except BaseException as error:  # also SystemExit and KeyboardInterrupt: the log must not end without a word
         space.use_up(desk.folder)
         with suppress(OSError):
-            print(redact(traceback.format_exc()), file=sys.stderr, flush=True)
+            print(redact(traceback.format_exc(), desk.secrets.values()), file=sys.stderr, flush=True)
         full = disk_is_full(error) and not isinstance(error, StudioError)
         desk.say(events.Failed(reason=space.in_words(desk.folder) if full else explain(error, **_repo(error))))
         return 1
@@ -112,9 +112,9 @@ def _beat(folder: Path) -> None:
 
 
 def _secrets() -> dict[str, str]:
-    """The secrets from the pipe. A person who runs a job by hand in a terminal hands over none."""
+    """The secrets from the pipe. A person who runs a job by hand in a terminal hands over none but this machine's login."""
     if sys.stdin is None or sys.stdin.isatty():
-        return {}
+        return credentials.handed_over("", {})
     text = sys.stdin.read()
     return json.loads(text) if text.strip() else {}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import preview
+from studio import preview, runs
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.shelf import Shelf
@@ -66,7 +66,7 @@ def as_read(settings: Settings, folder: Path, place: int, token: str) -> str:
     if not 0 <= place < len(shelf):
         return parts.note("info", "Choose a row first: enter its number, or find it by its words.")
     try:
-        return examined.as_read(preview.look(settings, shelf[place], token or None))
+        return examined.as_read(preview.look(settings, shelf[place], token or None, runs.owner_of_job(folder)))
     except StudioError as error:
         return parts.note("bad", str(error))
 
