@@ -2,6 +2,7 @@
 # make practice  the practice run in the terminal
 # make test      all tests, fast ones first (sets up what is missing, browser included)
 # make sweep     the slow tests that make test leaves out
+# make faults    everything that may go wrong, tried: a table in tests/faults.md (about an hour)
 # make bench     the engine against TRL on this machine (ARGS=--quick for the short form)
 # make lint      style and unused code
 # make model     make the practice model and pairs anew (about a quarter of an hour)
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run practice test sweep bench lint model clean
+.PHONY: run practice test sweep faults bench lint model clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -25,6 +26,10 @@ test: $(VENV)/.installed-dev
 
 sweep: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow tests --ignore=tests/browser
+
+faults: $(VENV)/.installed-dev
+	bash tests/install_browser.sh
+	$(BIN)/python -m pytest -p tests.faults -m fault --timeout 2400 tests
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.cpu $(ARGS)

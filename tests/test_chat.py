@@ -301,6 +301,7 @@ def test_a_process_killed_while_it_answers_says_so_and_starts_anew(chat, run):
     assert last(chat, run) == expected and chat.pid != pid
 
 
+@pytest.mark.fault("T64")
 def test_the_token_is_nowhere_to_be_read(chat, run):
     last(chat, run)
     process = psutil.Process(chat.pid)

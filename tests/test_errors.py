@@ -41,6 +41,7 @@ def test_the_telling_error_behind_a_wrapper_is_found():
 
 @pytest.mark.parametrize(("status", "words"), [(500, "a problem of its own"), (503, "a problem of its own"),
                                                (429, "limiting requests"), (401, "did not accept the token")])
+@pytest.mark.fault("T40")
 def test_an_answer_of_the_hub_is_known_by_its_status_and_not_by_digits_in_its_address(status, words):
     told = explain(HfHubHTTPError(status, "for url http://127.0.0.1:42950/api (Request ID: Root=1-401-403-402-500)"))
     assert words in told
@@ -60,6 +61,7 @@ def test_an_unknown_error_is_named_and_points_to_the_log():
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known.exception}-{known.fragment}")
+@pytest.mark.fault("T75")
 def test_every_known_failure_says_what_happened_and_what_to_do(known):
     words = known.words.format(repo="owner/name")
     assert words.count(". ") >= 1 and words.endswith(".")
@@ -68,10 +70,12 @@ def test_every_known_failure_says_what_happened_and_what_to_do(known):
 
 @pytest.mark.parametrize("text", ["hf_abcdefghijklmnopqrstuvwxyzABCDEFGH", "Authorization: Bearer abcdef0123456789",
                                   "url?token=hf_abcdefghijklmnop&x"])
+@pytest.mark.fault("T65")
 def test_tokens_are_blotted_out(text):
     assert "[token]" in redact(text) and "abcdef" not in redact(text)
 
 
 @pytest.mark.parametrize("text", ["pad_token", "token count 34", "hf_hub_download failed"])
+@pytest.mark.fault("T65")
 def test_words_about_tokens_stay(text):
     assert redact(text) == text

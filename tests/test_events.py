@@ -38,6 +38,7 @@ def test_a_half_written_line_waits(log):
     assert [event.phase for event in reader.read()] == ["loading", "training"]
 
 
+@pytest.mark.fault("T24c")
 def test_a_torn_line_spoils_only_itself(log):
     append(log, Entered("loading"))
     with open(log, "ab") as file:
@@ -50,6 +51,7 @@ def test_a_torn_line_spoils_only_itself(log):
 
 @pytest.mark.parametrize("line", [b"\xff\xfe\x00", b"[]", b"null", b"3", b'{"event": "Exploded"}', b'{"event": "Stepped"}',
                                   b'{"event": {"a": 1}}', b'{"phase": "x"}'])
+@pytest.mark.fault("T24c")
 def test_a_line_that_is_not_ours_is_no_event(line):
     assert parse(line) is None
 
@@ -85,6 +87,7 @@ def test_a_reader_notices_that_the_log_began_anew(log):
     assert reader.replaced
 
 
+@pytest.mark.fault("T36")
 def test_readers_and_a_writer_do_not_disturb_each_other(log):
     outcomes = []
 

@@ -113,6 +113,7 @@ def test_the_cut_at_the_maximum_length_is_forecast(root, tmp_path):
     assert "lose the end of the better answer" in examined.lengths_card(found.lengths, "", found.pairs)
 
 
+@pytest.mark.fault("T12")
 def test_answers_that_differ_only_behind_the_cut_are_counted_and_a_longer_maximum_is_one_click(root, tmp_path):
     long = "the same words again and again " * 12
     path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(3)] + [row(at, long, long) for at in range(3, 40)])
@@ -138,6 +139,7 @@ def test_a_template_that_holds_no_system_turn_is_told_and_its_text_put_before_th
     assert named(mended, "system-turns") is None and shelf[0]["prompt"][0]["content"].startswith("Be kind.\n\nWhy")
 
 
+@pytest.mark.fault("T8")
 def test_rows_that_are_no_pair_stop_a_run_until_one_click_leaves_them_out(root, tmp_path):
     path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(60)] + [{"prompt": "q", "chosen": 3, "rejected": ""}, {"prompt": "q"}])
     found, _ = examine(root, settings(path))
@@ -222,6 +224,7 @@ def test_what_differs_between_the_answers_is_marked_and_everything_is_text():
     assert better == "It is <mark>&lt;b&gt;blue&lt;/b&gt; </mark>today." and worse == "It is <mark>red </mark>today."
 
 
+@pytest.mark.fault("T67")
 def test_what_a_dataset_holds_is_shown_as_text_and_never_as_markup(root, tmp_path):
     evil = "<script>alert(1)</script>"
     rows = [{"prompt": f"{evil} {at}", "chosen": f"{evil} yes", "rejected": f"{evil} no {at}"} for at in range(6)]
@@ -236,6 +239,7 @@ def test_what_a_dataset_holds_is_shown_as_text_and_never_as_markup(root, tmp_pat
 @pytest.mark.parametrize("text", [
     "שלום עולם", "\u202edesrever\u202c", *(pytest.param(text, marks=pytest.mark.slow) for text in ("مرحبا", "👩‍👩‍👧‍👦 🏳️‍🌈", "e\u0301a\u0308", "漢字かな"))],
     ids=["hebrew", "bidi override", "arabic", "joined emoji", "combining", "cjk"])
+@pytest.mark.fault("T13b")
 def test_whatever_a_text_is_written_in_it_is_kept_shown_and_found(root, tmp_path, text):
     path = write(tmp_path / "x.jsonl", [{"prompt": f"{text} {at}", "chosen": f"{text} yes", "rejected": f"{text} no {at}"} for at in range(3)])
     _, shelf = examine(root, settings(path))

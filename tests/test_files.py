@@ -119,6 +119,7 @@ SAME = {
 
 
 @pytest.mark.parametrize(("name", "content"), SAME.values(), ids=SAME.keys())
+@pytest.mark.fault("T1")
 def test_the_same_rows_come_out_of_every_way_to_write_them(tmp_path, name, content):
     assert values(written(tmp_path, name, content)) == PAIRS
 
@@ -145,6 +146,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("raw", "reason"), ODD.values(), ids=ODD.keys())
+@pytest.mark.fault("T8")
 def test_a_line_that_is_no_row_says_why_and_the_others_are_read(tmp_path, raw, reason):
     found = list(rows(written(tmp_path, "p.jsonl", jsonl(PAIRS[:2]) + raw + "\n" + jsonl(PAIRS[2:]))))
     assert [line.values for line in found] == [*PAIRS[:2], None, *PAIRS[2:]]
@@ -164,6 +166,7 @@ def test_pairs_of_surrogates_and_numbers_that_are_none_are_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.json", "wrapped.json"])
 @pytest.mark.parametrize("lost", [4, 9, 25])
+@pytest.mark.fault("T3")
 def test_of_a_file_that_is_cut_off_the_whole_rows_are_read(tmp_path, name, lost):
     whole = {"p.jsonl": jsonl().rstrip(), "p.json": json.dumps(PAIRS), "wrapped.json": json.dumps({"data": PAIRS}, indent=1)}[name]
     found = list(rows(written(tmp_path, name, whole.encode()[:-lost])))
@@ -211,10 +214,12 @@ NO_ROWS = {
 
 
 @pytest.mark.parametrize(("name", "content", "words"), NO_ROWS.values(), ids=NO_ROWS.keys())
+@pytest.mark.fault("T3")
 def test_a_file_without_rows_is_refused_in_words(tmp_path, name, content, words):
     assert words in refusal(written(tmp_path, name, content))
 
 
+@pytest.mark.fault("T3")
 def test_what_concerns_the_whole_file_is_told_at_once(tmp_path):
     with pytest.raises(DataError, match="line 40001, is not UTF-8"):
         rows(written(tmp_path, "p.jsonl", b'{"a": 1}\n' * 40000 + b'{"a": "\xe9"}\n'))
@@ -255,6 +260,7 @@ SPELLED = {
 
 
 @pytest.mark.parametrize(("encoding", "text"), [(encoding, text) for encoding, texts in SPELLED.items() for text in texts])
+@pytest.mark.fault("T2")
 def test_an_encoding_is_recognised_named_with_its_line_and_converted(tmp_path, encoding, text):
     found = [{"prompt": "plain", "chosen": "yes", "rejected": "no"}, {"prompt": text, "chosen": f"{text} 1", "rejected": f"2 {text}"}]
     path = written(tmp_path, "pairs.csv", table(found).encode(encoding))
@@ -296,6 +302,7 @@ CELLS = ["NA", "None", "null", "nan", "001", "1e5", "TRUE", "1,234.50", " padded
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.fault("T4")
 def test_every_cell_arrives_as_it_was_written(tmp_path, separator, quoting):
     found = [{"prompt": cell, "chosen": "x", "rejected": cell} for cell in CELLS]
     assert values(written(tmp_path, "p.csv", table(found, separator, quoting=quoting))) == found
@@ -309,6 +316,7 @@ def test_cells_full_of_commas_do_not_divide_a_semicolon_file(tmp_path):
     assert [line.reason for line in ragged] == [""] * 5 + ["have fewer cells than the header"]
 
 
+@pytest.mark.fault("T5")
 def test_a_row_of_another_length_says_so(tmp_path):
     found = list(rows(written(tmp_path, "p.csv", "a,b\n1,2\n1\n1,2,3\n3,4")))
     assert [line.values for line in found] == [{"a": "1", "b": "2"}, None, None, {"a": "3", "b": "4"}]
@@ -346,6 +354,7 @@ def test_a_nul_in_a_cell_is_told(tmp_path):
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because.", "tool_calls": [{"name": "f"}]}]
 
 
+@pytest.mark.fault("T6")
 def test_every_kind_of_parquet_column_becomes_plain_values(tmp_path):
     columns = {
         "messages": pa.array([TALK, TALK[:1]]),
@@ -377,6 +386,7 @@ def test_a_parquet_text_that_is_no_utf8_costs_its_own_row_only(tmp_path):
     assert [line.number for line in found] == [1, 2, 3, 4]
 
 
+@pytest.mark.fault("T7")
 def test_a_parquet_file_that_is_damaged_or_ambiguous_is_refused(tmp_path):
     path = parquet(tmp_path / "p.parquet", pa.table({"a": ["x"] * 1000}))
     whole = path.read_bytes()
@@ -421,6 +431,7 @@ SHEET = (b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/200
          b"%s</sheetData></worksheet>")
 
 
+@pytest.mark.fault("T7")
 def test_a_workbook_that_cannot_be_read_is_refused(tmp_path):
     path = workbook(tmp_path / "p.xlsx", S=[["a", "a"], [1, 2]])
     whole = path.read_bytes()
@@ -468,6 +479,7 @@ PACKED = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress, "zi
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.parquet", "p.xlsx", "p.jsonl.gz", "p"])
 @pytest.mark.parametrize("packing", PACKED)
+@pytest.mark.fault("T9")
 def test_a_compressed_file_is_told_from_its_first_bytes(tmp_path, name, packing):
     words = refusal(written(tmp_path, name, PACKED[packing](jsonl().encode())))
     assert words == f"{name} is compressed ({packing}); unpack it first. Then choose the file that was in it."
@@ -499,6 +511,7 @@ HUGE = "x" * (9 * 1024**2)
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv", "p.parquet"])
+@pytest.mark.fault("T8")
 def test_a_huge_cell_costs_its_own_row_only(tmp_path, name):
     found = [PAIRS[0], {**PAIRS[1], "chosen": HUGE}, PAIRS[2]]
     if name == "p.parquet":
@@ -560,6 +573,7 @@ def test_a_long_file_needs_no_more_memory_than_a_short_one(tmp_path):
     assert said == "40000" and grown < 40
 
 
+@pytest.mark.fault("T9")
 def test_an_archive_that_is_a_bomb_costs_no_memory(tmp_path):
     with gzip.open(tmp_path / "p.jsonl", "wb", compresslevel=1) as file:
         file.writelines(itertools.repeat(bytes(1024**2), 290))

@@ -99,11 +99,13 @@ def test_setting_the_clock_makes_no_worker_another(idle, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 0, "started": 1}', '{"pid": "x", "started": 1}', '{"pid": -1}'])
+@pytest.mark.fault("T32")
 def test_a_damaged_record_is_a_crash_and_signals_nobody(idle, text):
     (idle.folder / "worker.json").write_text(text, encoding="utf-8")
     assert status(idle) == "crashed"
 
 
+@pytest.mark.fault("T29")
 def test_a_queued_run_that_is_stopped_never_starts(tmp_path):
     run = runs.create(tmp_path, practice())
     jobs.stop(jobs.of(run))
@@ -121,6 +123,7 @@ def test_a_second_start_waits_its_turn_and_then_runs(queue):
     assert heard(second, events.Started)[0].at >= heard(first, events.Finished)[0].at
 
 
+@pytest.mark.fault("T28")
 def test_two_servers_on_one_folder_start_one_worker(tmp_path):
     run = runs.create(tmp_path, practice(**SLOW))
     queues = [Queue(tmp_path) for _ in range(8)]
@@ -138,6 +141,7 @@ def test_two_servers_on_one_folder_start_one_worker(tmp_path):
         kill(run)
 
 
+@pytest.mark.fault("T29")
 def test_stop_ends_after_the_step_keeps_the_adapter_and_says_so(queue):
     run = queue.add(practice(**SLOW))
     until(lambda: heard(run, events.Stepped))
@@ -148,6 +152,7 @@ def test_stop_ends_after_the_step_keeps_the_adapter_and_says_so(queue):
     assert heard(run, events.Stopped)[-1].step == heard(run, events.Saved)[-1].step == last_step < 2000
 
 
+@pytest.mark.fault("T24")
 def test_sigterm_is_a_stop_too(queue):
     run = queue.add(practice(**SLOW))
     until(lambda: heard(run, events.Stepped))
@@ -155,6 +160,7 @@ def test_sigterm_is_a_stop_too(queue):
     assert ended(run) == "stopped" and run.adapter.is_dir()
 
 
+@pytest.mark.fault("T24")
 def test_a_killed_worker_is_a_crash_within_seconds_and_the_next_run_starts(queue):
     run = queue.add(practice(**SLOW))
     until(lambda: heard(run, events.Stepped))
@@ -164,6 +170,7 @@ def test_a_killed_worker_is_a_crash_within_seconds_and_the_next_run_starts(queue
     assert ended(following) == "finished"
 
 
+@pytest.mark.fault("T31")
 def test_a_run_outlives_its_server_and_the_next_server_finds_it(tmp_path):
     root = tmp_path / "runs"
     program = ("import sys, time; from pathlib import Path; from studio.jobs import Queue; from studio.settings import Settings; "
@@ -187,6 +194,7 @@ def test_a_run_outlives_its_server_and_the_next_server_finds_it(tmp_path):
         adopted.close()
 
 
+@pytest.mark.fault("T64")
 def test_the_token_reaches_the_worker_by_pipe_and_nothing_else(queue):
     canary = "hf_" + "CanaryTokenThatMustNotBeWritten01"
     run = queue.add(practice(), {"token": canary})
@@ -205,6 +213,7 @@ def test_only_names_of_runs_find_runs(idle, name):
         runs.find(idle.folder.parent, name)
 
 
+@pytest.mark.fault("T63")
 def test_a_link_in_the_runs_folder_is_not_a_run(idle, tmp_path):
     (tmp_path / "link").symlink_to(idle.folder)
     assert runs.listed(tmp_path) == [idle]

@@ -87,6 +87,7 @@ def test_generation_stops_at_the_end_of_the_turn_and_where_the_base_stopped(once
     assert generation["eos_token_id"] == [ids["<|im_end|>"], ids["<|endoftext|>"]]
 
 
+@pytest.mark.fault("T45")
 def test_an_adapter_trained_on_4_bits_is_merged_into_16_bits(base, tmp_path):
     run = tuned_run(tmp_path, base, **{"model.quantization": "nf4"})
     assert merged(run) == "finished", log_of(run, "merge")
@@ -104,6 +105,7 @@ def test_tokens_that_the_base_did_not_know_are_part_of_the_merged_model(tmp_path
     assert not torch.equal(after[-1], after[-2])
 
 
+@pytest.mark.fault("T20")
 def test_a_full_disk_leaves_the_old_result_and_no_half_made_one(base, tmp_path):
     run = tuned_run(tmp_path, base)
     run.merged.mkdir(parents=True)
@@ -133,6 +135,7 @@ def test_a_merge_that_would_not_fit_is_refused_with_both_numbers(tmp_path):
     refuse_if_short(MARGIN, tmp_path)
 
 
+@pytest.mark.fault("T16")
 def test_an_adapter_with_numbers_that_are_not_finite_is_not_merged(base, tmp_path):
     run = tuned_run(tmp_path, base)
     weights = load_file(run.adapter / "adapter_model.safetensors")
@@ -143,6 +146,7 @@ def test_an_adapter_with_numbers_that_are_not_finite_is_not_merged(base, tmp_pat
     assert left_behind(run) == set()
 
 
+@pytest.mark.fault("T45")
 def test_a_merged_model_that_says_something_else_is_not_kept(base, tmp_path, monkeypatch):
     run = tuned_run(tmp_path, base)
     monkeypatch.setattr(LoraModel, "merge_and_unload", lambda tuned, safe_merge: tuned.unload())  # forgets the adapter

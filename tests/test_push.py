@@ -66,6 +66,7 @@ def python(hub: Hub, program: str, token: str) -> str:
                           env=os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": token}).stdout
 
 
+@pytest.mark.fault("T64")
 def test_an_adapter_is_pushed_privately_in_one_commit_with_a_card_and_without_leaking_the_token(hub, run):
     token = hub.add_user("ada")
     for stray in ("training_args.bin", "optimizer.pt"):
@@ -102,6 +103,7 @@ def test_no_file_of_a_push_says_where_it_lay_and_a_merged_model_takes_the_place_
     assert metadata(hub.repos["ada/tuned"].files()["README.md"])["library_name"] == "transformers"
 
 
+@pytest.mark.fault("T41")
 def test_a_push_that_failed_at_the_commit_is_repeated_into_exactly_one_commit(hub, run):
     token = hub.add_user("ada")
     hub.fail_next("commit", 500)
@@ -117,6 +119,7 @@ def test_a_push_that_failed_at_the_commit_is_repeated_into_exactly_one_commit(hu
     assert run.adapter.is_dir()
 
 
+@pytest.mark.fault("T41")
 def test_a_line_that_breaks_in_the_weights_is_picked_up_again(hub, run):
     hub.fail_next("lfs", HANG_UP, at_byte=1000)
     assert pushed(run, hub.add_user("ada")) == "finished", log_of(run, "push")
@@ -124,6 +127,7 @@ def test_a_line_that_breaks_in_the_weights_is_picked_up_again(hub, run):
     assert weights == (run.adapter / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.fault("T38")
 def test_what_cannot_be_pushed_is_refused_before_anything_is_made(hub, run):
     writer, reader = hub.add_user("ada"), hub.add_user("bob", role="read")
     assert pushed(run, "hf_" + "x" * 34) == "failed"
@@ -147,6 +151,7 @@ def test_what_is_missing_here_is_said_without_asking_the_hub(run, what, words):
         push(Desk(run.job("push")))
 
 
+@pytest.mark.fault("T41")
 def test_a_repository_of_others_making_is_left_alone_unless_replacing_is_allowed(hub, run, tmp_path):
     token = hub.add_user("ada", organisations=("acme",))
     (tmp_path / "other").mkdir()

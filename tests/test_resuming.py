@@ -85,6 +85,7 @@ def test_a_run_that_was_stopped_goes_on_exactly(queue, whole):
 
 
 @pytest.mark.parametrize("kills", [(3,), pytest.param((3, 5, 7), marks=pytest.mark.slow)], ids=["once", "again and again"])
+@pytest.mark.fault("T22")
 def test_a_worker_that_was_killed_goes_on_exactly(queue, whole, kills):
     run = queue.add(practice(**CHOICES))
     for at in kills:
@@ -120,6 +121,7 @@ def test_a_run_goes_on_from_an_older_checkpoint_if_the_newest_is_damaged_and_say
     is_as_if_nothing_had_happened(run, whole)
 
 
+@pytest.mark.fault("T23")
 def test_a_run_whose_data_or_settings_have_changed_is_refused_and_the_difference_named(queue, whole, root):
     run = copied(whole, root, "changed-0101-0000-bbbb")
     settings = run.settings.to_form() | {"training.batch_size": 2, "data.seed": 7}
@@ -177,6 +179,7 @@ def killed_at(call: int, parent, step: int) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.fault("T19")
 def test_a_kill_at_any_point_of_a_save_leaves_the_earlier_checkpoint_whole(tmp_path):
     sealed(tmp_path, 2)
     before = (tmp_path / "step-00000002" / "weights.safetensors").read_bytes()
@@ -194,6 +197,7 @@ def test_a_kill_at_any_point_of_a_save_leaves_the_earlier_checkpoint_whole(tmp_p
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "schedule.json", "optimizer.json", "manifest.json"])
+@pytest.mark.fault("T19")
 def test_a_file_of_any_other_length_or_content_spoils_its_checkpoint_only(tmp_path, name):
     sealed(tmp_path, 2)
     content = (sealed(tmp_path, 4).folder / name).read_bytes()
@@ -210,6 +214,7 @@ def test_a_file_of_any_other_length_or_content_spoils_its_checkpoint_only(tmp_pa
     assert found.step == 2 and f"{name} is missing" in skipped[0]
 
 
+@pytest.mark.fault("T30")
 def test_the_highest_steps_are_kept_whatever_the_clock_says(tmp_path):
     for step in (2, 10, 4, 8, 6):
         sealed(tmp_path, step)
@@ -228,6 +233,7 @@ def test_a_damaged_checkpoint_takes_no_whole_one_s_place(tmp_path):
     assert checkpoints.newest(tmp_path)[0].step == 4 and (tmp_path / "step-00000002").exists()
 
 
+@pytest.mark.fault("T20")
 def test_a_full_disk_leaves_nothing_of_the_new_checkpoint_and_all_of_the_old(tmp_path, monkeypatch):
     sealed(tmp_path, 2)
     monkeypatch.setattr(checkpoints, "save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -237,6 +243,7 @@ def test_a_full_disk_leaves_nothing_of_the_new_checkpoint_and_all_of_the_old(tmp
 
 
 @pytest.mark.parametrize("trick", ["../outside.json", "/etc/hostname", "sub/file.json"])
+@pytest.mark.fault("T61")
 def test_a_manifest_cannot_point_outside_its_folder(tmp_path, trick):
     folder = sealed(tmp_path, 2).folder
     manifest = json.loads((folder / "manifest.json").read_text())

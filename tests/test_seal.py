@@ -42,6 +42,7 @@ def test_the_seal_is_that_of_the_pairs_as_they_are_shown():
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_text(path.read_text() + " "), lambda path: path.unlink()],
                          ids=["changed", "gone"])
+@pytest.mark.fault("T45c")
 def test_chat_merge_and_push_refuse_a_template_that_was_not_trained_with(run, spoil):
     spoil(run.adapter / seal.TEMPLATE)
     with pytest.raises(StudioError, match="not the one this run was trained with"):

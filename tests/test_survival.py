@@ -138,7 +138,7 @@ def survives(root, whole: Run, seed: int, kills: int) -> int:
 @pytest.mark.slow
 @pytest.mark.fault("T19", "T22", "T24b", "T31", "T33")
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 def test_fifty_kills_of_worker_and_server_lose_nothing(tmp_path, whole, seed, tries):
     tries(survives(tmp_path, whole, seed, kills=50))
 

@@ -71,6 +71,7 @@ def test_a_quantized_base_trains_on_the_cpu(root, quantization, optimizer):
     assert any(value.any() for name, value in weights.items() if "lora_B" in name)
 
 
+@pytest.mark.fault("T13")
 def test_chatml_tokens_are_added_where_the_model_lacks_them(root, tmp_path):
     plain = tmp_path / "plain"
     shutil.copytree(MODEL, plain)
@@ -85,6 +86,7 @@ def test_chatml_tokens_are_added_where_the_model_lacks_them(root, tmp_path):
     assert "<|im_start|>" in (run.adapter / "chat_template.jinja").read_text(encoding="utf-8")
 
 
+@pytest.mark.fault("T39")
 def test_an_unknown_model_is_told_by_name(root, hub):
     assert "nobody/nothing was not found" in failure(root, **{"model.name": "nobody/nothing"})
 
@@ -94,11 +96,13 @@ def test_an_unknown_dataset_is_told_by_name(root, hub):
     assert "nobody/pairs" in failure(root, **{"data.source": "nobody/pairs"})
 
 
+@pytest.mark.fault("T39")
 def test_a_gated_model_without_access_says_where_to_ask(root, hub):
     hub.add_model("meta/closed", MODEL, gated=True)
     assert "meta/closed is gated" in failure(root, **{"model.name": "meta/closed"})
 
 
+@pytest.mark.fault("T40")
 def test_a_hub_that_cannot_be_reached_is_told(root):
     assert "Hub cannot be reached" in failure(root, **{"model.name": "somebody/something"})
 
@@ -135,11 +139,13 @@ def test_a_file_that_is_not_there_is_told(root, tmp_path):
     assert "There is no file" in failure(root, **{"data.source": str(tmp_path / "gone.jsonl")})
 
 
+@pytest.mark.fault("T12")
 def test_pairs_that_all_teach_nothing_are_refused(root, tmp_path):
     same = [{"prompt": "q", "chosen": "a", "rejected": "a"}] * 9
     assert "9 have the same answer twice" in failure(root, **{"data.source": written(tmp_path, same)})
 
 
+@pytest.mark.fault("T11")
 def test_questions_that_fill_the_maximum_length_are_left_out_and_counted(root, tmp_path):
     rows = [{"prompt": "why " * (300 if at % 3 == 0 else 3), "chosen": f"good {at}", "rejected": f"bad {at}"} for at in range(30)]
     run, how = trained(root, **{"data.source": written(tmp_path, rows), "training.max_length": 64, "data.rows": None})
@@ -149,6 +155,7 @@ def test_questions_that_fill_the_maximum_length_are_left_out_and_counted(root, t
         assert (weights == weights).all()
 
 
+@pytest.mark.fault("T14")
 def test_numbers_that_blow_up_stop_the_run_and_say_at_which_step(root, tmp_path):
     """A base whose last norm is so large that its logits overflow: the loss is no number from the first step on."""
     assert "blew up at step 1" in failure(root, **{"model.name": str(with_last_norm_times(tmp_path, 1e37))})
@@ -164,6 +171,7 @@ def with_last_norm_times(folder, factor):
     return sick
 
 
+@pytest.mark.fault("T15")
 def test_the_adapter_is_kept_as_it_was_before_the_step_whose_numbers_blow_up(root, tmp_path):
     """A base that knows "~" by infinite numbers, and one pair that holds it."""
     rows = [{"prompt": f"Question {at}?", "chosen": f"A good answer to {at}.", "rejected": f"No {at}."} for at in range(31)]
@@ -205,6 +213,7 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_refused_before_a_run_is_made(r
     assert "A GPU was asked for" in failure(root, **{"model.device": "gpu"})
 
 
+@pytest.mark.fault("T21")
 def test_a_disk_without_space_is_refused_before_a_run_is_made(root, monkeypatch):
     monkeypatch.setattr(gpu.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 5 * 10**6))
     with pytest.raises(NoSpaceError, match="Only 5 MB are free"):
@@ -212,6 +221,7 @@ def test_a_disk_without_space_is_refused_before_a_run_is_made(root, monkeypatch)
     assert runs.listed(root) == []
 
 
+@pytest.mark.fault("T20")
 def test_a_disk_that_fills_up_ends_in_words_and_leaves_nothing_half_made(root):
     """The worker may write files of 30 kB at most, as on a disk that runs full while the adapter is saved."""
     import resource

@@ -33,6 +33,7 @@ def test_a_file_is_kept_under_its_content_and_offered_again(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+@pytest.mark.fault("T2")
 def test_a_text_in_another_encoding_is_told_by_line_and_converted_and_the_original_is_untouched(tmp_path, encoding):
     lines = "".join(json.dumps(ROW | {"id": at}, ensure_ascii=False) + "\n" for at in range(20)).encode(encoding)
     kept = uploads.keep(tmp_path / "runs", write(tmp_path / "pairs.jsonl", lines))
@@ -50,6 +51,7 @@ def test_what_no_encoding_fits_is_told_and_nothing_is_left_behind(tmp_path):
     assert set(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.fault("T3", "T7")
 def test_an_upload_that_cannot_be_used_is_removed_and_the_others_stay(tmp_path):
     root = tmp_path / "runs"
     good = uploads.keep(root, write(tmp_path / "good.jsonl", json.dumps(ROW) + "\n"))

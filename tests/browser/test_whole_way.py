@@ -68,6 +68,7 @@ def test_a_preset_fills_the_form(opened):
     expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
 
 
+@pytest.mark.fault("T26", "T31")
 def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(opened, studio):
     opened.locator("#practice").click()
     expect(opened.get_by_role("tab", name="Runs", exact=True)).to_have_attribute("aria-selected", "true")
