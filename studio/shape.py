@@ -210,7 +210,7 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
         cached = try_to_load_from_cache(filename="config.json", **asked) if from_cache else None
         if isinstance(cached, str) and _is_whole(Path(cached).parent):
             return _local(Path(cached).parent)
-        asked["token"] = token
+        asked["token"] = token or (None if from_cache else False)  # this machine's own login is not for others
         HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
         config = _json(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)), LARGEST_CONFIG)
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()

@@ -25,6 +25,7 @@ class StudioProcess:
     process: subprocess.Popen | None = None
     key: str = "key-of-the-tests"
     arguments: tuple[str, ...] = ()
+    output: Path | None = None
 
     @property
     def url(self) -> str:
@@ -48,7 +49,8 @@ class StudioProcess:
         begun = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "app.py", "--port", str(self.port), "--runs", str(self.runs), *self.arguments],
-            cwd=PROJECT, env=os.environ | {"ORPO_STUDIO_KEY": self.key} | self.environment)
+            cwd=PROJECT, env=os.environ | {"ORPO_STUDIO_KEY": self.key} | self.environment,
+            stdout=self.output.open("ab") if self.output else None, stderr=subprocess.STDOUT if self.output else None)
         until(self.serves, 60)
         self.seconds_to_page = time.monotonic() - begun
         return self

@@ -32,8 +32,9 @@ from studio.chat import IDLE_SECONDS, Ready, Sampling
 from studio.engine import turn
 from studio.engine.line import Inbox, Wire
 from studio.engine.worker import Desk
-from studio.errors import StudioError, explain, redact
+from studio.errors import StudioError, explain
 from studio.preferences.pairs import Message
+from studio.redaction import redact
 from studio.runs import Run
 
 # The libraries are imported inside functions: stdout must be out of their reach first, and the end of the input heard.
@@ -233,8 +234,8 @@ def main() -> int:
             converse(wire, inbox, duet, question)
         return 0
     except BaseException as error:  # after an unforeseen one CUDA may be unusable: a fresh process is sure to be sound
-        print(redact(traceback.format_exc()), file=sys.stderr, flush=True)
-        wire.say(error=explain(error, getattr(error, "studio_repo", "The repository")))
+        print(redact(traceback.format_exc(), desk.secrets.values()), file=sys.stderr, flush=True)
+        wire.say(error=redact(explain(error, getattr(error, "studio_repo", "The repository")), desk.secrets.values()))
         return 1
 
 

@@ -12,6 +12,7 @@ from studio.engine import tokens
 from studio.engine.vocabulary import load_tokenizer
 from studio.errors import explain
 from studio.preferences.pairs import Pair
+from studio.redaction import redact
 from studio.seal import seal
 from studio.settings import Settings
 
@@ -23,7 +24,7 @@ def look(request: dict) -> dict:
         tokenizer = load_tokenizer(settings.model, request.get("token"))
         [pair] = tokens.encoded([Pair(**request["pair"])], tokenizer)
     except Exception as error:
-        return {"error": explain(error, settings.model.name)}
+        return {"error": redact(explain(error, settings.model.name), [request.get("token") or ""])}
     # One by one: a token's own text, white space included, and not what it becomes beside others.
     chosen, rejected = ([tokenizer.decode([int(token)]) for token in ids] for ids in (pair.chosen, pair.rejected))
     return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected, "max_length": settings.training.max_length,
