@@ -127,6 +127,8 @@ def main() -> None:
         doors = doors_of(home, asked, asked.port or free_port(asked.host))
     except StudioError as error:
         raise SystemExit(str(error)) from None
+    if doors.named:  # the login of this machine is its owner's, and no user works with it
+        os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
     key = f"/?key={doors.key}" if doors.key else ""
     print(f"ORPO Studio: http://{asked.host}:{doors.port}{key}  (runs in {home})", flush=True)
     return serve(home, doors, asked.host, tuple(folder.resolve() for folder in asked.models))

@@ -50,6 +50,14 @@ def revision(text: str) -> str:
     return text
 
 
+def repository(text: str) -> str:
+    """The name of a repository to write to, or nothing. Raises ValueError in two sentences for what can be neither."""
+    if text and not ON_HUB.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} cannot be a repository's name. Use letters, digits, single dots and hyphens, "
+                         "such as my-checkpoints or owner/my-checkpoints.")
+    return text
+
+
 def run(text: str) -> str:
     """The name of a run, or nothing. Raises ValueError in two sentences for what can be neither."""
     if text and not RUN.fullmatch(text):

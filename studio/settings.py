@@ -176,6 +176,8 @@ class TrainingSettings(Section):
     """Steps between checkpoints, from which a run that was stopped or cut off goes on exactly; below 1 a share of the run, 0 for none."""
     keep_checkpoints: Annotated[int, Field(ge=1, le=1000, title="Checkpoints kept")] = 2
     """How many of the latest stay on the disk. Each takes about three times the adapter."""
+    push_checkpoints_to: Annotated[str, AfterValidator(names.repository), Field(title="Checkpoints to the Hub")] = ""
+    """A private repository of yours that gets each checkpoint, so that a run survives its machine. Empty keeps them here only."""
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Training seed")] = 42
     """Start of all random numbers while training: order of pairs, adapter's first weights, dropout."""
     report_to: Annotated[Literal["none", "wandb", "tensorboard", "trackio"], Field(title="Report to")] = "none"

@@ -7,6 +7,7 @@ from peft import PeftModel
 from studio import events
 from studio.engine import checkpoints, space
 from studio.engine.checkpoints import Checkpoint
+from studio.engine.offsite import Offsite
 from studio.engine.orpo import resuming
 from studio.engine.orpo.trainer import ORPOTrainer
 from studio.engine.tokens import Tokens
@@ -16,7 +17,7 @@ from studio.runs import Run
 LOOKED_AT = 256
 """Numbers of each frozen weight that go into the base's fingerprint."""
 DECIDING = ("model", "adapter", "training")
-FREE = {"training.checkpoint_every", "training.keep_checkpoints", "training.report_to"}
+FREE = {"training.checkpoint_every", "training.keep_checkpoints", "training.report_to", "training.push_checkpoints_to"}
 """Settings of these sections that may change between two halves of a run."""
 
 
@@ -29,6 +30,7 @@ class Keeper:
         self.identity = {
             "pairs, tokenizer, template or maximum length": pairs.digest, "base model": fingerprint(trainer.model),
             **{name: form[name] for name in form if name.split(".")[0] in DECIDING and name not in FREE}}
+        self.offsite = Offsite(desk, run) if run.settings.training.push_checkpoints_to else None
 
     def interval(self, steps: int) -> int | None:
         """Optimizer steps between checkpoints, or None for none."""
@@ -53,9 +55,16 @@ class Keeper:
         tensors, facts = resuming.taken(self.trainer)
         needed = sum(tensor.nbytes for part in tensors.values() for tensor in part.values())
         with space.told(self.run.folder, f"The checkpoint of step {step}", needed):
-            checkpoints.write(self.run.checkpoints, step, self.identity, tensors, facts)
+            sealed = checkpoints.write(self.run.checkpoints, step, self.identity, tensors, facts)
         self.desk.say(events.Checkpointed(step))
+        if self.offsite:
+            self.offsite.send(sealed)
         checkpoints.prune(self.run.checkpoints, self.run.settings.training.keep_checkpoints)
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is where it should be."""
+        if self.offsite:
+            self.offsite.close()
 
 
 def fingerprint(model: PeftModel) -> str:

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,15 +62,16 @@ def train(desk: Desk) -> events.Event | None:
     desk.enter("training")
     reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps, keeper.keep, keeper.interval(steps))
     trainer.add_callback(reporter)
-    _train(trainer, checkpoint, tokenizer, run, desk)
-    step = trainer.state.global_step
-    desk.enter("saving")
-    save(trainer.model, tokenizer, run)
-    desk.say(events.Saved(step=step, path="adapter"))
-    if reporter.stopped:
-        return events.Stopped(step=step)
-    examiner.measure(step)
-    examiner.sample(step)
+    with closing(keeper):
+        _train(trainer, checkpoint, tokenizer, run, desk)
+        step = trainer.state.global_step
+        desk.enter("saving")
+        save(trainer.model, tokenizer, run)
+        desk.say(events.Saved(step=step, path="adapter"))
+        if reporter.stopped:
+            return events.Stopped(step=step)
+        examiner.measure(step)
+        examiner.sample(step)
     return None
 
 

@@ -7,7 +7,7 @@ import gradio as gr
 from studio import presets
 from studio.errors import StudioError
 from studio.runs import Run
-from studio.ui import api, compare_tab, data_tab, parts, runs_tab, share_tab, train_tab
+from studio.ui import adoption_card, api, compare_tab, data_tab, parts, runs_tab, share_tab, train_tab
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 TITLE = "ORPO Studio"
@@ -52,6 +52,7 @@ def build(studio: Studio) -> gr.Blocks:
                 train = train_tab.build(studio, data.fields, defaults)
             with gr.Tab("Runs", id="runs", render_children=True):
                 further = runs_tab.build(studio, in_view)
+                adoption_card.build(studio, train.started)
             with gr.Tab("Compare", id="compare"):
                 compare_tab.build(studio, in_view)
             with gr.Tab("Share", id="share"):
@@ -60,6 +61,7 @@ def build(studio: Studio) -> gr.Blocks:
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
         further.click(lambda name: [*train_tab.further(studio, name, train.everything), gr.Tabs(selected="train")], in_view,
                       [*train.everything.values(), tabs], **PRIVATE)
+        adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page
 
