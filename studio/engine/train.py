@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import PeftModel
 
 from studio import events, runs, seal
@@ -24,10 +23,10 @@ from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
-from studio.engine.reporter import Reporter
+from studio.engine.reporter import Reporter, guard_trackers
 from studio.engine.sample import answers
 from studio.engine.vocabulary import load_tokenizer, where
-from studio.engine.worker import Desk, about, work
+from studio.engine.worker import Desk, work
 from studio.errors import DataError, NoSpaceError, StudioError
 from studio.preferences.pairs import Pair
 from studio.runs import Run
@@ -61,6 +60,7 @@ def train(desk: Desk) -> events.Event | None:
         examiner.measure(0, base=True)
     desk.enter("training")
     reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps, keeper.keep, keeper.interval(steps))
+    guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
     trainer.add_callback(reporter)
     with closing(keeper):
         _train(trainer, checkpoint, tokenizer, run, desk)
@@ -85,16 +85,14 @@ def refuse_what_cannot_run(settings: Settings) -> None:
 
 def download(settings: Settings, desk: Desk) -> None:
     """Fetch a Hub model into the cache, saying bytes done. A local folder or the practice model needs nothing."""
-    name = settings.model.name
     if Path(where(settings.model)).is_dir():
         return
-    with about(name):
-        asked = dict(repo_id=name, revision=settings.model.revision or None, token=desk.token, allow_patterns=snapshot.WEIGHTS)
-        missing = [file for file in snapshot_download(**asked, dry_run=True) if file.will_download]
-        total = sum(file.file_size for file in missing)
+
+    def begins(total: int) -> type:
         _refuse_without_space(total)
-        if missing:
-            snapshot_download(**asked, tqdm_class=_progress(desk, total))
+        return _progress(desk, total)
+
+    snapshot.fetch(settings.model, desk.token, snapshot.WEIGHTS, begins)
 
 
 def _refuse_without_space(needed: int) -> None:
