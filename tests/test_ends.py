@@ -87,6 +87,7 @@ sys.exit(work(train.train, computes=True))
 
 
 @pytest.mark.fault("T37")
+@pytest.mark.slow
 def test_a_tracker_that_fails_at_every_call_is_left_out_and_the_run_finishes(tmp_path):
     run = runs.create(tmp_path, practice())
     subprocess.run([sys.executable, "-c", WORKER, str(run.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, timeout=120, check=True,

@@ -176,6 +176,7 @@ def test_a_file_that_gives_no_pairs_is_told_in_a_sentence(root, tmp_path, name, 
         examine(root, settings(tmp_path / name))
 
 
+@pytest.mark.slow
 def test_the_same_question_is_answered_from_what_is_there(root, tmp_path):
     path = write(tmp_path / "pairs.jsonl", [row(at) for at in range(10)])
     examine(root, settings(path))

@@ -174,6 +174,7 @@ def test_leaks_stay_where_no_edit_drops_them(examined):
     assert len(pairs_of(export.result(finished(job)))) == 2
 
 
+@pytest.mark.slow
 def test_only_the_latest_export_is_offered_and_its_file_alone_is_kept(examined):
     job = examined([row(at) for at in range(5)])
     assert export.result(export.job_of(job)) is None
@@ -246,6 +247,7 @@ def test_a_pushed_dataset_comes_back_as_the_same_pairs_by_its_name(hub, examined
                           check=True).stdout == "Sunny.\n"
 
 
+@pytest.mark.slow
 def test_exporting_the_same_again_changes_nothing_and_a_split_that_is_gone_goes_there_too(hub, examined):
     token = hub.add_user("ada")
     rows = [row(at, part="dev" if at < 3 else "main") for at in range(12)]
@@ -276,6 +278,7 @@ def test_without_a_token_the_hub_is_not_asked(examined):
         exporting.export(Desk(folder))
 
 
+@pytest.mark.slow
 def test_a_dataset_of_others_making_is_left_alone_and_a_public_one_gets_nothing_private(hub, examined, tmp_path):
     token, job = hub.add_user("ada", organisations=("acme",)), examined([row(1), row(2)])
     (tmp_path / "other").mkdir()

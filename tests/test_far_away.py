@@ -40,6 +40,7 @@ def test_a_space_listens_to_its_own_page_only(space, changes):
     assert answer.status_code in (403, 421) and "set-cookie" not in answer.headers
 
 
+@pytest.mark.slow
 def test_a_restarted_space_with_the_same_password_knows_its_visitors(space):
     told = {"username": "owner", "password": "password of the owner"}
     cookie = httpx.post(space.url + "/login", data=told, headers=FROM_OUTSIDE).headers["set-cookie"].split(";")[0]
@@ -48,6 +49,7 @@ def test_a_restarted_space_with_the_same_password_knows_its_visitors(space):
     assert httpx.get(space.url + "/config", headers=FROM_OUTSIDE | {"Cookie": cookie}).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_space_without_a_password_lets_nobody_in_and_says_what_to_do(tmp_path):
     studio = StudioProcess(tmp_path / "runs", SPACE).start()
     try:
@@ -78,6 +80,7 @@ def test_in_a_network_the_studio_goes_by_the_machine_s_names_and_believes_no_for
         studio.kill()
 
 
+@pytest.mark.slow
 def test_the_studio_listens_on_this_machine_only_unless_told_otherwise(tmp_path):
     studio = StudioProcess(tmp_path / "runs").start()
     try:

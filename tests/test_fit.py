@@ -235,7 +235,8 @@ def tried(root, settings: Settings) -> events.Tried:
     return found.outcome
 
 
-@pytest.mark.parametrize("checkpointing", ["none", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
 def test_the_peak_of_a_larger_model_is_estimated(tmp_path, checkpointing):
     model = saved(tiny_model("llama", **LARGER).bfloat16(), tmp_path / "larger")
     settings = practice(**{"model.name": str(model), "data.rows": None, "training.batch_size": 8, "training.gradient_checkpointing": checkpointing})

@@ -79,6 +79,7 @@ def test_a_run_whose_disk_runs_full_says_what_is_missing_and_finishes_once_there
 
 
 @pytest.mark.fault("T20")
+@pytest.mark.slow
 def test_on_a_disk_without_a_byte_a_job_still_says_why_it_ended(disk):
     run = runs.create(disk, practice(**CHOICES))
     jobs.start(jobs.of(run))

@@ -153,6 +153,7 @@ def test_stop_ends_after_the_step_keeps_the_adapter_and_says_so(queue):
 
 
 @pytest.mark.fault("T24")
+@pytest.mark.slow
 def test_sigterm_is_a_stop_too(queue):
     run = queue.add(practice(**SLOW))
     until(lambda: heard(run, events.Stepped))
@@ -161,6 +162,7 @@ def test_sigterm_is_a_stop_too(queue):
 
 
 @pytest.mark.fault("T24")
+@pytest.mark.slow
 def test_a_killed_worker_is_a_crash_within_seconds_and_the_next_run_starts(queue):
     run = queue.add(practice(**SLOW))
     until(lambda: heard(run, events.Stepped))

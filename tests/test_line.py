@@ -119,6 +119,7 @@ def test_a_worker_waits_while_somebody_else_computes_and_says_so(tmp_path):
     assert ended(run) == "finished", "The lock goes with the process that held it."
 
 
+@pytest.mark.slow
 def test_a_worker_that_waits_for_its_turn_can_be_stopped(tmp_path):
     from studio.engine import turn
 

@@ -70,6 +70,7 @@ def test_a_run_whose_server_is_gone_goes_on_printing_and_finishes(tmp_path):
     assert heard(run, events.Finished) and CANARY not in log_of(run)
 
 
+@pytest.mark.slow
 def test_no_reader_is_left_when_a_worker_has_ended(tmp_path):
     run = runs.create(tmp_path, practice(**{"data.source": "/nowhere/pairs.jsonl"}))
     jobs.start(jobs.of(run))

@@ -86,6 +86,7 @@ def test_an_adapter_is_pushed_privately_in_one_commit_with_a_card_and_without_le
         assert path.is_dir() or token.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_no_file_of_a_push_says_where_it_lay_and_a_merged_model_takes_the_place_of_its_adapter(hub, run):
     token = hub.add_user("ada")
     assert pushed(run, token) == "finished", log_of(run, "push")

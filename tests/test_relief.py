@@ -139,6 +139,7 @@ def test_a_run_whose_memory_runs_out_goes_on_by_itself_and_the_page_says_what_ch
 
 
 @pytest.mark.fault("T17")
+@pytest.mark.slow
 def test_a_run_that_cannot_help_itself_fails_in_words_and_keeps_adapter_and_checkpoint(tmp_path):
     run = trained(tmp_path, 1)
     assert jobs.status(jobs.of(run)) == "failed"

@@ -111,6 +111,7 @@ def test_other_optimizers_go_on_exactly_too(queue, root, choices):
     is_as_if_nothing_had_happened(run, whole)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_an_older_checkpoint_if_the_newest_is_damaged_and_says_so(queue, whole, root):
     run = copied(whole, root, "damaged-0101-0000-aaaa")
     (run.checkpoints / "step-00000006" / "weights.safetensors").write_bytes(b"x")

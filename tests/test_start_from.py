@@ -61,6 +61,7 @@ def refusal(root, **changes) -> str:
 
 
 @pytest.mark.fault("T23")
+@pytest.mark.slow
 def test_an_adapter_of_another_rank_is_refused_in_words(root, earlier):
     assert "has another rank" in refusal(root, **{"adapter.start_from": earlier.name, "adapter.rank": 4})
 

@@ -144,5 +144,6 @@ def test_fifty_kills_of_worker_and_server_lose_nothing(tmp_path, whole, seed, tr
 
 
 @pytest.mark.fault("T22", "T24b", "T31", "T33")
+@pytest.mark.slow
 def test_some_kills_of_worker_and_server_lose_nothing(tmp_path, whole, tries):
     tries(survives(tmp_path, whole, seed=99, kills=4))

@@ -87,6 +87,7 @@ def test_chatml_tokens_are_added_where_the_model_lacks_them(root, tmp_path):
 
 
 @pytest.mark.fault("T39")
+@pytest.mark.slow
 def test_an_unknown_model_is_told_by_name(root, hub):
     assert "nobody/nothing was not found" in failure(root, **{"model.name": "nobody/nothing"})
 
@@ -135,11 +136,13 @@ def test_a_file_that_is_not_what_its_name_says_is_told(root, tmp_path):
     assert "line 1, begins a web page (HTML)" in failure(root, **{"data.source": str(tmp_path / "pairs.jsonl")})
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_there_is_told(root, tmp_path):
     assert "There is no file" in failure(root, **{"data.source": str(tmp_path / "gone.jsonl")})
 
 
 @pytest.mark.fault("T12")
+@pytest.mark.slow
 def test_pairs_that_all_teach_nothing_are_refused(root, tmp_path):
     same = [{"prompt": "q", "chosen": "a", "rejected": "a"}] * 9
     assert "9 have the same answer twice" in failure(root, **{"data.source": written(tmp_path, same)})
