@@ -50,6 +50,10 @@ class Known:
     words: str
 
 
+NO_NAME = "The name of the Hub could not be looked up. Check this machine's network and its DNS, then start again."
+NO_PROXY = "The proxy between this machine and the Hub lets nothing through. Check HTTPS_PROXY and its password, then start again."
+NO_ANSWER = "The Hub did not answer in time. Start again in a few minutes."
+
 KNOWN = (
     Known("GatedRepoError", "", "{repo} is gated and this token has no access to it. "
           "Open huggingface.co/{repo}, press Request access, then start again with a token of that account."),
@@ -75,11 +79,15 @@ KNOWN = (
     Known("HfHubHTTPError", "50", "The Hub had a problem of its own. Wait a few minutes and try again; nothing is lost."),
     Known("OfflineModeIsEnabled", "", "{repo} is not on this machine and offline mode is on. "
           "Unset HF_HUB_OFFLINE, or download it first."),
+    Known("HfHubHTTPError", "407", NO_PROXY),
+    Known("ProxyError", "", NO_PROXY),
+    *(Known(wrapper, fragment, words) for wrapper in ("LocalEntryNotFoundError", "ConnectError") for fragment, words in (
+        ("Name or service not known", NO_NAME), ("name resolution", NO_NAME), ("Timeout", NO_ANSWER))),
     Known("LocalEntryNotFoundError", "", "{repo} is not on this machine and the Hub cannot be reached. "
           "Check the network connection, then start again."),
     Known("ConnectError", "", "The Hub cannot be reached. Check the network connection, then start again."),
     Known("ConnectionError", "", "The Hub cannot be reached. Check the network connection, then start again."),
-    Known("TimeoutException", "", "The Hub did not answer in time. Start again in a few minutes."),
+    Known("TimeoutException", "", NO_ANSWER),
     Known("TransportError", "", "The connection to the Hub broke. Check the network, then start again; nothing is lost."),
     Known("OutOfMemoryError", "", "The GPU ran out of memory. "
           "Halve the batch and double the accumulation (the result stays the same), or lower the maximum length."),
@@ -109,7 +117,8 @@ KNOWN = (
 def explain(error: BaseException, repo: str = "The repository") -> str:
     """Two sentences for any exception: its own if it is ours, else the table's, else its name and text.
 
-    Library errors often wrap the telling one, so the causes are looked at too, innermost last.
+    Library errors often wrap the telling one, so the causes are looked at too, innermost last. What the Hub answered comes
+    first: its client makes of it that the Hub could not be reached.
     """
     chain = list(_causes(error))
     for link in chain:
@@ -117,7 +126,8 @@ def explain(error: BaseException, repo: str = "The repository") -> str:
             return redact(str(link))
         if _disk_is_full(link):
             return "The disk is full. Free some space, then start again; what was saved before is untouched."
-    for link in chain:
+    answers = [link for link in chain if getattr(link, "response", None) is not None]
+    for link in answers + chain:
         ancestry = {cls.__name__ for cls in type(link).__mro__}
         for known in KNOWN:
             if known.exception in ancestry and _fits(link, known.fragment):

@@ -85,6 +85,8 @@ class Hub:
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.part_size = part_size  # LFS objects larger than this are asked for in parts
+        self.ranges = True  # whether a part of a file can be asked for; where not, the whole of it is sent
+        self.closed = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -93,6 +95,7 @@ class Hub:
         return self
 
     def __exit__(self, *error) -> None:
+        self.closed.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -119,7 +122,7 @@ class Hub:
     def fail_next(self, name: str, how: int | str = 500, times: int = 1, at_byte: int = 0) -> None:
         """Make the next requests of that name fail. Names are those in `hub_wire.ROUTES`.
 
-        `how` is a status, HANG_UP or TAKE_AND_HANG_UP; a hang-up in "lfs" comes `at_byte` of the object.
+        `how` is a status or one of the faults that `hub_wire` names; a hang-up in "lfs" or "resolve" comes `at_byte` of the object.
         """
         self.faults.append(Fault(name, how, times, at_byte))
 

@@ -8,13 +8,16 @@ import base64
 import hashlib
 import json
 import re
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-HANG_UP, TAKE_AND_HANG_UP = "hang up", "take it, then hang up"
-"""Faults beside a status: the line goes dead before, or after, the request has done its work."""
+HANG_UP, TAKE_AND_HANG_UP, DRIP, SPOIL = "hang up", "take it, then hang up", "drip", "spoil"
+"""Faults beside a status: the line goes dead before, or after, the request has done its work; the answer comes so slowly that
+it never ends; a download's bytes are others than its hash says.
+"""
 
 LARGE = re.compile(r".*\.(safetensors|bin|parquet)$|.*tokenizer\.json$")
 """Files that travel as LFS objects, as a new repository's .gitattributes says on the Hub."""
@@ -28,6 +31,7 @@ class Refused(Exception):
 
 
 KIND = r"/api/(?P<kind>model|dataset)s/(?P<repo>[^/]+/[^/]+)"
+FILE = r"/(?:(?P<kind>dataset)s/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 ROUTES = [(method, name, re.compile(pattern)) for method, name, pattern in (
     ("GET", "whoami", "/api/whoami-v2"),
     ("POST", "create", "/api/repos/create"),
@@ -42,7 +46,8 @@ ROUTES = [(method, name, re.compile(pattern)) for method, name, pattern in (
     ("PUT", "lfs", "/lfs/(?P<oid>[0-9a-f]{64})"),
     ("POST", "complete", "/lfs/(?P<oid>[0-9a-f]{64})/complete"),
     ("POST", "verify", "/lfs/(?P<oid>[0-9a-f]{64})/verify"),
-    ("GET", "resolve", r"/(?:(?P<kind>dataset)s/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"),
+    ("HEAD", "metadata", FILE),
+    ("GET", "resolve", FILE),
 )]
 
 
@@ -50,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     """One method per route; each returns JSON, or answers by itself and returns None."""
 
     hub = None  # the server binds a subclass to itself
+    fault = None
     protocol_version = "HTTP/1.1"
 
     def handle_one(self) -> None:
@@ -57,9 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         path, self.query = unquote(address.path), parse_qs(address.query)
         self.hub.requests.append((self.command, path))
         self.user = None
-        method = "GET" if self.command == "HEAD" else self.command
         for its_method, name, pattern in ROUTES:
-            if its_method == method and (match := pattern.fullmatch(path)):
+            if its_method == self.command and (match := pattern.fullmatch(path)):
                 self.answer(name, match.groupdict())
                 return
         self.body()
@@ -68,8 +73,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = handle_one  # noqa: N815
 
     def answer(self, name: str, found: dict[str, str | None]) -> None:
-        fault = self.hub.fault(name)
-        if fault and fault.how == HANG_UP:
+        fault = self.fault = self.hub.fault(name)
+        if fault and fault.how == DRIP:
+            self.drip()
+            return
+        if fault and fault.how == HANG_UP and name != "resolve":
             self.rfile.read(fault.at_byte)
             self.close_connection = True
             return
@@ -88,6 +96,14 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif reply is not None:
             self.send(200, reply)
+
+    def drip(self) -> None:
+        """Answer a byte at a time, with a header that has no end."""
+        self.close_connection = True
+        with suppress(OSError):  # nobody listens any more
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Patience: ")
+            while not self.hub.closed.wait(0.2):
+                self.wfile.write(b".")
 
     # --- accounts and rights ---------------------------------------------------------------------------------
 
@@ -183,12 +199,17 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(404, "EntryNotFound", "Entry not found")
         content = commit.files[path]
         headers = {"ETag": f'"{entry_oid(path, content)}"', "X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes"}
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+        if self.fault and self.fault.how == SPOIL:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked and self.hub.ranges:
             first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
             self.send(206, content[first : last + 1], headers)
         else:
             self.send(200, content, headers)
+
+    metadata = resolve
 
     # --- uploads ---------------------------------------------------------------------------------------------
 
@@ -278,7 +299,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(payload)
+            broken_off = self.fault is not None and self.fault.how == HANG_UP
+            self.wfile.write(payload[: self.fault.at_byte] if broken_off else payload)
 
     def log_message(self, *words) -> None:
         """The tests' output stays theirs."""

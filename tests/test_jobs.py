@@ -75,7 +75,7 @@ def test_a_pid_that_another_process_took_over_is_not_ours(idle):
 
 
 @pytest.mark.fault("T32")
-@pytest.mark.parametrize("pid", [0, 1, -1, os.getpid(), 2**31 - 1, 2**70])
+@pytest.mark.parametrize("pid", [0, 1, -1, os.getpid(), 2**31 - 1, 2**70], ids=["0", "1", "-1", "own", "largest", "beyond"])
 def test_a_number_that_can_be_no_worker_s_is_a_crash_and_is_never_signalled(idle, pid):
     worker = processes.Worker(pid, processes.birth(os.getpid()), processes.boot())
     processes.write(idle.folder, worker)

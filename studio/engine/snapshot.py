@@ -6,11 +6,13 @@ and what these few could say to have more loaded, or run, is refused.
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import DryRunError
 
 from studio import names
 from studio.engine.worker import about
@@ -99,9 +101,52 @@ def _folder(settings: ModelSettings, token: str | None, weights: bool) -> Path:
         if not Path(settings.name).is_dir():
             raise StudioError(f"There is no folder {settings.name} on this machine. Check its path, or name a model on the Hub.")
         return Path(settings.name)
+    return fetch(settings, token, WEIGHTS if weights else TEXTS)
+
+
+# --- from the Hub -----------------------------------------------------------------------------------------------------
+
+
+def fetch(settings: ModelSettings, token: str | None, patterns: list[str],
+          begins: Callable[[int], type | None] = lambda total: None) -> Path:
+    """The folder with those files of a model on the Hub. What is not on this machine is fetched, after `begins` was told its bytes;
+    it may return the kind of progress bar that shows them.
+
+    Where the Hub cannot be asked, what is here is taken if it is all of them. Raises StudioError for a file that came damaged.
+    """
+    asked = {"repo_id": settings.name, "revision": settings.revision or None, "token": token, "allow_patterns": patterns}
     with about(settings.name):
-        return Path(snapshot_download(settings.name, revision=settings.revision or None, token=token,
-                                      allow_patterns=WEIGHTS if weights else TEXTS))
+        try:
+            missing = [file for file in snapshot_download(**asked, dry_run=True) if file.will_download]
+        except DryRunError:  # whether everything is here is seen without the Hub too
+            missing = []
+        bar = begins(sum(file.file_size for file in missing)) if missing else None
+        folder = Path(snapshot_download(**asked, tqdm_class=bar))
+        _refuse_what_came_damaged([folder / file.filename for file in missing], settings.name)
+    return folder
+
+
+def _refuse_what_came_damaged(paths: list[Path], name: str) -> None:
+    """Raises StudioError, and removes them, for files that are not what the Hub says: its client compares sizes alone."""
+    damaged = [path for path in paths if _hash_as(path.resolve(), path.resolve().name) != path.resolve().name]
+    for path in damaged:
+        path.resolve().unlink()
+        path.unlink()
+    if damaged:
+        raise StudioError(f"{', '.join(path.name for path in damaged)} of {name} came damaged and went. Start again to fetch it anew.")
+
+
+def _hash_as(path: Path, known: str) -> str:
+    """A file's hash of the kind by which the Hub knows it: SHA-256 of a large file, git's blob id of a small one."""
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", known):
+        return known  # a file system without links: its name says nothing
+    with open(path, "rb") as file:
+        if len(known) == 64:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha1(b"blob %d\0" % path.stat().st_size + file.read()).hexdigest()
+
+
+# --- looked through ---------------------------------------------------------------------------------------------------
 
 
 def _refuse_other_than_safetensors(folder: Path, name: str) -> None:
