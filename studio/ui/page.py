@@ -7,7 +7,7 @@ import gradio as gr
 from studio import presets
 from studio.errors import StudioError
 from studio.runs import Run
-from studio.ui import adoption_card, api, compare_tab, data_tab, parts, runs_tab, share_tab, train_tab
+from studio.ui import adoption_card, api, compare_tab, data_tab, parts, runs_tab, share_tab, train_tab, trash_card
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 TITLE = "ORPO Studio"
@@ -53,6 +53,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Runs", id="runs", render_children=True):
                 further = runs_tab.build(studio, in_view)
                 adoption_card.build(studio, train.started)
+                trash_card.build(studio, in_view, train.started)
             with gr.Tab("Compare", id="compare"):
                 compare_tab.build(studio, in_view)
             with gr.Tab("Share", id="share"):

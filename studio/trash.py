@@ -1,0 +1,43 @@
+"""Runs that somebody threw away: they lie in the trash of their room, whole, until they are put back or deleted by hand."""
+
+import os
+from pathlib import Path
+
+from studio import jobs, names
+from studio.errors import BusyError, StudioError
+from studio.runs import Run
+
+FOLDER = ".trash"
+
+
+def throw_away(run: Run) -> None:
+    """Move a run that has ended into its room's trash. Raises BusyError while anything works on it."""
+    for kind in ("train", "merge", "push"):
+        if jobs.status(jobs.of(run, kind)) in (*jobs.ALIVE, "queued"):
+            raise BusyError("This run is not over, or is being merged or pushed. Stop it first, then throw it away.")
+    folder = run.folder.parent / FOLDER
+    if run.folder.is_symlink() or folder.is_symlink():
+        raise StudioError("A link stands in the place of a folder there, so nothing was moved. Remove the link by hand.")
+    folder.mkdir(exist_ok=True)
+    if (folder / run.name).exists():
+        raise StudioError(f"The trash holds a run {run.name} already. Put that one back, or delete it by hand.")
+    os.replace(run.folder, folder / run.name)
+
+
+def thrown_away(room: Path) -> list[str]:
+    """The names of the runs in a room's trash, the latest thrown away first."""
+    folder = room / FOLDER
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if names.RUN.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
+    return [path.name for path in sorted(found, key=lambda path: path.stat().st_ctime, reverse=True)]
+
+
+def put_back(room: Path, name: str) -> Run:
+    """Make a thrown away run one of the room's again. Raises StudioError where it is not there, or another has its name."""
+    if name not in thrown_away(room):
+        raise StudioError(f"There is no run {str(name)[:80]!r} in the trash. Choose one from the list.")
+    if (room / name).exists():
+        raise StudioError(f"Another run is called {name} by now. Throw that one away first.")
+    os.replace(room / FOLDER / name, room / name)
+    return Run(room / name)
