@@ -23,6 +23,8 @@ SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
 
 PROGRESS_SECONDS = 0.5
 """Progress is said no more often than a page looks."""
+PATIENCE = 3
+"""So many times HF_HUB_DOWNLOAD_TIMEOUT (10 s, if nobody has set it) the Hub may stay silent: a commit takes its time."""
 
 
 @dataclass
@@ -70,6 +72,7 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
     signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
     threading.Thread(target=_beat, args=[desk.folder], daemon=True, name="pulse").start()
     space.set_aside(desk.folder)
+    _limit_silence()
     try:
         desk.say(events.Started(device=_device(), versions=_versions()))
         lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
@@ -85,6 +88,17 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
         return 1
     finally:
         space.use_up(desk.folder)
+
+
+def _limit_silence() -> None:
+    """Let no request to the Hub wait for ever, as its client by itself does: it says so with each of them."""
+    from huggingface_hub import constants, get_session
+
+    def limit(request) -> None:
+        limits = request.extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
+        request.extensions["timeout"] = {kind: seconds or PATIENCE * constants.HF_HUB_DOWNLOAD_TIMEOUT for kind, seconds in limits.items()}
+
+    get_session().event_hooks["request"].append(limit)
 
 
 def _waiting(desk: Desk) -> Callable[[str], bool]:
