@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from studio import card, events, jobs
+from studio.engine import adapter
 from studio.engine.push import push
 from studio.engine.worker import Desk
 from studio.errors import SettingsError, StudioError
@@ -182,6 +184,7 @@ def test_a_pushed_adapter_on_a_hub_base_loads_by_its_name_alone(hub, run):
     python(hub, "from huggingface_hub import snapshot_download; snapshot_download('acme/tiny')", token)  # as training does
     settings = run.folder / "settings.yaml"
     settings.write_text(settings.read_text().replace(run.settings.model.name, "acme/tiny"))
+    adapter.sign(run.adapter, replace(adapter.origin(run.adapter), name="acme/tiny", commit=base.commits[-1].oid))
     run = Run(run.folder)
     assert pushed(run, token) == "finished", log_of(run, "push")
     files = hub.repos["ada/tuned"].files()
