@@ -22,15 +22,15 @@ from studio.engine import snapshot
 from studio.errors import explain
 from studio.settings import ModelSettings
 try:
-    print(snapshot.of(ModelSettings(name="acme/tiny")))
+    print(snapshot.of(ModelSettings(name="acme/tiny"), *sys.argv[1:]))
 except Exception as error:
     sys.exit(explain(error, "acme/tiny"))
 """
 
 
-def fetched(hub, home: Path, environment: dict[str, str] | None = None, program: str = FETCH) -> subprocess.CompletedProcess:
+def fetched(hub, home: Path, environment: dict[str, str] | None = None, program: str = FETCH, *token: str) -> subprocess.CompletedProcess:
     """What a process says that fetches the model into a cache of its own, as a worker does."""
-    return subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=120,
+    return subprocess.run([sys.executable, "-c", program, *token], cwd=PROJECT, capture_output=True, text=True, timeout=120,
                           env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home)} | (environment or {}))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import DryRunError
+from huggingface_hub.errors import DryRunError, HfHubHTTPError
 
 from studio import names
 from studio.engine.worker import about
@@ -112,8 +112,18 @@ def fetch(settings: ModelSettings, token: str | None, patterns: list[str],
     """The folder with those files of a model on the Hub. What is not on this machine is fetched, after `begins` was told its bytes;
     it may return the kind of progress bar that shows them.
 
-    Where the Hub cannot be asked, what is here is taken if it is all of them. Raises StudioError for a file that came damaged.
+    Where the Hub cannot be asked, what is here is taken if it is all of them; with a token that it does not accept, what is
+    public. Raises StudioError for a file that came damaged.
     """
+    try:
+        return _fetch(settings, token, patterns, begins)
+    except HfHubHTTPError as error:
+        if not token or error.response.status_code != 401:
+            raise
+    return _fetch(settings, False, patterns, begins)
+
+
+def _fetch(settings: ModelSettings, token: str | None | bool, patterns: list[str], begins: Callable[[int], type | None]) -> Path:
     asked = {"repo_id": settings.name, "revision": settings.revision or None, "token": token, "allow_patterns": patterns}
     with about(settings.name):
         try:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from studio import adoption
 from studio.errors import StudioError
-from studio.ui import parts
+from studio.ui import parts, token_field
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 REPOSITORY = os.environ.get("ORPO_STUDIO_CHECKPOINTS", "")
@@ -22,8 +22,7 @@ def build(studio: Studio, started: gr.State) -> None:
         gr.Markdown(WORDS)
         with gr.Row(elem_classes="fields"):
             repo = gr.Textbox(REPOSITORY, label="Repository of checkpoints", placeholder="owner/name", elem_id="adoption-repo")
-            token = gr.Textbox(label="Hub token", type="password", elem_id="adoption-token",
-                               info="That may read it. Kept in memory, never written.")
+            token = token_field.build("adoption-token", "That may read it. Kept in memory, never written.")
         look = gr.Button("Look for runs", size="sm", elem_id="adoption-look")
         choice = gr.Radio([], label="Runs with a checkpoint", visible=False, elem_id="adoption-runs")
         bring = gr.Button("Bring it back", variant="primary", size="sm", visible=False, elem_id="adoption-bring")

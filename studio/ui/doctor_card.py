@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio import examination, jobs, uploads
+from studio import account, examination, jobs, uploads
 from studio.errors import NOT_UTF8, DataError, SettingsError, StudioError
 from studio.preferences import edits
 from studio.preferences.findings import Finding
@@ -152,7 +152,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
-            examination.begin(studio.root, studio.settings_of(values), {"token": token} if token else {})
+            examination.begin(studio.root, studio.settings_of(values), account.entered(token))
         except StudioError as error:
             raise gr.Error(str(error), title="Not examined") from error
         return show(past, **values)

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import export, jobs
+from studio import account, export, jobs
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
 from studio.export import ExportRequest
@@ -74,7 +74,7 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
         if not folder:
             raise gr.Error("These pairs have not been examined. Press “Examine the pairs” first.", title="Not exported")
         try:
-            export.begin(Job("examine", Path(folder)), ExportRequest(**choices), {"token": token} if token else {})
+            export.begin(Job("examine", Path(folder)), ExportRequest(**choices), account.entered(token))
         except SettingsError as error:
             told = " ".join(error.problems.values())
             raise gr.Error(f"Dataset repository: {told}", title="Not exported") from error

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from studio import gpu, pace, two_steps
+from studio import account, gpu, pace, two_steps
 from studio.errors import SettingsError, StudioError
 from studio.events import Tried
 from studio.fit import fit, judged
@@ -153,7 +153,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
 
     def begin(token: str, **values: Any) -> tuple[str, gr.Timer]:
         try:
-            two_steps.begin(studio.queue, studio.root, studio.settings_of(values), {"token": token} if token else {})
+            two_steps.begin(studio.queue, studio.root, studio.settings_of(values), account.entered(token))
         except StudioError as error:
             raise gr.Error(str(error), title="Not tried") from error
         return count(**values), gr.Timer(active=True)

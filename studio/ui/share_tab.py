@@ -4,13 +4,13 @@ from typing import Any
 
 import gradio as gr
 
-from studio import jobs
+from studio import account, jobs
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
 from studio.runs import Run
 from studio.share import PushRequest
 from studio.summary import Summary, in_words
-from studio.ui import parts
+from studio.ui import parts, token_field
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be merged and pushed from here."
@@ -83,8 +83,9 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
                 "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
                                          info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),
             }
-            token = gr.Textbox(label="Hub token with write access", type="password", elem_id="push-token",
-                               info="From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.")
+            token = token_field.build(
+                "push-token", "From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.",
+                "Hub token with write access", to_write=True)
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
     seen = gr.State(None)
@@ -112,7 +113,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     def start_push(name: str | None, token: str, **values: Any) -> None:
         run = ready(name)
         try:
-            jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), {"token": token} if token else studio.secrets(run))
+            jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), account.entered(token) or studio.secrets(run))
         except StudioError as error:
             raise gr.Error(str(error), title="Not started") from error
 

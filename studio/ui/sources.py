@@ -10,7 +10,7 @@ from studio import collected, runs, uploads
 from studio.catalogue import Catalogue
 from studio.errors import StudioError
 from studio.settings import PRACTICE
-from studio.ui import form
+from studio.ui import form, token_field
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
@@ -69,8 +69,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
                         info="A file that was uploaded, or all that an earlier run chose under Data, its edits included.")
     with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False):
         fields |= form.fields("data", basic=False, values=defaults)
-        token = gr.Textbox(label="Hub token", info="Only for private or gated datasets. Kept in memory, never written.",
-                           type="password", elem_id="data-token")
+        token = token_field.build("data-token", "Only for private or gated datasets. Kept in memory, never written.")
     source, also = fields["data.source"], fields["data.also"]
 
     def search(text: str, token: str) -> gr.Radio:

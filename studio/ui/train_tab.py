@@ -7,11 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from studio import fit, gpu
+from studio import account, fit, gpu
 from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
-from studio.ui import fit_card, form, parts
+from studio.ui import fit_card, form, parts, token_field
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
@@ -29,11 +29,13 @@ class TrainTab:
 
 def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
-    shape = None
+    secrets, shape = account.entered(token), None
+    if settings.training.push_checkpoints_to:
+        account.refuse_one_that_only_reads(secrets)
     with suppress(StudioError):  # of a model that nobody has looked at nothing is known
         shape = studio.shapes.known(settings.model)
     gpu.refuse_what_cannot_start(settings, studio.root, fit.on_disk(settings, shape) if shape else 0)
-    return studio.queue.add(settings, {"token": token} if token else {}, studio.root, once_within=ONCE_WITHIN).name
+    return studio.queue.add(settings, secrets, studio.root, once_within=ONCE_WITHIN).name
 
 
 def further(studio: Studio, name: str | None, fields: form.Fields) -> list[Any]:
@@ -75,8 +77,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         with gr.Accordion(f"More about {words}", open=False):
             fields |= form.fields(section, basic=False, values=defaults)
     with gr.Accordion("Hub access", open=False):
-        token = gr.Textbox(label="Hub token", type="password", elem_id="train-token",
-                           info="For private or gated models and datasets. Kept in memory and handed to the run, never written.")
+        token = token_field.build(
+            "train-token", "For private or gated models and datasets. Kept in memory and handed to the run, never written.")
     everything = data_fields | fields
     with gr.Accordion("Settings as a file", open=False) as as_file:
         code = gr.Code(language="yaml", label="settings.yaml", interactive=False, buttons=["copy", "download"])
