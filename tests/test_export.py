@@ -116,7 +116,7 @@ def test_the_exported_file_reads_back_as_the_same_pairs(examined, to):
     assert path.name == f"cleaned.{to}" and len(found) == 1499 and found == edited(job)
     assert found[3].chosen[0]["content"] == "Yes; it does." and found[1].chosen[0]["content"] == "No. 2"
     assert events.last(events.read(export.job_of(job).log), events.Noted).text == "1,499 pairs."
-    assert {one.name for one in path.parent.iterdir()} == {path.name, FILE, "events.jsonl", "worker.json", "worker.log", ".lock"}
+    assert {one.name for one in path.parent.iterdir()} - {jobs.EXIT} == {path.name, FILE, "events.jsonl", "worker.json", "worker.log", ".lock", "pulse"}
 
 
 @pytest.mark.parametrize("to", ["jsonl", "parquet"])
@@ -204,7 +204,7 @@ def test_a_full_disk_is_told_in_words_and_leaves_nothing(examined):
     (job.folder / FILE).write_text(ExportRequest().to_yaml())
     subprocess.run([sys.executable, "-m", "studio.engine.export", str(job.folder)], stdin=subprocess.DEVNULL, capture_output=True,
                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)))
-    assert reason(job).startswith("The disk is full.")
+    assert reason(job).startswith("The disk is full: ")
     assert export.result(job) is None and not (job.folder / ".drafts").exists()
 
 
