@@ -182,7 +182,7 @@ class Queue:
         self._logs = events.Logs()
         self._secrets: dict[Run, dict[str, str]] = {}
         self._over: set[Run] = set()
-        self._leaving: dict[Run, float] = {}
+        self._leaving: dict[processes.Worker, float] = {}
         self._wake, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._watch, daemon=True, name="queue")
 
@@ -243,7 +243,9 @@ class Queue:
         states = {run: status(of(run), self._logs.read(of(run).log))
                   for run in runs.everywhere(self.home) if run not in self._over}
         over = {run for run, state in states.items() if state in OVER}
-        self._leaving |= dict.fromkeys(over, time.monotonic())
+        for run in over:
+            if worker := processes.read(run.folder):
+                self._leaving.setdefault(worker, time.monotonic())
         self._over |= over
         return {run: state for run, state in states.items() if state not in OVER}
 
@@ -262,10 +264,9 @@ class Queue:
 
     def see_off(self) -> None:
         """End workers that have said their last word and do not leave."""
-        for run, since in list(self._leaving.items()):
-            worker = processes.read(run.folder)
-            if worker is None or not worker.alive:
-                del self._leaving[run]
+        for worker, since in list(self._leaving.items()):
+            if not worker.alive:
+                del self._leaving[worker]
             elif time.monotonic() - since > LINGERS_SECONDS:
                 worker.signal_all(signal.SIGKILL)
 

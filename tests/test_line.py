@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -187,6 +188,26 @@ def test_a_worker_that_has_said_its_last_word_and_does_not_leave_is_seen_off(tmp
     assert lingering.wait(timeout=20) == -signal.SIGKILL
     assert jobs.status(jobs.of(run)) == "finished", "What it had saved stays its result."
     queue.close()
+
+
+def test_a_run_that_is_resumed_while_its_last_worker_still_leaves_keeps_its_new_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "LINGERS_SECONDS", 0.5)
+    run = runs.create(tmp_path, practice())
+    leaving, new = (subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(2))
+    processes.write(run.folder, processes.of(leaving.pid))
+    events.append(jobs.of(run).log, events.Stopped(step=1))
+    queue = Queue(tmp_path)
+    queue.advance()  # sees it end
+    events.append(jobs.of(run).log, events.Queued())
+    processes.write(run.folder, processes.of(new.pid))
+    try:
+        until(lambda: queue.see_off() or leaving.poll() is not None, 20)
+        time.sleep(1)
+        queue.see_off()
+        assert new.poll() is None
+    finally:
+        new.kill()
+        new.wait()
 
 
 # --- somebody else on the card ------------------------------------------------------------------------------------------
