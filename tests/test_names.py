@@ -2,6 +2,7 @@
 
 import os
 import time
+from itertools import product
 
 import pytest
 
@@ -121,11 +122,13 @@ def test_what_is_no_file_of_text_is_refused_in_words(tmp_path, how):
         Settings.from_file(path)
 
 
-@pytest.mark.parametrize("file", ["settings.yaml", "events.jsonl"])
-@pytest.mark.parametrize("how", ["link", "folder", "pipe", "binary", "large", "half", "empty"])
+@pytest.mark.parametrize(("file", "how"), [
+    *product(["settings.yaml", "events.jsonl"], ["link", "folder", "pipe", "binary", "large", "half", "empty"]),
+    *product(["worker.json", "exit.json", "pulse"], ["link", "folder", "binary", "half", "empty"])])
 @pytest.mark.fault("T63")
 def test_one_spoiled_folder_breaks_neither_the_list_nor_the_queue(tmp_path, file, how):
     sound, spoiled = runs.create(tmp_path, practice()), runs.create(tmp_path, practice())
+    (spoiled.folder / file).touch()
     spoil(spoiled.folder / file, how)
     queue = Queue(tmp_path)
     assert sound in runs.listed(tmp_path) and sound in queue.unfinished()
