@@ -38,6 +38,13 @@ def hub(monkeypatch):
 
 
 @pytest.fixture
+def this_hub(hub, monkeypatch):
+    """The same Hub for the client in this process, which has read its address long ago."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    return hub
+
+
+@pytest.fixture
 def tries(request):
     """Counts what a test tries: kills, requests, texts. The table of faults adds them up."""
     return lambda count: request.node.user_properties.append(("tries", count))

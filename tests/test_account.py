@@ -7,7 +7,6 @@ from studio.errors import StudioError
 from studio.practice import MODEL
 from studio.ui import train_tab
 from studio.ui.studio import Studio
-from tests.hub_server import Hub
 from tests.jobs_at_work import practice
 from tests.studio_at_work import StudioProcess
 from tests.test_downloads import FETCH, fetched, is_whole
@@ -37,14 +36,6 @@ def test_blanks_around_a_token_do_not_matter(text):
 @pytest.mark.parametrize("text", ["", "  ", None])
 def test_an_empty_field_is_no_token(text):
     assert account.entered(text) == {} and account.in_words(text) == ("", "")
-
-
-@pytest.fixture
-def this_hub(monkeypatch):
-    """A Hub for the client in this process, which has read its address already."""
-    with Hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        yield hub
 
 
 @pytest.mark.fault("T38")

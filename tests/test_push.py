@@ -36,13 +36,6 @@ def run(finished, tmp_path):
     return Run(tmp_path / finished.name)
 
 
-@pytest.fixture
-def hub(monkeypatch):
-    with Hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
-
-
 def pushed(run: Run, token: str | None = None, repo: str = "tuned", **choices) -> str:
     """Ask for the push and wait; how it ended."""
     jobs.request(jobs.of(run, "push"), PushRequest(repo=repo, **choices).to_yaml(), {"token": token} if token else None)

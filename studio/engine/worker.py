@@ -98,7 +98,8 @@ def _limit_silence() -> None:
         limits = request.extensions.get("timeout") or dict.fromkeys(("connect", "read", "write", "pool"))
         request.extensions["timeout"] = {kind: seconds or PATIENCE * constants.HF_HUB_DOWNLOAD_TIMEOUT for kind, seconds in limits.items()}
 
-    get_session().event_hooks["request"].append(limit)
+    client = get_session()
+    client.event_hooks["request"].append(limit)
 
 
 def _waiting(desk: Desk) -> Callable[[str], bool]:

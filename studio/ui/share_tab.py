@@ -20,6 +20,7 @@ MERGE = ("## Merge\nWrites base and adapter as one 16-bit model, which runs anyw
 PUSH = "## Push to the Hub\nOne commit with weights, tokenizer and a model card that holds data, settings and results."
 MERGE_PHASES = ("loading", "merging", "checking", "saving")
 PUSH_PHASES = ("checking", "uploading")
+NOT_DONE = {"merge": "Trained, not merged", "push": "Trained, not pushed"}
 
 
 def lead(run: Run | None) -> str:
@@ -57,7 +58,7 @@ def ended(run: Run, kind: str, status: str, summary: Summary) -> str:
         pushed = last(summary.said, Pushed)
         return parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
     if status == "failed":
-        return parts.note("bad", summary.failure or "")
+        return parts.note("bad", f"{NOT_DONE[kind]}: {summary.failure or ''}")
     if status == "stopped":
         return parts.note("info", "Stopped at your request; nothing half-made was left.")
     return parts.note("bad", "The worker ended without a word: it was killed, or the machine went down. "
