@@ -2,7 +2,7 @@
 # make practice  the practice run in the terminal
 # make test      all tests, fast ones first (sets up what is missing, browser included)
 # make sweep     the slow tests that make test leaves out
-# make faults    everything that may go wrong, tried: a table in tests/faults.md (about an hour)
+# make faults    everything that may go wrong, tried: a table (about half an hour)
 # make bench     the engine against TRL on this machine (ARGS=--quick for the short form)
 # make lint      style and unused code
 # make model     make the practice model and pairs anew (about a quarter of an hour)
