@@ -109,3 +109,46 @@ def test_stop_pressed_at_any_moment_of_the_start_ends_the_run_once(tmp_path, mom
     jobs.stop(jobs.of(run))
     assert len([event for event in said(run) if isinstance(event, events.LAST_WORDS)]) == 1
     assert jobs.status(jobs.of(run)) == "stopped", "Stop after the end changes nothing."
+
+
+STARVED = """
+import sys
+import torch
+from studio.engine import checkpoints, train
+from studio.engine.orpo import resuming
+from studio.engine.worker import work
+def without_memory(holder, name, call):
+    real, calls = getattr(holder, name), []
+    def starved(*inputs, **options):
+        calls.append(1)
+        if len(calls) >= call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(*inputs, **options)
+    setattr(holder, name, starved)
+where = sys.argv.pop()
+if where == "gathering":
+    without_memory(resuming, "taken", 2)
+elif where == "writing":
+    without_memory(checkpoints, "save_file", 4)  # the second of its files of tensors
+elif where == "measuring":
+    without_memory(train.evaluate, "measure", 2)  # the first was the base's
+sys.exit(work(train.train, computes=True))
+"""
+
+
+@pytest.mark.fault("T18")
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["gathering", "writing", "measuring"])
+def test_memory_that_runs_out_beside_the_steps_is_told_and_costs_no_checkpoint(tmp_path, where):
+    run = runs.create(tmp_path, practice(**{"training.checkpoint_every": 2, "training.max_steps": 6, "evaluation.every": 4}))
+    subprocess.run([sys.executable, "-c", STARVED, str(run.folder), where], cwd=PROJECT, stdin=subprocess.DEVNULL, timeout=120,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert jobs.status(jobs.of(run)) == "failed", log_of(run)
+    assert "ran out of memory" in Summary(said(run)).failure
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002"], "Nothing half is left."
+    queue = Queue(tmp_path)
+    queue.resume(run)
+    queue.advance()
+    assert ended(run) == "finished", log_of(run)
+    assert heard(run, events.Resumed)[0].step == 2
+    assert [event.step for event in Summary(said(run)).steps] == [1, 2, 3, 4, 5, 6]

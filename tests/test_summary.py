@@ -26,6 +26,7 @@ def test_nothing_is_known_before_it_is_said():
     assert (empty.phase, empty.progress, empty.step, empty.seconds_left, empty.seconds_taken, empty.memory) == (None, None, 0, None, None, None)
 
 
+@pytest.mark.fault("T30")
 def test_a_clock_set_back_gives_no_negative_time():
     seen = Summary([Started("cpu", {}, at=1000.0), Planned(9, 1, 9), *steps([0.1] * 3)])
     assert seen.seconds_taken == 0
