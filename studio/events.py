@@ -263,6 +263,11 @@ class Logs:
                 log = self._logs[path] = Log(path)
             return list(log.read())
 
+    def damaged(self, path: Path) -> int:
+        """How many lines of a log that was read could not be understood."""
+        with self._reading:
+            return self._logs[path].damaged if path in self._logs else 0
+
 
 def parse(line: bytes) -> Event | None:
     """The event a line holds, or None for one that no version of ours has written."""
@@ -271,7 +276,7 @@ def parse(line: bytes) -> Event | None:
         kind = KINDS[record.pop("event")]
         known = {f.name for f in fields(kind)}
         return kind(**{name: value for name, value in record.items() if name in known})
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

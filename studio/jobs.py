@@ -5,7 +5,6 @@ so that it outlives the page. Status is worked out from the log's last word and 
 it is stored nowhere.
 """
 
-import fcntl
 import json
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,7 +78,7 @@ def status(job: Job, said: list[events.Event] | None = None) -> Status | None:
 
 def stop(job: Job) -> None:
     """Ask for the end after the current step; a job that has not begun ends at once. Twice is as good as once."""
-    with _launching(job.folder):
+    with processes.one_launcher(job.folder):
         if status(job) == "queued":
             events.append(job.log, events.Stopped(step=0))
         else:
@@ -91,7 +90,7 @@ def end(job: Job) -> None:
 
     What it has not saved is lost; its checkpoints are not. Nothing happens to a job that has ended.
     """
-    with _launching(job.folder):
+    with processes.one_launcher(job.folder):
         worker = processes.read(job.folder)
         if status(job) not in ALIVE or worker is None:
             return
@@ -105,7 +104,7 @@ def start(job: Job, secrets: dict[str, str] | None = None) -> None:
 
     Secrets (the Hub token) go through a pipe: never an argument, a file or the environment.
     """
-    with _launching(job.folder):
+    with processes.one_launcher(job.folder):
         if status(job) in ALIVE:
             raise BusyError(f"A {job.kind} job already works on this run. Wait for it, or stop it first.")
         job.stop_file.unlink(missing_ok=True)
@@ -115,7 +114,7 @@ def start(job: Job, secrets: dict[str, str] | None = None) -> None:
 def request(job: Job, choices: str, secrets: dict[str, str] | None = None) -> None:
     """Ask anew for a merge or push: its choices (YAML) are written, its log begins afresh, its worker starts."""
     job.folder.mkdir(exist_ok=True)
-    with _launching(job.folder):
+    with processes.one_launcher(job.folder):
         if status(job) in ALIVE:
             raise BusyError(f"A {job.kind} job already works on this run. Wait for it to end.")
         (job.folder / processes.FILE).unlink(missing_ok=True)
@@ -159,14 +158,6 @@ def exit_code(job: Job) -> int | None:
         return noted["code"] if worker is not None and noted["pid"] == worker.pid and isinstance(noted["code"], int) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@contextmanager
-def _launching(folder: Path):
-    """One launcher at a time in a folder, over all threads and servers."""
-    with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class Queue:
@@ -218,7 +209,7 @@ class Queue:
     def resume(self, run: Run, secrets: dict[str, str] | None = None) -> None:
         """Let a run that has ended go on from its newest checkpoint, as soon as none is alive. Raises StudioError."""
         job = of(run)
-        with _launching(job.folder):
+        with processes.one_launcher(job.folder):
             if status(job) not in OVER:
                 raise BusyError("This run has not ended yet. Wait for it, or stop it first.")
             if run.last_checkpoint is None:
@@ -236,7 +227,7 @@ class Queue:
 
     def alone(self):
         """Context in which nobody else starts anything on these runs, over all threads and servers."""
-        return _launching(self.home)
+        return processes.one_launcher(self.home)
 
     def unfinished(self) -> dict[Run, Status | None]:
         """The runs that are alive or wait, newest first, each with its status."""

@@ -1,9 +1,12 @@
 """Which process works on a folder, known again for certain: a pid is reused, a pid with its start time and boot is not."""
 
+import fcntl
 import json
 import os
 import signal
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import psutil
 
 FILE = "worker.json"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+HERE = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -89,3 +93,17 @@ def read(folder: Path) -> Worker | None:
     except (OSError, ValueError, TypeError):
         pass
     return Worker(0, -1.0)
+
+
+@contextmanager
+def one_launcher(folder: Path) -> Iterator[None]:
+    """Context in which nobody else launches anything in a folder, over all threads and servers.
+
+    On a file system that knows no locks, over all threads of this server.
+    """
+    with open(folder / ".lock", "w", encoding="utf-8") as lock, ExitStack() as stack:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            stack.enter_context(HERE)
+        yield

@@ -94,6 +94,7 @@ def test_a_pass_of_an_open_studio_is_worth_nothing_in_a_named_one_and_the_other_
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-1], lambda text: "x" + text, lambda _: "", lambda _: "W10.x.y", lambda text: text.swapcase()])
+@pytest.mark.fault("T47")
 def test_a_forged_pass_is_nobody_s(users, tmp_path, change):
     passes = Passes(tmp_path, users, named=True)
     assert passes.read(change(passes.issue(Visitor("anna", admin=True)))) is None

@@ -1,12 +1,17 @@
 """The event log: one line an event, and a reader that never trusts the last line."""
 
 import json
+import random
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from studio import events
+from studio import events, jobs
 from studio.events import Entered, Failed, Finished, Log, Stepped, append, last, parse, read
+from studio.summary import Summary, points
+from studio.ui import runs_tab
 
 
 @pytest.fixture
@@ -85,6 +90,58 @@ def test_a_reader_notices_that_the_log_began_anew(log):
     log.unlink()
     append(log, Entered("x"))
     assert reader.replaced
+
+
+GARBAGE = (b"\x00" * 4096, b"\xff\xfe\x00\xd8", b'{"event": "Stepped", "st', "ä".encode()[:1], b"[" * 100_000, b"x" * 2_000_000, b'{"event": "Stepped"}',
+           b'{"event": "Stepped", "step": 3}\x00', b"\x1b[31m\r", b"NaN")
+
+
+@pytest.mark.fault("T24c")
+@pytest.mark.parametrize("seed", range(5))
+def test_garbage_anywhere_in_a_log_spoils_no_point_of_the_curves_and_is_told_once(log, seed, tries):
+    dice, wanted = random.Random(seed), []
+    for step in range(1, 41):
+        if dice.random() < 0.4:
+            with open(log, "ab") as file:
+                file.write(dice.choice(GARBAGE) + dice.choice((b"", b"\n", b"\r\n", b"\n\n")))
+        append(log, Stepped(step, {"loss": 1 / step}))
+        wanted.append({"step": step, "split": "train", "metrics": {"loss": 1 / step}})
+    logs = events.Logs()
+    said = logs.read(log)
+    assert points(said)["rows"] == wanted
+    assert (damaged := logs.damaged(log)) > 0
+    assert runs_tab.words(Summary(said), damaged).count("cannot be read and was passed over") == 1
+    assert "passed over" not in runs_tab.words(Summary(said))
+    tries(damaged)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from studio.events import Sampled, append
+for number in range(150):
+    append(Path(sys.argv[1]), Sampled(number, sys.argv[2], "x" * (7 * number), "y" * 20_000))
+"""
+READER = """
+import sys
+from pathlib import Path
+from studio.events import Log
+log = Log(Path(sys.argv[1]))
+while len(log.read()) < 1500:
+    pass
+print(len(log.read()), log.damaged)
+"""
+
+
+@pytest.mark.fault("T36")
+def test_ten_processes_write_and_five_read_and_nothing_is_lost(log, tries):
+    started = [subprocess.Popen([sys.executable, "-c", program, str(log), str(number)], cwd=jobs.PROJECT, stdout=subprocess.PIPE, text=True)
+               for program, count in ((READER, 5), (WRITER, 10)) for number in range(count)]
+    outcomes = [process.communicate(timeout=120)[0] for process in started]
+    assert outcomes == ["1500 0\n"] * 5 + [""] * 10
+    said = read(log)
+    assert all([event.step for event in said if event.prompt == str(number)] == list(range(150)) for number in range(10))
+    tries(15)
 
 
 @pytest.mark.fault("T36")

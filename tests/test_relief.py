@@ -74,6 +74,7 @@ def test_what_does_not_fit_however_it_is_divided_is_told_and_what_was_learned_st
     assert caught.value.step >= 1
 
 
+@pytest.mark.fault("T18")
 def test_held_out_pairs_are_measured_in_smaller_batches_with_the_same_figures(monkeypatch):
     scorer = Scorer(families.with_adapter("llama"), filler=0).choose(families.pairs())
     sizes = limited(monkeypatch, 10**9)

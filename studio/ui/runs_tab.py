@@ -27,6 +27,7 @@ ENDS = {
 """What a worker's exit code says, for those that say something."""
 HANGS = ("No sign of life for {seconds:.0f} s: the worker hangs, or was paused. It goes on by itself if it can; "
          "otherwise stop it at once and resume it from its last checkpoint.")
+PASSED_OVER = "{lines} of this run's event log cannot be read and was passed over. All others are shown."
 TAIL_BYTES = 6000
 
 
@@ -98,12 +99,14 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def words(summary: Summary) -> str:
-    """The curves in plain words, and what the worker noted."""
+def words(summary: Summary, damaged: int = 0) -> str:
+    """The curves in plain words, what the worker noted, and how many lines of its log cannot be read."""
     noted = "".join(f"<li>{parts.text(text)}</li>" for text in summary.notes)
     repairs = "".join(parts.note("warn", f"Memory ran out after step {one.step}, and the run went on by itself: {one.text}.")
                       for one in summary.repairs[-1:])
     remarks = "".join(parts.note(remark.kind, remark.text) for remark in explain.remarks(summary))
+    lines = "One line" if damaged == 1 else f"{damaged:,} lines"
+    remarks += parts.note("info", PASSED_OVER.format(lines=lines)) if damaged else ""
     return repairs + remarks + (f'<details class="noted"><summary>About the data</summary><ul>{noted}</ul></details>' if noted else "")
 
 
@@ -164,7 +167,8 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Button:
         place, before_it = studio.place_in_line(run) if status == "queued" else (0, None)
         silence = beats.silence(run.folder) if status in jobs.ALIVE else 0
         silence = silence if silence >= pulse.SILENCE else 0  # else every tick would be another one
-        now = (name, len(said), status, stopping, place, round(silence))
+        damaged = studio.logs.damaged(jobs.of(run).log)
+        now = (name, len(said), damaged, status, stopping, place, round(silence))
         if now == before:
             return [gr.skip()] * len(outputs)
         return [head(run, status, summary, in_line(place, before_it), silence),
@@ -172,7 +176,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Button:
                           visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
                 gr.Button(visible=stopping or silence > 0), gr.Button(visible=before_it is not None), resume_button(run, status),
                 gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
-                words(summary), {"run": name, "count": count_points(said)}, samples(summary), now]
+                words(summary, damaged), {"run": name, "count": count_points(said)}, samples(summary), now]
 
     def nothing(before: tuple | None) -> list:
         if before == ():
