@@ -250,7 +250,6 @@ def test_the_peak_of_a_larger_model_is_estimated(tmp_path, checkpointing):
 
 
 @pytest.mark.fault("T18b")
-@pytest.mark.fault("T18b")
 def test_two_steps_are_measured_shown_and_leave_no_run(tmp_path):
     settings, studio = practice(**{"training.epochs": 3, "training.max_steps": None}), Studio(tmp_path, Queue(tmp_path))
     outcome = tried(tmp_path, settings)
