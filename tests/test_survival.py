@@ -1,5 +1,6 @@
 """Killed again and again, at moments that nobody chose: no checkpoint is lost, nothing lives on, and the result is the same."""
 
+import fcntl
 import hashlib
 import os
 import random
@@ -14,14 +15,15 @@ import torch
 from safetensors.torch import load_file
 
 from studio import jobs, processes, runs
-from studio.engine import checkpoints
+from studio.engine import checkpoints, turn
+from studio.errors import StudioError
 from studio.jobs import PROJECT, Queue
 from studio.runs import Run
 from studio.summary import Summary
 from tests.jobs_at_work import ended, log_of, practice, said, until
 
-STEPS = 50
-CHOICES = {"training.max_steps": STEPS, "training.checkpoint_every": 1, "training.keep_checkpoints": 2, "adapter.dropout": 0.1,
+STEPS, KEPT = 50, 2
+CHOICES = {"training.max_steps": STEPS, "training.checkpoint_every": 1, "training.keep_checkpoints": KEPT, "adapter.dropout": 0.1,
            "evaluation.every": STEPS}
 SERVER = """
 import sys, time
@@ -56,7 +58,7 @@ class House:
     def __init__(self, root, seed: int):
         self.root, self.dice, self.kills = root, random.Random(seed), 0
         self.server: subprocess.Popen | None = None
-        self.kept = (0, "")
+        self.kept: dict[int, str] = {}
 
     def live(self, run: Run) -> None:
         """Let both live for a random while, or until the run has ended."""
@@ -78,19 +80,27 @@ class House:
         if whom != "server" and worker is not None and worker.alive:
             worker.signal_all(signal.SIGKILL)
             until(lambda: not worker.alive, 5)
-            assert self.server is not None or jobs.status(jobs.of(run)) in ("crashed", "finished"), "It is not called running."
+            state = jobs.status(jobs.of(run))
+            assert state not in jobs.ALIVE or processes.read(run.folder) != worker, "The dead are not called running."
+            if self.server is None:
+                self.is_empty()
         self.kills += 1
         self.look(run)
 
+    def is_empty(self) -> None:
+        """With worker and server dead nobody works on the folder, and whoever computes next need not wait for its lock."""
+        until(lambda: not at_work_on(self.root), 10)
+        if (lock := self.root / turn.FILE).exists():
+            with open(lock, "rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def look(self, run: Run) -> None:
-        """Of the checkpoints that were complete the newest is there, as it was, or a newer one."""
-        step, content = self.kept
-        found, _ = checkpoints.newest(run.checkpoints)
-        assert step == 0 or found is not None and found.step >= step, f"The checkpoint of step {step} is lost."
-        if found is not None and found.step == step:
-            assert content_of(found.folder) == content
-        if found is not None:
-            self.kept = found.step, content_of(found.folder)
+        """Every checkpoint that was whole is there as it was, or gave way to two later ones."""
+        there = whole_ones(run.checkpoints)
+        for step, content in self.kept.items():
+            later = [other for other in there if other > step]
+            assert there.get(step) == content or step not in there and len(later) >= KEPT, f"The checkpoint of step {step} is lost: {list(there)}."
+        self.kept = there
 
     def close(self) -> None:
         if self.server is not None:
@@ -98,11 +108,19 @@ class House:
             self.server.wait()
 
 
+def whole_ones(folder) -> dict[int, str]:
+    """The checkpoints that can be gone on from: their steps, and what is in them."""
+    while True:
+        before = sorted(folder.glob("step-*"))
+        try:
+            return {checkpoints.opened(one).step: content_of(one) for one in before}
+        except (StudioError, FileNotFoundError):  # a living worker forgot it in this moment, or it is lost
+            if sorted(folder.glob("step-*")) == before:
+                raise
+
+
 def content_of(folder) -> str:
-    try:
-        return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
-    except FileNotFoundError:  # a living worker has just replaced it by a newer one
-        return ""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
 
 
 def at_work_on(folder) -> list[int]:
@@ -115,7 +133,7 @@ def survives(root, whole: Run, seed: int, kills: int) -> int:
     house, finished = House(root, seed), 0
     try:
         while house.kills < kills or finished == 0:
-            run, house.kept = runs.create(root, practice(**CHOICES)), (0, "")
+            run, house.kept = runs.create(root, practice(**CHOICES)), {}
             while jobs.status(jobs.of(run)) != "finished":
                 house.live(run)
                 assert jobs.status(jobs.of(run)) != "failed", log_of(run)
@@ -124,7 +142,7 @@ def survives(root, whole: Run, seed: int, kills: int) -> int:
                 if house.kills < kills:
                     house.kill(run)
                 if jobs.status(jobs.of(run)) == "crashed" and not run.last_checkpoint:  # nothing to go on from: somebody starts anew
-                    run, house.kept = runs.create(root, practice(**CHOICES)), (0, "")
+                    run, house.kept = runs.create(root, practice(**CHOICES)), {}
             finished += 1
             assert [event.step for event in Summary(said(run)).steps] == list(range(1, STEPS + 1)), f"seed {seed}"
             mine, wanted = (load_file(one.adapter / "adapter_model.safetensors") for one in (run, whole))
