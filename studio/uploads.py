@@ -1,4 +1,4 @@
-"""Files that a person brings: kept beside the runs under their content's hash, where they outlive the page's temporary ones."""
+"""Files that a person brings: moved beside the runs under their content's hash, where they outlive the page's temporary ones."""
 
 import hashlib
 import json
@@ -19,15 +19,14 @@ SECONDS = 300
 
 
 def keep(root: Path, uploaded: Path) -> Path:
-    """The kept copy of a file, made if it is not there yet."""
+    """Where a file is kept from now on. It is moved, so that two gigabytes take the room of two."""
     with open(uploaded, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     kept = root / FOLDER / digest / uploaded.name
     kept.parent.mkdir(parents=True, exist_ok=True)
-    if not kept.exists():
-        draft = kept.with_name(f".{kept.name}")
-        shutil.copyfile(uploaded, draft)
-        draft.replace(kept)
+    draft = kept.with_name(f".{kept.name}")
+    shutil.move(uploaded, draft)  # it may come from another file system
+    draft.replace(kept)
     return kept
 
 

@@ -259,13 +259,6 @@ def test_a_setting_out_of_range_is_told_instead_of_examining(root):
     assert "at most 0.5" in doctor_card.view(Studio(root, Queue(root)), {"data.held_out": 0.9}).html
 
 
-def test_an_upload_is_kept_beside_the_runs_under_its_content(tmp_path):
-    uploaded = write(tmp_path / "my pairs.jsonl", [row(1)])
-    kept = uploads.keep(tmp_path / "runs", uploaded)
-    assert kept.read_bytes() == uploaded.read_bytes() and kept.name == uploaded.name
-    assert uploads.keep(tmp_path / "runs", uploaded) == kept
-
-
 def test_edits_are_added_at_the_end_and_undone_from_there():
     edits = doctor_card.with_edit(doctor_card.with_edit("", "drop 3"), "swap all")
     assert edits == "drop 3; swap all" and doctor_card.without_last(edits) == "drop 3" and doctor_card.without_last("drop 3") == ""

@@ -27,8 +27,10 @@ def read(path):
 def test_a_file_is_kept_under_its_content_and_offered_again(tmp_path):
     root = tmp_path / "runs"
     one, two = (write(tmp_path / f"{name}.jsonl", json.dumps(ROW | {"prompt": name}) * 2) for name in ("one", "two"))
+    content = one.read_bytes()
     kept = [uploads.keep(root, one), uploads.keep(root, two)]
-    assert uploads.keep(root, one) == kept[0] and kept[0].read_bytes() == one.read_bytes()
+    assert not one.exists() and kept[0].read_bytes() == content, "moved, not copied"
+    assert uploads.keep(root, write(one, content)) == kept[0] and kept[0].read_bytes() == content
     assert {name for _, name in sources.used_before(root)} == set(map(str, kept))
 
 
