@@ -28,7 +28,7 @@ class Queued(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The worker lives. `device` is what it computes on: "cpu" or a card's name; `versions` of the libraries."""
+    """The worker lives. `device` is what it computes on: "cpu", a card's name, or empty if it does not; `versions` of the libraries."""
 
     device: str
     versions: dict[str, str]

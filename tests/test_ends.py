@@ -70,18 +70,18 @@ def test_a_worker_that_leaves_without_a_word_is_told_by_its_code(tmp_path, monke
 WORKER = """
 import sys
 from transformers import TrainerCallback
-from studio.engine import train
+from studio.engine import learning, train
 from studio.engine.worker import work
 class Tracker(TrainerCallback):
     def on_train_begin(self, *inputs, **options):
         raise ConnectionError("the tracker's server is away")
     on_log = on_step_end = on_train_end = on_train_begin
-real = train.orpo.build
+real = learning.orpo.build
 def build(*inputs):
     trainer = real(*inputs)
     trainer.add_callback(Tracker())
     return trainer
-train.orpo.build = build
+learning.orpo.build = build
 sys.exit(work(train.train, computes=True))
 """
 
@@ -114,7 +114,7 @@ def test_stop_pressed_at_any_moment_of_the_start_ends_the_run_once(tmp_path, mom
 STARVED = """
 import sys
 import torch
-from studio.engine import checkpoints, train
+from studio.engine import checkpoints, evaluate, train
 from studio.engine.orpo import resuming
 from studio.engine.worker import work
 def without_memory(holder, name, call):
@@ -131,7 +131,7 @@ if where == "gathering":
 elif where == "writing":
     without_memory(checkpoints, "save_file", 4)  # the second of its files of tensors
 elif where == "measuring":
-    without_memory(train.evaluate, "measure", 2)  # the first was the base's
+    without_memory(evaluate, "measure", 2)  # the first was the base's
 sys.exit(work(train.train, computes=True))
 """
 

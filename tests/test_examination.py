@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from studio import events, examination, jobs, pace, practice, preview, uploads
+from studio import events, examination, jobs, pace, practice, preview
 from studio.engine import data
 from studio.errors import DataError
 from studio.jobs import Queue

@@ -22,10 +22,9 @@ from studio.practice import MODEL, PAIRS
 from studio.presets import all_presets
 from studio.settings import ModelSettings, Settings
 from studio.shape import Shape, Shapes, described
-from studio.summary import Summary
 from studio.ui.fit_card import shown
 from studio.ui.studio import Studio
-from tests.jobs_at_work import ended, heard, log_of, practice, until
+from tests.jobs_at_work import ended, practice, until
 from tests.tiny_models import VOCABULARY, saved, tiny_model
 
 GB = 10**9
@@ -211,19 +210,6 @@ def test_a_card_is_known_by_its_name(name, speed):
 
 
 # --- against real runs ------------------------------------------------------------------------------------------------
-
-
-def test_the_peak_of_the_practice_run_is_estimated_and_the_next_run_knows_its_speed(tmp_path):
-    settings = practice(**{"data.rows": None, "training.batch_size": 8, "training.max_steps": 40})
-    run = runs.create(tmp_path, settings)
-    jobs.start(jobs.of(run))
-    assert ended(run) == "finished", log_of(run)
-    estimate, peak = fit(settings, Shapes().find(settings.model), 16 * GB, "cpu").need.total, heard(run, events.Stepped)[-1].memory
-    print(f"practice run: estimated {estimate / 1e6:.0f} MB, measured {peak / 1e6:.0f} MB")
-    assert estimate == pytest.approx(peak, rel=0.15)
-    measured = Summary(events.read(run.folder / events.FILE)).seconds_a_step / 8
-    assert pace.earlier_seconds(tmp_path, settings, "cpu", events.read) == pytest.approx(measured)
-    assert pace.earlier_seconds(tmp_path, changed(settings, training__max_length=64), "cpu", events.read) is None
 
 
 def tried(root, settings: Settings) -> events.Tried:

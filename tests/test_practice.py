@@ -10,11 +10,14 @@ import pytest
 import torch
 from peft import PeftModel
 
-from studio import jobs, practice, runs
+from studio import events, jobs, pace, practice, runs
 from studio.engine import evaluate, model, tokens
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.vocabulary import load_tokenizer
+from studio.fit import changed, fit
 from studio.preferences.pairs import Pair
+from studio.shape import Shapes
+from studio.summary import Summary
 
 QUESTIONS, HELD_OUT_PAIRS, SEED = 400, 300, 2026
 
@@ -78,6 +81,18 @@ def test_the_terminal_reports_losses_margins_preference_and_three_questions(fini
                  "First step after"):
         assert told.split(",")[0] in printed
     assert printed.count("├") >= 2
+
+
+def test_its_peak_was_estimated_and_the_next_run_knows_its_speed(finished):
+    run, _ = finished
+    estimate = fit(run.settings, Shapes().find(run.settings.model), 16 * 10**9, "cpu").need.total
+    seen = Summary(events.read(run.folder / events.FILE))
+    print(f"estimated {estimate / 1e6:.0f} MB, measured {seen.memory / 1e6:.0f} MB")
+    assert estimate == pytest.approx(seen.memory, rel=0.15)
+    def known(settings):
+        return pace.earlier_seconds(run.folder.parent, settings, "cpu", events.read)
+    assert known(run.settings) == pytest.approx(seen.seconds_a_step / run.settings.training.batch_size / run.settings.training.accumulation)
+    assert known(changed(run.settings, training__max_length=64)) is None
 
 
 def test_the_base_answers_about_equally_in_both_manners(measured):

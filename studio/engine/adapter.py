@@ -6,10 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from transformers import PreTrainedModel
 
 from studio import names, seal
 from studio.engine import snapshot
@@ -53,7 +50,7 @@ def check(run: Run, token: str | None = None, fetch: bool = True) -> None:
     A base that is not on this machine is fetched, or with `fetch` off not looked at.
     """
     seal.check(run, run.adapter)
-    _refuse_other_than_lora(run)
+    refuse_other_than_lora(run)
     refuse_what_is_not_finite(run.adapter)
     was, settings = origin(run.adapter), pinned(run)
     if was is None:
@@ -69,43 +66,7 @@ def check(run: Run, token: str | None = None, fetch: bool = True) -> None:
                               "Put the base back as it was, or train again.")
 
 
-def worn(base: PreTrainedModel, folder: Path, **options) -> PeftModel:
-    """The base with the adapter in a folder, every part of it in its place. Raises StudioError where a part has none."""
-    try:
-        tuned = PeftModel.from_pretrained(base, folder, **options)
-    except RuntimeError as error:  # torch's for other sizes
-        raise StudioError(f"The adapter in {folder.parent.name} does not fit {_called(base)}: its parts have other sizes. "
-                          "Use the base that it was trained on.") from error
-    has, needs = _keys(folder), set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
-    if odd := sorted(has ^ needs):
-        what = "parts that have no place there" if has - needs else "only some of the parts that belong there"
-        raise StudioError(f"The adapter in {folder.parent.name} does not fit {_called(base)}: it has {what}, such as {odd[0]}. "
-                          "Use the base that it was trained on.")
-    return tuned
-
-
-def begin_with(tuned: PeftModel, earlier: Run) -> None:
-    """Give a fresh adapter the weights of an earlier run's. Raises StudioError where they are not sound or do not belong there."""
-    if not earlier.adapter.is_dir():
-        raise StudioError(f"Run {earlier.name} has no adapter to begin with. Let it finish or stop it first.")
-    _refuse_other_than_lora(earlier)
-    refuse_what_is_not_finite(earlier.adapter)
-    was = origin(earlier.adapter)
-    if was is not None and was.weights != tuned.get_base_model().origin.weights:
-        raise StudioError(f"The adapter of run {earlier.name} was trained on {was.name} with other weights than this run's base. "
-                          "Choose that base, or begin with a fresh adapter.")
-    weights, fresh = load_file(earlier.adapter / WEIGHTS), get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in fresh.items()}:
-        raise StudioError(f"The adapter of run {earlier.name} has another rank or stands on other modules. "
-                          "Set rank, target modules and bias as they were there, or begin with a fresh adapter.")
-    set_peft_model_state_dict(tuned, weights)
-
-
-def _called(base: PreTrainedModel) -> str:
-    return f"this base of {base.config.get_text_config().num_hidden_layers} layers"
-
-
-def _refuse_other_than_lora(run: Run) -> None:
+def refuse_other_than_lora(run: Run) -> None:
     """Raises StudioError for files that PEFT would follow to other places, or read as pickles."""
     try:
         config = json.loads((run.adapter / CONFIG).read_text(encoding="utf-8"))
@@ -136,8 +97,3 @@ def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, file.get_tensor(name)
     except SafetensorError as error:
         raise StudioError(f"{path.parent.name}/{path.name} is damaged ({str(error)[:80]}). Restore it, or make it anew.") from error
-
-
-def _keys(folder: Path) -> set[str]:
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        return set(file.keys())

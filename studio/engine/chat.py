@@ -113,12 +113,12 @@ class Duet:
         # Only what a person chose decides: nothing of the model's own sampling is left to slip in.
         base.generation_config = GenerationConfig(eos_token_id=sorted(self.stops), pad_token_id=self.tokenizer.pad_token_id)
         biases = [(weight, weight.detach().clone()) for name, weight in base.named_parameters() if name.endswith("bias")]
-        self.model = adapter.worn(base, run.adapter).eval()
+        self.model = model.worn(base, run.adapter).eval()
         self._base_biases = [(weight, before) for weight, before in biases if not weight.equal(before)]
         self.in_turn_because = "The biases were trained too." if self._base_biases else self._mixing_fails()
         if self.in_turn_because and not self._base_biases:
             # PEFT leaves the hooks of a batch that failed in the layers: they are made anew.
-            self.model = adapter.worn(self.model.unload(), run.adapter).eval()
+            self.model = model.worn(self.model.unload(), run.adapter).eval()
 
     @property
     def device(self) -> str:

@@ -54,7 +54,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     refuse_if_short(_bytes(base) + MARGIN, desk.folder)
     yield
     desk.enter("merging")
-    tuned = adapter.worn(base, run.adapter, torch_device="cpu").eval()
+    tuned = model.worn(base, run.adapter, torch_device="cpu").eval()
     asked = _prompts(run, tokenizer)
     # Base and adapter are heard before the merge, which works in place: the weights are never in memory twice.
     expected = _hear(tuned, asked)

@@ -1,39 +1,27 @@
-"""The base in the precision that was asked for, and a fresh adapter.
+"""The base in the precision that was asked for, with a fresh adapter or one that was trained before.
 
 Training, chat and merge all come through here, so that the three can never disagree on precision or vocabulary.
 """
 
+from pathlib import Path
+
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from studio.engine import snapshot
+from studio.engine import adapter, snapshot
+from studio.engine.adapter import WEIGHTS
+from studio.engine.precision import compute_dtype, device, merge_dtype
 from studio.engine.vocabulary import where
 from studio.engine.worker import about
 from studio.errors import StudioError
+from studio.runs import Run
 from studio.settings import AdapterSettings, ModelSettings, Settings
 
 FUSED_MAMBA = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 """Families whose kernels read some weights past their layers, so that an adapter on these would do nothing; PEFT refuses it."""
-
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
-def device(settings: ModelSettings) -> torch.device:
-    """What to compute on. Raises StudioError if a GPU is asked for and there is none."""
-    if settings.device == "gpu" and not torch.cuda.is_available():
-        raise StudioError("A GPU was asked for and this machine has none that torch can use. "
-                          "Set Device to auto or cpu, or start the studio on a machine with a GPU.")
-    return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def compute_dtype(settings: ModelSettings) -> torch.dtype:
-    """The precision of the arithmetic; auto as its caption says."""
-    if settings.compute_dtype != "auto":
-        return DTYPES[settings.compute_dtype]
-    if device(settings).type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def quantization_config(settings: ModelSettings) -> BitsAndBytesConfig | None:
@@ -106,11 +94,6 @@ def add_adapter(base: PreTrainedModel, settings: Settings) -> PeftModel:
     return get_peft_model(base, config)
 
 
-def merge_dtype(settings: ModelSettings) -> torch.dtype:
-    """16 bits for a merged model: float16 where it was trained so, else bfloat16."""
-    return torch.float16 if settings.compute_dtype == "float16" else torch.bfloat16
-
-
 def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
     """Rows for tokens the base does not know, the same on every machine.
 
@@ -127,3 +110,44 @@ def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
         old = weight.data[:known].float().cpu()
         noise = torch.randn(size - known, old.shape[1], generator=generator)
         weight.data[known:] = (old.mean(0) + old.std(0) * noise).to(weight)
+
+
+def worn(base: PreTrainedModel, folder: Path, **options) -> PeftModel:
+    """The base with the adapter in a folder, every part of it in its place. Raises StudioError where a part has none."""
+    try:
+        tuned = PeftModel.from_pretrained(base, folder, **options)
+    except RuntimeError as error:  # torch's for other sizes
+        raise StudioError(f"The adapter in {folder.parent.name} does not fit {_called(base)}: its parts have other sizes. "
+                          "Use the base that it was trained on.") from error
+    has, needs = _keys(folder), set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    if odd := sorted(has ^ needs):
+        what = "parts that have no place there" if has - needs else "only some of the parts that belong there"
+        raise StudioError(f"The adapter in {folder.parent.name} does not fit {_called(base)}: it has {what}, such as {odd[0]}. "
+                          "Use the base that it was trained on.")
+    return tuned
+
+
+def begin_with(tuned: PeftModel, earlier: Run) -> None:
+    """Give a fresh adapter the weights of an earlier run's. Raises StudioError where they are not sound or do not belong there."""
+    if not earlier.adapter.is_dir():
+        raise StudioError(f"Run {earlier.name} has no adapter to begin with. Let it finish or stop it first.")
+    adapter.refuse_other_than_lora(earlier)
+    adapter.refuse_what_is_not_finite(earlier.adapter)
+    was = adapter.origin(earlier.adapter)
+    if was is not None and was.weights != tuned.get_base_model().origin.weights:
+        raise StudioError(f"The adapter of run {earlier.name} was trained on {was.name} with other weights than this run's base. "
+                          "Choose that base, or begin with a fresh adapter.")
+    weights, fresh = load_file(earlier.adapter / WEIGHTS), get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in fresh.items()}:
+        raise StudioError(f"The adapter of run {earlier.name} has another rank or stands on other modules. "
+                          "Set rank, target modules and bias as they were there, or begin with a fresh adapter.")
+    set_peft_model_state_dict(tuned, weights)
+
+
+def _called(base: PreTrainedModel) -> str:
+    return f"this base of {base.config.get_text_config().num_hidden_layers} layers"
+
+
+def _keys(folder: Path) -> set[str]:
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return set(file.keys())

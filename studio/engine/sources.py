@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from datasets import load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -61,6 +60,8 @@ def _hub(part: Part, token: str | None) -> Source:
         commit = HfApi(token=token).dataset_info(part.source, revision=part.revision or None).sha
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError):  # the cache may have it
         commit = part.revision
+    from datasets import load_dataset  # pandas comes with it: slow, and a file does not need it
+
     try:
         # A folder of the same name must not be taken for it: what lies around here may be somebody else's.
         with TemporaryDirectory() as nowhere, chdir(nowhere):

@@ -3,237 +3,30 @@
 Reads settings.yaml, says what happens in events.jsonl, leaves held_out.jsonl and, last and whole, adapter/.
 """
 
-import importlib.util
-import io
-import math
-import os
-import random
-import shutil
 import sys
-from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-from peft import PeftModel
-
-from studio import events, runs, seal
-from studio.engine import adapter, checkpoints, data, evaluate, model, snapshot, tokens
-from studio.engine.checkpoints import Checkpoint
-from studio.engine.keeper import Keeper
-from studio.engine.orpo import trainer as orpo
-from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
-from studio.engine.reporter import Reporter, guard_trackers
-from studio.engine.sample import answers
-from studio.engine.vocabulary import load_tokenizer, where
+from studio import events
+from studio.engine import data, material
+from studio.engine.vocabulary import load_tokenizer
 from studio.engine.worker import Desk, work
-from studio.errors import DataError, NoSpaceError, StudioError
-from studio.preferences.pairs import Pair
 from studio.runs import Run
-from studio.settings import Settings
 
 
 def train(desk: Desk) -> events.Event | None:
     """The whole run. Returns Stopped if it was asked to end early, after saving what it had learned."""
     run = Run(desk.folder)
     settings = run.settings
-    refuse_what_cannot_run(settings)
+    material.refuse_what_cannot_run(settings)
     desk.enter("downloading")
-    download(settings, desk)
+    material.download(settings, desk)
     tokenizer = load_tokenizer(settings.model, desk.token)
     desk.enter("tokenizing")
-    material = gather(settings, tokenizer, desk)
-    data.write_pairs(run.held_out, material.held_out)
+    gathered = material.gather(settings, tokenizer, desk)
+    data.write_pairs(run.held_out, gathered.held_out)
     desk.enter("loading")
-    tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token), settings)
-    if settings.adapter.start_from:
-        adapter.begin_with(tuned, runs.find(run.folder.parent, settings.adapter.start_from))
-    trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)
-    _repair(trainer, desk)
-    desk.say(events.Noted(trainer.in_words()))
-    steps = _steps(settings, len(material.train))
-    desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
-                            template=seal.seal(tokenizer.chat_template)))
-    examiner, keeper = Examiner(desk, trainer, material, settings), Keeper(desk, run, trainer, material.train)
-    checkpoint = keeper.newest()
-    if checkpoint is None:
-        examiner.measure(0, base=True)
-    desk.enter("training")
-    reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps, keeper.keep, keeper.interval(steps))
-    guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
-    trainer.add_callback(reporter)
-    with closing(keeper):
-        _train(trainer, checkpoint, tokenizer, run, desk)
-        step = trainer.state.global_step
-        desk.enter("saving")
-        save(trainer.model, tokenizer, run)
-        desk.say(events.Saved(step=step, path="adapter"))
-        if reporter.stopped:
-            return events.Stopped(step=step)
-        examiner.measure(step)
-        examiner.sample(step)
-    return None
+    from studio.engine import learning  # PEFT comes with it: slow, and what was wrong so far has been told without
 
-
-def refuse_what_cannot_run(settings: Settings) -> None:
-    """Raises StudioError before anything is loaded, for what only this machine can know."""
-    model.device(settings.model)
-    if settings.training.report_to != "none" and importlib.util.find_spec(settings.training.report_to) is None:
-        raise StudioError(f"The tracker {settings.training.report_to} is not installed. "
-                          f"Run pip install {settings.training.report_to}, or set Report to to none.")
-
-
-def download(settings: Settings, desk: Desk) -> None:
-    """Fetch a Hub model into the cache, saying bytes done. A local folder or the practice model needs nothing."""
-    if Path(where(settings.model)).is_dir():
-        return
-
-    def begins(total: int) -> type:
-        _refuse_without_space(total)
-        return _progress(desk, total)
-
-    snapshot.fetch(settings.model, desk.token, snapshot.WEIGHTS, begins)
-
-
-def _refuse_without_space(needed: int) -> None:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = Path(HF_HUB_CACHE)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise NoSpaceError(f"The model needs {needed / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} GB are free. "
-                           "Free some space, or point HF_HOME to a larger disk.")
-
-
-def _progress(desk: Desk, total: int):
-    """A tqdm class that says bytes instead of drawing bars; the Hub client makes one per file and one for all."""
-    from tqdm.auto import tqdm
-
-    class Told(tqdm):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **(options | {"disable": False, "file": io.StringIO()}))
-
-        def update(self, n=1):
-            super().update(n)
-            if self.unit == "B":
-                desk.progress(min(int(self.n), total), total, "bytes")
-
-    return Told
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read."""
-
-    train: tokens.Tokens
-    held_out_tokens: tokens.Tokens
-    held_out: list[Pair]
-
-
-def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
-    """The pairs that the settings ask for, tokenized and divided, with everything left out said. Raises DataError."""
-    reading = data.read(settings.data, desk.token, desk.folder)
-    for words in reading.in_words():
-        desk.say(events.Noted(words))
-    found, max_length = reading.pairs, settings.training.max_length
-    encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
-    fitting = tokens.fitting(encoded, max_length)
-    if fitting.left_out:
-        desk.say(events.Noted(fitting.in_words(found)))
-    if len(fitting.places) < 2:
-        raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
-    train, held_out = data.divided(reading, fitting.places, settings.data)
-    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
-
-
-def _steps(settings: Settings, pairs: int) -> int:
-    """The optimizer steps of the run, counted as the trainer does."""
-    training = settings.training
-    return training.max_steps or max(1, math.ceil(math.ceil(pairs / (training.batch_size * training.accumulation)) * training.epochs))
-
-
-def _repair(trainer: ORPOTrainer, desk: Desk) -> None:
-    """Say what changes when memory runs out, and begin with what an earlier half of this run had to change."""
-    before = events.last(events.read(desk.folder / events.FILE), events.Repaired)
-    if before is not None:
-        trainer.budget = min(trainer.budget, before.budget)
-        if before.recomputed == 1 != trainer.recomputed:
-            trainer.recompute(1)
-    trainer.on_relief = lambda words: desk.say(
-        events.Repaired(trainer.state.global_step, words, trainer.budget, trainer.recomputed))
-
-
-def _train(trainer: ORPOTrainer, checkpoint: Checkpoint | None, tokenizer, run: Run, desk: Desk) -> None:
-    """Take the steps. If the numbers blow up, keep the adapter as it was before, unless nothing was learned yet."""
-    try:
-        trainer.go_on(checkpoint) if checkpoint else trainer.train()
-    except (BlownUpError, TooLargeError) as error:
-        if error.step == 0:
-            raise
-        save(trainer.model, tokenizer, run)
-        desk.say(events.Saved(step=error.step, path="adapter"))
-        raise StudioError(f"{error} The adapter of step {error.step}, the last sound one, was kept.") from error
-
-
-class Examiner:
-    """Measures the held-out pairs and samples answers, and says both."""
-
-    def __init__(self, desk: Desk, trainer: ORPOTrainer, material: Material, settings: Settings):
-        self.desk, self.scorer, self.tokenizer, self.settings = desk, trainer.scorer, trainer.processing_class, settings
-        self.held_out, self.rows = material.held_out, material.held_out_tokens
-
-    def interval(self, steps: int) -> int | None:
-        """Optimizer steps between measurements, or None when nothing is held out."""
-        every = self.settings.evaluation.every
-        return max(1, round(every * steps if every < 1 else every)) if len(self.rows) else None
-
-    def measure(self, step: int, base: bool = False) -> None:
-        """Say what the held-out pairs give at this step, with the adapter or without."""
-        if not len(self.rows):
-            return
-        self.desk.enter("evaluating")
-        metrics = evaluate.measure(
-            self.scorer, self.rows, beta=self.settings.training.beta, base=base, batch_size=self.settings.evaluation.batch_size,
-            progress=lambda done: self.desk.progress(done, len(self.rows), "held-out pairs"))
-        self.desk.say(events.Evaluated(step, "base" if base else "tuned", metrics))
-
-    def measure_between_steps(self, step: int) -> None:
-        """The same in the middle of training, which then goes on."""
-        self.measure(step)
-        self.desk.enter("training")
-
-    def sample(self, step: int) -> None:
-        """Say what base and tuned answer to the fixed prompts, or to three held-out ones."""
-        asked = [line.strip() for line in self.settings.evaluation.prompts.splitlines() if line.strip()]
-        prompts = [[{"role": "user", "content": text}] for text in asked]
-        if not prompts and self.held_out:
-            short = [pair.prompt for pair in self.held_out if len(pair.prompt) == 1] or [self.held_out[0].prompt]
-            prompts = random.Random(self.settings.data.seed).sample(short, min(3, len(short)))
-        for prompt, base, tuned in answers(self.scorer.model, self.tokenizer, prompts):
-            self.desk.say(events.Sampled(step, prompt[-1]["content"], base, tuned))
-
-
-def save(tuned: PeftModel, tokenizer, run: Run) -> None:
-    """Write adapter and tokenizer beside and rename, so that adapter/ is whole when it is there.
-
-    Raises StudioError for an adapter with a number that is not finite.
-    """
-    for name, weight in tuned.named_parameters():
-        if weight.requires_grad and not torch.isfinite(weight).all():
-            raise StudioError(f"The adapter's {name} holds numbers that are not finite, so it was not saved. "
-                              "Lower the learning rate and start again.")
-    draft = run.folder / ".adapter"
-    shutil.rmtree(draft, ignore_errors=True)
-    tuned.save_pretrained(draft, save_embedding_layers=False)
-    (draft / "README.md").unlink(missing_ok=True)  # PEFT's is a form to fill in; the studio writes its own when pushing
-    tokenizer.save_pretrained(draft)
-    adapter.sign(draft, tuned.get_base_model().origin)
-    if run.adapter.exists():  # of a run that was stopped and went on
-        shutil.rmtree(run.job("merge"), ignore_errors=True)  # what was merged from it is no longer this run's result
-        checkpoints.remove(run.adapter)
-    os.replace(draft, run.adapter)
+    return learning.learn(desk, run, tokenizer, gathered)
 
 
 if __name__ == "__main__":

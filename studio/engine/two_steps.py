@@ -10,10 +10,10 @@ from transformers import TrainerCallback
 
 from studio import events
 from studio.engine import model
+from studio.engine.material import download, gather, refuse_what_cannot_run
 from studio.engine.orpo import packing
 from studio.engine.orpo import trainer as orpo
 from studio.engine.reporter import peak_memory
-from studio.engine.train import download, gather, refuse_what_cannot_run
 from studio.engine.vocabulary import load_tokenizer
 from studio.engine.worker import Desk, work
 from studio.settings import Settings

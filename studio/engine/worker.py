@@ -74,7 +74,7 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
     space.set_aside(desk.folder)
     _limit_silence()
     try:
-        desk.say(events.Started(device=_device(), versions=_versions()))
+        desk.say(events.Started(device=_device() if computes else "", versions=_versions()))
         lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
         stopped = computes and lock is None and desk.asked_to_stop
         desk.say(events.Stopped(step=0) if stopped else task(desk) or events.Finished())

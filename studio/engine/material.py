@@ -1,0 +1,91 @@
+"""What a run needs before a model is loaded: its files fetched, its pairs read, tokenized and divided.
+
+Without PEFT, so that what is wrong with them is told early.
+"""
+
+import importlib.util
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio import events
+from studio.engine import data, precision, snapshot, tokens
+from studio.engine.vocabulary import where
+from studio.engine.worker import Desk
+from studio.errors import DataError, NoSpaceError, StudioError
+from studio.preferences.pairs import Pair
+from studio.settings import Settings
+
+
+def refuse_what_cannot_run(settings: Settings) -> None:
+    """Raises StudioError before anything is loaded, for what only this machine can know."""
+    precision.device(settings.model)
+    if settings.training.report_to != "none" and importlib.util.find_spec(settings.training.report_to) is None:
+        raise StudioError(f"The tracker {settings.training.report_to} is not installed. "
+                          f"Run pip install {settings.training.report_to}, or set Report to to none.")
+
+
+def download(settings: Settings, desk: Desk) -> None:
+    """Fetch a Hub model into the cache, saying bytes done. A local folder or the practice model needs nothing."""
+    if Path(where(settings.model)).is_dir():
+        return
+
+    def begins(total: int) -> type:
+        _refuse_without_space(total)
+        return _progress(desk, total)
+
+    snapshot.fetch(settings.model, desk.token, snapshot.WEIGHTS, begins)
+
+
+def _refuse_without_space(needed: int) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoSpaceError(f"The model needs {needed / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} GB are free. "
+                           "Free some space, or point HF_HOME to a larger disk.")
+
+
+def _progress(desk: Desk, total: int):
+    """A tqdm class that says bytes instead of drawing bars; the Hub client makes one per file and one for all."""
+    from tqdm.auto import tqdm
+
+    class Told(tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **(options | {"disable": False, "file": io.StringIO()}))
+
+        def update(self, n=1):
+            super().update(n)
+            if self.unit == "B":
+                desk.progress(min(int(self.n), total), total, "bytes")
+
+    return Told
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read."""
+
+    train: tokens.Tokens
+    held_out_tokens: tokens.Tokens
+    held_out: list[Pair]
+
+
+def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
+    """The pairs that the settings ask for, tokenized and divided, with everything left out said. Raises DataError."""
+    reading = data.read(settings.data, desk.token, desk.folder)
+    for words in reading.in_words():
+        desk.say(events.Noted(words))
+    found, max_length = reading.pairs, settings.training.max_length
+    encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
+    fitting = tokens.fitting(encoded, max_length)
+    if fitting.left_out:
+        desk.say(events.Noted(fitting.in_words(found)))
+    if len(fitting.places) < 2:
+        raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
+    train, held_out = data.divided(reading, fitting.places, settings.data)
+    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
