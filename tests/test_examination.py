@@ -1,4 +1,4 @@
-"""Data are examined by a real job: counts that add up, findings, fixes that work, lengths, pairs to look at."""
+"""Data are examined by the real job, some of them as a process: counts that add up, findings, fixes that work, lengths, pairs to look at."""
 
 import json
 import shutil
@@ -8,7 +8,9 @@ import pytest
 
 from studio import events, examination, jobs, pace, practice, preview
 from studio.engine import data
-from studio.errors import DataError
+from studio.engine import examine as examining
+from studio.engine.worker import Desk
+from studio.errors import DataError, explain
 from studio.jobs import Queue
 from studio.settings import Settings
 from studio.shelf import Shelf
@@ -36,7 +38,21 @@ def root(tmp_path):
 
 
 def examine(root, asked, secrets=None):
-    """The finished examination and its shelf; the failure's words as DataError."""
+    """The finished examination and its shelf, made by the job's function in this process; a failure's words as DataError."""
+    job = examination.job_of(root, asked)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "request.yaml").write_text(asked.to_yaml(), encoding="utf-8")
+    desk = Desk(job.folder, secrets or {})
+    try:
+        examining.examine(desk)
+    except Exception as error:  # as the shell of every job does
+        raise DataError(explain(error)) from error
+    desk.say(events.Finished())
+    return examination.found(job), Shelf(job.folder)
+
+
+def examine_beside(root, asked, secrets=None):
+    """The same by a process."""
     job = examination.begin(root, asked, secrets)
     until(lambda: jobs.status(job) in jobs.OVER)
     if failed := events.last(events.read(job.log), events.Failed):
@@ -51,7 +67,7 @@ def named(found, name):
 @pytest.fixture(scope="module")
 def practised(tmp_path_factory):
     """The practice pairs, examined once."""
-    return examine(tmp_path_factory.mktemp("runs"), Settings())
+    return examine_beside(tmp_path_factory.mktemp("runs"), Settings())
 
 
 def test_the_practice_pairs_can_be_learned_from(practised):
@@ -203,8 +219,8 @@ def test_a_private_dataset_is_read_with_the_token_at_its_commit(root, hub, tmp_p
     token = hub.add_user("ada")
     commit = hub.add_dataset("ada/pairs", folder, private=True).commits[-1].oid
     with pytest.raises(DataError, match="ada/pairs was not found"):
-        examine(root, settings("ada/pairs"))
-    found, _ = examine(root, settings("ada/pairs"), {"token": token})
+        examine_beside(root, settings("ada/pairs"))
+    found, _ = examine_beside(root, settings("ada/pairs"), {"token": token})
     assert f"ada/pairs is read at commit {commit}." in found.recognised and found.pairs > 1000
 
 
