@@ -105,7 +105,7 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)
     chat = Chat()
     queue = Queue(home, before_start=chat.close).open()
-    studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models)
+    studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, has_users=doors.named)
     try:
         uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
                     proxy_headers=doors.proxied, forwarded_allow_ips="*" if doors.proxied else None, ws="none",

@@ -42,3 +42,27 @@ def asks_for_its_code(folder: Path) -> Path:
     change(folder / "config.json", auto_map=AUTO_MAP, custom_pipelines={"text-generation": {"impl": "trap.Trap", "pt": ["AutoModelForCausalLM"]}})
     change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": AUTO_MAP["AutoTokenizer"]})
     return folder
+
+
+CONFIGURATION = """
+from transformers import LlamaConfig
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+"""
+MODELING = """
+import pathlib
+from transformers import LlamaForCausalLM
+from .configuration_own import OwnConfig
+pathlib.Path({canary!r}).touch()
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def with_code_of_its_own(folder: Path, canary: Path) -> Path:
+    """Make the model in a folder one of a kind that only its own modules know; they touch the canary when they are run. Returns the folder."""
+    change(folder / "config.json", model_type="own_llama", architectures=["OwnForCausalLM"],
+           auto_map={"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"})
+    (folder / "configuration_own.py").write_text(CONFIGURATION, encoding="utf-8")
+    (folder / "modeling_own.py").write_text(MODELING.format(canary=str(canary)), encoding="utf-8")
+    return folder

@@ -96,7 +96,7 @@ class Duet:
     Each row is what that side says alone; only int8 rounds a batch as one: there log-probabilities move, by less than 0.1.
     """
 
-    def __init__(self, run: Run, token: str | None = None):
+    def __init__(self, run: Run, token: str | None = None, consent: frozenset[str] = frozenset()):
         """Load both. Raises StudioError if the run has no adapter."""
         if not run.adapter.is_dir():
             raise StudioError(f"There is no adapter in {run.folder}. Choose a run that has finished or was stopped.")
@@ -107,7 +107,7 @@ class Duet:
         adapter.check(run, token)
         # The adapter's own copy of the tokenizer: its template is the trained one, byte for byte.
         self.tokenizer = vocabulary.read(run.adapter, run.name, padding_side="left")
-        base = model.load_base(adapter.pinned(run), self.tokenizer, token)
+        base = model.load_base(adapter.pinned(run), self.tokenizer, token, consent=consent)
         stops = base.generation_config.eos_token_id
         self.stops = {self.tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
         # Only what a person chose decides: nothing of the model's own sampling is left to slip in.
@@ -227,7 +227,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         held = turn.take(desk.folder, "chat")  # noqa: F841 (until this process ends)
-        duet = Duet(Run(desk.folder), desk.token)
+        duet = Duet(Run(desk.folder), desk.token, desk.consent)
         wire.say(ready=asdict(Ready(duet.device, round(time.monotonic() - began, 1), not duet.in_turn_because,
                                     duet.in_turn_because)))
         while (question := inbox.next(asked.idle)) is not None:

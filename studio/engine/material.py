@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio import events
-from studio.engine import data, precision, snapshot, tokens
+from studio.engine import data, precision, remote_code, snapshot, tokens
 from studio.engine.vocabulary import where
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError, StudioError
@@ -27,7 +27,12 @@ def refuse_what_cannot_run(settings: Settings) -> None:
 
 
 def download(settings: Settings, desk: Desk) -> None:
-    """Fetch a Hub model into the cache, saying bytes done. A local folder or the practice model needs nothing."""
+    """Fetch a Hub model into the cache, saying bytes done; a local folder or the practice model needs nothing.
+
+    Raises StudioError, before any weights are fetched, for a model that needs code which nobody has allowed.
+    """
+    folder = snapshot.of(settings.model, desk.token, weights=False, code=bool(desk.consent))
+    remote_code.refuse_unless_allowed(remote_code.needed(settings.model, folder), desk.consent)
     if Path(where(settings.model)).is_dir():
         return
 

@@ -50,7 +50,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     desk.enter("loading")
     adapter.check(run, desk.token)
     tokenizer = vocabulary.read(run.adapter, run.name)
-    base = model.load_base(adapter.pinned(run), tokenizer, desk.token, quantized=False, on="cpu")
+    base = model.load_base(adapter.pinned(run), tokenizer, desk.token, quantized=False, on="cpu", consent=desk.consent)
     refuse_if_short(_bytes(base) + MARGIN, desk.folder)
     yield
     desk.enter("merging")

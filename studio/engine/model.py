@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from studio.engine import adapter, snapshot
+from studio.engine import adapter, remote_code, snapshot
 from studio.engine.adapter import WEIGHTS
 from studio.engine.precision import compute_dtype, device, merge_dtype
 from studio.engine.vocabulary import where
@@ -44,16 +44,19 @@ def lora_config(settings: AdapterSettings) -> LoraConfig:
 
 
 def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token: str | None = None, *,
-              quantized: bool = True, on: torch.device | str | None = None) -> PreTrainedModel:
+              quantized: bool = True, on: torch.device | str | None = None, consent: frozenset[str] = frozenset()) -> PreTrainedModel:
     """The frozen base, which knows its `origin`. `quantized=False` reloads it in 16 bits for a merge; `on` overrules the device.
+    `consent` holds the hashes of the code that a person has looked at and allowed to run.
 
-    Raises StudioError for files that do not hold a whole model, or ask to run code.
+    Raises StudioError for files that do not hold a whole model, or need code that nobody has allowed.
     """
-    quantization, folder = quantization_config(settings) if quantized else None, snapshot.of(settings, token)
+    quantization, folder = quantization_config(settings) if quantized else None, snapshot.of(settings, token, code=bool(consent))
+    code = remote_code.needed(settings, folder)
+    remote_code.refuse_unless_allowed(code, consent)
     origin = snapshot.origin(settings, folder)
     with about(settings.name):
         model, found = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            folder, use_safetensors=True, trust_remote_code=remote_code.is_allowed(code, consent), output_loading_info=True,
             dtype=compute_dtype(settings) if quantized else merge_dtype(settings),
             quantization_config=quantization, device_map={"": str(on or device(settings))})
     if missing := sorted(found["missing_keys"]):

@@ -57,6 +57,8 @@ def _result(run: Run, asked: PushRequest, desk: Desk) -> Path:
                           "This run has not been merged yet. Merge it first, or push the adapter.")
     if asked.what == "adapter":
         adapter.check(run, desk.token, fetch=False)
+    if any(folder.glob("*.py")):
+        raise StudioError("This model needs code of its own, which is others' and is not published here. Push the adapter.")
     seal.check(run, folder)
     adapter.refuse_what_is_not_finite(folder)
     return folder

@@ -1,7 +1,7 @@
 """The files of a base on this machine: fetched where they must be, looked through before anything is loaded, and known again.
 
-Only safetensors, JSON, vocabularies and templates are fetched and read. What a repository holds beside them never gets here,
-and what these few could say to have more loaded, or run, is refused.
+Only safetensors, JSON, vocabularies and templates are fetched and read. What a repository holds beside them gets here only for a
+person to look at, and what these few could say to have more loaded, or run, is refused.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ from studio.shape import LARGEST_CONFIG, LARGEST_HEADER
 
 TEXTS = ["*.json", "*.jinja", "*.model", "*.txt"]
 WEIGHTS = ["*.safetensors", *TEXTS]
-"""What is fetched of a model's repository: no pickled weights, no code."""
+"""What is fetched of a model's repository: no pickled weights, and no code but where somebody looks at it."""
+CODE = ["*.py"]
 
 SINGLE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 SHAPING = ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -43,12 +44,13 @@ class Origin:
     weights: str
 
 
-def of(settings: ModelSettings, token: str | None = None, weights: bool = True) -> Path:
+def of(settings: ModelSettings, token: str | None = None, weights: bool = True, code: bool = False) -> Path:
     """The folder with a base's files, fetched as far as they are not there; without `weights` only what texts need.
 
-    Raises StudioError for what cannot be loaded without running somebody's code.
+    With `code` its Python files are fetched as well, which nothing here runs. Raises StudioError for what is no model,
+    and for weights that could run code when they are read.
     """
-    folder = _folder(settings, token, weights)
+    folder = _folder(settings, token, (WEIGHTS if weights else TEXTS) + CODE * code)
     if weights:
         _refuse_other_than_safetensors(folder, settings.name)
     return folder
@@ -62,7 +64,7 @@ def origin(settings: ModelSettings, folder: Path) -> Origin:
 
 def fingerprint(folder: Path) -> str:
     """A hash of what shapes the model, of every tensor's name, type and shape, and of some of its bytes."""
-    config = _mapping(folder / "config.json", folder.name)
+    config = mapping(folder / "config.json", folder.name)
     digest = hashlib.sha256(json.dumps({name: config.get(name) for name in SHAPING}, sort_keys=True).encode())
     for name in sorted(_weight_files(folder, folder.name)):
         for seen in _tensors(folder / name):
@@ -94,14 +96,14 @@ def _tensors(path: Path) -> Iterator[bytes]:
                           "Fetch it again, or choose another model.") from error
 
 
-def _folder(settings: ModelSettings, token: str | None, weights: bool) -> Path:
+def _folder(settings: ModelSettings, token: str | None, patterns: list[str]) -> Path:
     if settings.name == PRACTICE:
         return PRACTICE_MODEL
     if names.is_path(settings.name):
         if not Path(settings.name).is_dir():
             raise StudioError(f"There is no folder {settings.name} on this machine. Check its path, or name a model on the Hub.")
         return Path(settings.name)
-    return fetch(settings, token, WEIGHTS if weights else TEXTS)
+    return fetch(settings, token, patterns)
 
 
 # --- from the Hub -----------------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def _refuse_other_than_safetensors(folder: Path, name: str) -> None:
     """Raises StudioError unless the folder is a model's, and its weights are safetensors that lie in it."""
     if (folder / ADAPTER).exists():  # transformers would go and load the base that it names
         raise StudioError(f"{name} is an adapter and not a model. Choose the base that it was trained on, or a merged model.")
-    config = _mapping(folder / "config.json", name)
+    config = mapping(folder / "config.json", name)
     if config.get("transformers_weights"):
         raise StudioError(f"{name} names weights of its own choice, which the studio does not follow. "
                           f"Choose a repository whose weights are in {SINGLE}.")
@@ -182,13 +184,13 @@ def _weight_files(folder: Path, name: str) -> set[str]:
     if not (folder / INDEX).is_file():
         raise StudioError(f"{name} holds no safetensors weights, and weights of other kinds can run code when they are read. "
                           "Choose a repository that has safetensors, or convert these first.")
-    found = _mapping(folder / INDEX, name).get("weight_map")
+    found = mapping(folder / INDEX, name).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise StudioError(f"{INDEX} of {name} names no weights. Fetch it again, or choose another model.")
     return {file if isinstance(file, str) else repr(file) for file in found.values()}
 
 
-def _mapping(path: Path, name: str) -> dict:
+def mapping(path: Path, name: str) -> dict:
     """What a JSON file holds. Raises StudioError where it is not there, too large, or says something else."""
     try:
         if path.stat().st_size > LARGEST_CONFIG:

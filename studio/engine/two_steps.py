@@ -46,7 +46,7 @@ def two_steps(desk: Desk) -> events.Event | None:
     desk.enter("tokenizing")
     pairs = gather(settings, tokenizer, desk).train
     desk.enter("loading")
-    tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token), settings)
+    tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent), settings)
     trainer = orpo.build(settings, tuned, tokenizer, pairs, desk.folder)
     desk.say(events.Noted(trainer.in_words()))
     costs = [packing.cost(pair, trainer.scorer.packed) for pair in pairs]

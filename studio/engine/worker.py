@@ -16,6 +16,7 @@ from studio import credentials, events, pulse
 from studio.engine import space, turn
 from studio.errors import StudioError, disk_is_full, explain
 from studio.redaction import redact
+from studio.remote_code import SECRET
 
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
           "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
@@ -54,6 +55,11 @@ class Desk:
     @property
     def asked_to_stop(self) -> bool:
         return (self.folder / "stop").exists()
+
+    @property
+    def consent(self) -> frozenset[str]:
+        """The hashes of models' own code that a person has looked at and allowed to run."""
+        return frozenset(self.secrets.get(SECRET, "").split())
 
     @property
     def token(self) -> str | None:

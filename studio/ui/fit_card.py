@@ -153,7 +153,8 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
 
     def begin(token: str, **values: Any) -> tuple[str, gr.Timer]:
         try:
-            two_steps.begin(studio.queue, studio.root, studio.settings_of(values), account.entered(token))
+            two_steps.begin(studio.queue, studio.root, studio.settings_of(values),
+                            studio.handed(account.entered(token)))
         except StudioError as error:
             raise gr.Error(str(error), title="Not tried") from error
         return count(**values), gr.Timer(active=True)

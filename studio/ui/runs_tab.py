@@ -205,7 +205,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Button:
         run = studio.find(name)
         try:
             if run is not None:
-                studio.queue.resume(run)
+                studio.queue.resume(run, studio.secrets(run))
         except StudioError as error:
             raise gr.Error(str(error), title="Not resumed") from error
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio import events, jobs, names, runs
-from studio.access import LOCAL, Visitor
+from studio import events, jobs, names, remote_code, runs
+from studio.access import LOCAL, AccessError, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job, Queue, Status
+from studio.remote_code import Consents
 from studio.runs import Run
 from studio.settings import Settings
 from studio.shape import Shapes
@@ -39,7 +40,10 @@ class Studio:
     models: tuple[Path, ...] = ()
     """Folders of this machine from which users may take models."""
     logs: events.Logs = field(default_factory=events.Logs, repr=False)
+    has_users: bool = False
+    """Whether it is for users with passwords; else for the person at this machine alone."""
     _shapes: dict[str, Shapes] = field(default_factory=dict, repr=False)
+    _consents: Consents = field(default_factory=Consents, repr=False)
 
     @property
     def root(self) -> Path:
@@ -96,7 +100,18 @@ class Studio:
 
     def secrets(self, run: Run) -> dict[str, str]:
         """The token that was entered with a run, for the one who entered it: an administrator acts with a token of their own."""
-        return self.queue.secrets(run) if run.owner == self.who().name else {}
+        return self.handed(self.queue.secrets(run)) if run.owner == self.who().name else {}
+
+    def handed(self, secrets: dict[str, str]) -> dict[str, str]:
+        """What a worker is handed: the token that was entered, and which models' code the person at this machine allows now."""
+        token = {name: secret for name, secret in secrets.items() if name != remote_code.SECRET}
+        return token if self.who().name else token | self._consents.secrets()
+
+    def consents(self) -> Consents:
+        """What of models' own code is allowed to run. Raises AccessError for a user: only the person at this machine decides that."""
+        if self.who().name:
+            raise AccessError("A model's own code can be allowed only at this machine, in a studio without users.")
+        return self._consents
 
     def said(self, job: Job) -> list[events.Event]:
         """The events of a job so far."""

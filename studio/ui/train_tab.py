@@ -11,7 +11,7 @@ from studio import account, fit, gpu
 from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
-from studio.ui import fit_card, form, parts, token_field
+from studio.ui import code_card, fit_card, form, parts, token_field
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
@@ -29,7 +29,7 @@ class TrainTab:
 
 def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
-    secrets, shape = account.entered(token), None
+    secrets, shape = studio.handed(account.entered(token)), None
     if settings.training.push_checkpoints_to:
         account.refuse_one_that_only_reads(secrets)
     with suppress(StudioError):  # of a model that nobody has looked at nothing is known
@@ -80,6 +80,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         token = token_field.build(
             "train-token", "For private or gated models and datasets. Kept in memory and handed to the run, never written.")
     everything = data_fields | fields
+    if not studio.has_users:
+        code_card.build(studio, everything, token)
     with gr.Accordion("Settings as a file", open=False) as as_file:
         code = gr.Code(language="yaml", label="settings.yaml", interactive=False, buttons=["copy", "download"])
         load = gr.UploadButton("Load settings from a file", file_types=[".yaml", ".yml"], size="sm")

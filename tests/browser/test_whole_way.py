@@ -9,6 +9,8 @@ from studio import runs
 from studio.summary import Summary
 from tests.browser.steps import LONG_MS, examine, is_accessible, load, source_is, tab
 from tests.jobs_at_work import said, until
+from tests.tiny_models import saved, tiny_model
+from tests.traps import with_code_of_its_own
 
 TABS = ("Data", "Train", "Runs", "Compare", "Share")
 
@@ -149,22 +151,43 @@ def test_the_adapter_is_pushed_privately_in_one_commit(opened, hub):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", TABS)
-def test_no_tab_has_an_accessibility_violation(opened, studio, scheme, name):
-    load(opened, studio, f"/?__theme={scheme}")
-    tab(opened, name)
-    opened.wait_for_timeout(800)
-    is_accessible(opened)
+def test_no_tab_has_an_accessibility_violation(page, studio, scheme):
+    load(page, studio, f"/?__theme={scheme}")
+    for name in TABS:
+        tab(page, name)
+        page.wait_for_timeout(800)
+        is_accessible(page)
 
 
-@pytest.mark.parametrize("name", TABS)
-def test_a_narrow_screen_needs_no_sideways_scrolling(opened, name):
+def test_a_narrow_screen_needs_no_sideways_scrolling(opened):
     opened.set_viewport_size({"width": 390, "height": 844})
-    if not opened.get_by_role("tab", name=name, exact=True).is_visible():
-        opened.get_by_role("button", name="More tabs").click()
-    opened.get_by_role("tab", name=name, exact=True).or_(opened.get_by_role("button", name=name, exact=True)).first.click()
-    opened.wait_for_timeout(500)
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    for name in TABS:
+        if not opened.get_by_role("tab", name=name, exact=True).is_visible():
+            opened.get_by_role("button", name="More tabs").click()
+        opened.get_by_role("tab", name=name, exact=True).or_(opened.get_by_role("button", name=name, exact=True)).first.click()
+        opened.wait_for_timeout(500)
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+@pytest.mark.fault("T62")
+def test_a_model_s_own_code_is_shown_allowed_by_a_box_and_then_run(opened, studio, tmp_path):
+    model = with_code_of_its_own(saved(tiny_model("llama"), tmp_path / "own"), tmp_path / "canary")
+    tab(opened, "Train")
+    field = opened.locator("#field-model-name").locator("input, textarea")
+    field.fill(str(model))
+    field.blur()
+    opened.get_by_role("button", name="Code that a model brings").click()
+    opened.locator("#look-at-code").click()
+    expect(opened.locator("#code-shown")).to_contain_text("brings 2 Python files")
+    opened.locator("#code-shown").get_by_text("modeling_own.py").click()
+    expect(opened.locator("#code-shown pre").last).to_contain_text("class OwnForCausalLM")
+    assert not (tmp_path / "canary").exists()
+    opened.get_by_label("Run the code of").check()
+    is_accessible(opened)
+    opened.locator("#start").click()
+    until((tmp_path / "canary").exists)
+    opened.locator("#stop").click()
+    expect(opened.locator("#run-head .badge")).to_have_text(re.compile("stopped|finished"), timeout=LONG_MS)
 
 
 def test_a_run_that_was_stopped_is_resumed_by_a_click(opened, studio):
