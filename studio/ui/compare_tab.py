@@ -62,8 +62,8 @@ def lead(studio: Studio, name: str | None) -> str:
     return parts.note("info", f"Left: {run.settings.model.name} as it was. Right: the same model after run {run.name}.{template}")
 
 
-def build(studio: Studio, in_view: gr.Dropdown) -> None:
-    """The tab's components and wiring."""
+def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
+    """The tab's components and wiring. Returns the timer by which it looks again."""
     top = gr.HTML(lead(studio, None), elem_id="compare-head", padding=False)
     with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader
         left = gr.Chatbot(label="Base", height=420, elem_id="chat-base", buttons=["copy"])
@@ -127,4 +127,6 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
     for side, button in votes.items():
         button.click(lambda *given, side=side: vote(*given, side), [in_view, left, right, own], [kept, own], **PRIVATE)
     in_view.change(lambda name: lead(studio, name), in_view, top, **QUIET)
-    gr.Timer(2.0).tick(lambda name: lead(studio, name), in_view, top, **QUIET)
+    watch = gr.Timer(2.0)
+    watch.tick(lambda name: lead(studio, name), in_view, top, **QUIET)
+    return watch

@@ -46,25 +46,33 @@ def build(studio: Studio) -> gr.Blocks:
             gr.Markdown(WELCOME)
             first = gr.Button("Start the practice run", variant="primary", size="lg", elem_id="practice")
         with gr.Tabs(selected="data") as tabs:
-            with gr.Tab("Data", id="data"):
+            with gr.Tab("Data", id="data") as of_data:
                 data = data_tab.build(studio, defaults)
-            with gr.Tab("Train", id="train", render_children=True):
+            with gr.Tab("Train", id="train", render_children=True) as of_train:
                 train = train_tab.build(studio, data.fields, defaults)
-            with gr.Tab("Runs", id="runs", render_children=True):
-                further = runs_tab.build(studio, in_view)
+            with gr.Tab("Runs", id="runs", render_children=True) as of_runs:
+                run_tab = runs_tab.build(studio, in_view)
                 adoption_card.build(studio, train.started)
                 trash_card.build(studio, in_view, train.started)
-            with gr.Tab("Compare", id="compare"):
-                compare_tab.build(studio, in_view)
-            with gr.Tab("Share", id="share"):
-                share_tab.build(studio, in_view)
+            with gr.Tab("Compare", id="compare") as of_compare:
+                comparing = compare_tab.build(studio, in_view)
+            with gr.Tab("Share", id="share") as of_share:
+                sharing = share_tab.build(studio, in_view)
         data_tab.complete(studio, data, train.everything)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
-        further.click(lambda name: [*train_tab.further(studio, name, train.everything), gr.Tabs(selected="train")], in_view,
+        _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})
+        run_tab.further.click(lambda name: [*train_tab.further(studio, name, train.everything), gr.Tabs(selected="train")], in_view,
                       [*train.everything.values(), tabs], **PRIVATE)
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page
+
+
+def _look_in_front_only(watches: dict[gr.Tab, gr.Timer | None]) -> None:
+    """Let a tab look for news only while it is in front: each look costs the browser and the server some work."""
+    timers = [watch for watch in watches.values() if watch is not None]
+    for tab, own in watches.items():
+        tab.select(lambda own=own: [gr.Timer(active=watch is own) for watch in timers], None, timers, **QUIET)
 
 
 def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) -> None:

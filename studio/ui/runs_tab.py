@@ -1,6 +1,7 @@
 """Runs: one run as it happens, from queued to its last word."""
 
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -29,6 +30,14 @@ HANGS = ("No sign of life for {seconds:.0f} s: the worker hangs, or was paused. 
          "otherwise stop it at once and resume it from its last checkpoint.")
 PASSED_OVER = "{lines} of this run's event log cannot be read and was passed over. All others are shown."
 TAIL_BYTES = 6000
+
+
+@dataclass(frozen=True)
+class RunsTab:
+    """The button that asks for a run from the adapter in view, and the timer by which the tab looks again."""
+
+    further: gr.Button
+    watch: gr.Timer
 
 
 def head(run: Run, status: Status, summary: Summary, place: str = "", silence: float = 0) -> str:
@@ -134,8 +143,8 @@ def resume_button(run: Run, status: str | None) -> gr.Button:
     return gr.Button(f"Resume after step {step}", visible=step is not None)
 
 
-def build(studio: Studio, in_view: gr.Dropdown) -> gr.Button:
-    """The tab's components and wiring; `in_view` names the run that all tabs share. The button asks for a run from its adapter."""
+def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
+    """The tab's components and wiring; `in_view` names the run that all tabs share."""
     top = gr.HTML(parts.empty(EMPTY), elem_id="run-head", padding=False)
     with gr.Row():
         halt = gr.Button("Stop and keep the work", variant="stop", visible=False, elem_id="stop")
@@ -213,10 +222,11 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Button:
         run = studio.find(name)
         return tail(run.folder / "worker.log") if run else ""
 
-    gr.Timer(1.0).tick(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
+    watch = gr.Timer(1.0)
+    watch.tick(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
     in_view.change(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
     in_view.change(read_log, in_view, log, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
         button.click(act, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
     log_fold.expand(read_log, in_view, log, **QUIET)
-    return further
+    return RunsTab(further, watch)

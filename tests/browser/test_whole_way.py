@@ -70,6 +70,21 @@ def test_a_preset_fills_the_form(opened):
     expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
 
 
+def test_a_tab_looks_for_news_only_while_it_is_in_front(opened):
+    asked = []
+    opened.on("request", lambda request: asked.append(request.post_data_json["fn_index"]) if request.url.endswith("/run/predict") else None)
+
+    def asked_each_second(name: str) -> set[int]:
+        tab(opened, name)
+        opened.wait_for_timeout(800)  # the last look of the tab before
+        asked.clear()
+        opened.wait_for_timeout(3500)
+        return {event for event in asked if asked.count(event) > 2}
+
+    of_data, of_runs, of_share = (asked_each_second(name) for name in ("Data", "Runs", "Share"))
+    assert not of_data and of_runs and of_share and not of_runs & of_share
+
+
 @pytest.mark.fault("T26", "T31")
 def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(opened, studio):
     opened.locator("#practice").click()
