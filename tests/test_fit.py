@@ -254,6 +254,7 @@ def test_two_steps_are_measured_shown_and_leave_no_run(tmp_path):
     assert "Needs up to" in card(changed(settings, training__batch_size=2))
 
 
+@pytest.mark.slow
 def test_two_steps_are_refused_while_a_training_waits_or_runs_and_a_training_waits_for_them(tmp_path):
     queue = Queue(tmp_path)
     two_steps.begin(queue, queue.home, practice())

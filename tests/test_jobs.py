@@ -114,6 +114,7 @@ def test_a_queued_run_that_is_stopped_never_starts(tmp_path):
     assert Queue(tmp_path).advance() is None
 
 
+@pytest.mark.slow
 def test_a_second_start_waits_its_turn_and_then_runs(queue):
     first, second = queue.add(practice()), queue.add(practice())
     until(lambda: status(first) == "running")

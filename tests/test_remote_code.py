@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -92,21 +95,49 @@ def test_code_that_was_allowed_is_run_in_training_chat_and_merge_and_the_consent
 
 
 @pytest.mark.fault("T62")
-def test_a_consent_is_for_one_repository_at_one_commit_and_its_files_as_they_are(own, queue, this_hub, canary):
+def test_a_consent_is_for_one_repository_at_one_commit_and_its_files_as_they_are(own, this_hub, canary):
     repo = this_hub.add_model("someone/own", own)
     settings = ModelSettings(name="someone/own")
     code = remote_code.look(settings, {})
     assert code.commit == repo.revision().oid and set(code.files) == {"configuration_own.py", "modeling_own.py"}
     assert "pathlib" in code.files["modeling_own.py"] and code.commit[:12] in code.in_words()
-    secrets = allowed(settings)
-    other = this_hub.add_model("someone/else", own)
-    for name in ("someone/else", str(own)):
-        assert trained(queue, short(name), secrets)[1] == "failed", "The same files elsewhere are not those that were allowed."
+    this_hub.add_model("someone/else", own)
     repo.commit("worse", {**repo.files(), "modeling_own.py": repo.files()["modeling_own.py"] + b"\n# and more\n"})
-    assert trained(queue, short("someone/own"), secrets)[1] == "failed" and other.revision()
-    assert not canary.exists()
-    run, end = trained(queue, practice(**{**short("someone/own").to_form(), "model.revision": code.commit}), secrets)
-    assert end == "finished" and canary.exists(), (heard(run, events.Failed), log_of(run))
+    refused = "needs to run code of its own"
+    told = loaded([("someone/else", ""), (str(own), ""), ("someone/own", "")], code.digest)
+    assert [refused in words for words in told] == [True] * 3 and not canary.exists(), told
+    assert loaded([("someone/own", code.commit)], code.digest) == ["loaded"] and canary.exists()
+
+
+def loaded(models: list[tuple[str, str]], digest: str) -> list[str]:
+    """What becomes of each model, by name and revision, in a worker that was handed this consent."""
+    done = subprocess.run([sys.executable, "-c", LOADING, digest, json.dumps(models)], cwd=jobs.PROJECT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+LOADING = """
+import json, sys
+from studio.engine.model import load_base
+from studio.engine.vocabulary import load_tokenizer
+from studio.settings import ModelSettings
+told = []
+for name, revision in json.loads(sys.argv[2]):
+    settings = ModelSettings(name=name, revision=revision)
+    try:
+        load_base(settings, load_tokenizer(settings), consent=frozenset([sys.argv[1]]))
+        told.append("loaded")
+    except Exception as error:
+        told.append(str(error))
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.fault("T62")
+def test_of_a_model_whose_code_nobody_allowed_no_weights_are_fetched(own, queue, hub):
+    hub.add_model("someone/own-weights", own)
+    assert trained(queue, short("someone/own-weights"))[1] == "failed"
+    fetched = {Path(path).suffix for method, path in hub.requests if method == "GET" and "/resolve/" in path}
+    assert ".json" in fetched and not fetched & {".safetensors", ".py"}
 
 
 @pytest.mark.fault("T62")

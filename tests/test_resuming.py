@@ -70,6 +70,7 @@ def test_checkpoints_are_taken_and_the_latest_kept_and_hold_nothing_that_could_r
     assert {path.suffix for path in whole.checkpoints.rglob("*") if path.is_file()} == {".json", ".safetensors"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_exactly(queue, whole):
     run = queue.add(practice(**CHOICES))
     until(lambda: len(heard(run, events.Stepped)) >= 3)

@@ -241,6 +241,7 @@ def test_a_disk_that_fills_up_ends_in_words_and_leaves_nothing_half_made(root):
     assert not run.adapter.exists()
 
 
+@pytest.mark.slow
 def test_a_queue_takes_a_run_from_start_to_end(root):
     queue = Queue(root, poll_seconds=0.1).open()
     try:
