@@ -324,6 +324,7 @@ def damaged(run, root) -> Run:
     return copy
 
 
+@pytest.mark.slow
 def test_a_process_that_nobody_asks_ends_by_itself_and_the_next_question_starts_another(run):
     with closing(Chat(idle_seconds=0.2)) as chat:
         first, pid = last(chat, run), chat.pid

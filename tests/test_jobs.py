@@ -173,6 +173,7 @@ def test_a_killed_worker_is_a_crash_within_seconds_and_the_next_run_starts(queue
     assert ended(following) == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.fault("T31")
 def test_a_run_outlives_its_server_and_the_next_server_finds_it(tmp_path):
     root = tmp_path / "runs"

@@ -58,6 +58,7 @@ def test_what_a_killed_worker_had_printed_is_there(tmp_path):
     assert "before the end" in printed(program, tmp_path / "log")
 
 
+@pytest.mark.slow
 @pytest.mark.fault("T25")
 def test_a_run_whose_server_is_gone_goes_on_printing_and_finishes(tmp_path):
     """Every client and the server gone: nobody is left who could read a pipe."""

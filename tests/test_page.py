@@ -30,6 +30,7 @@ def test_a_run_is_started_watched_and_finished(client, studio):
     assert runs.find(studio.runs, name).adapter.is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped(client):
     name = client.predict(practice(**{"training.max_steps": 2000}).model_dump(), api_name="/start")
     until(lambda: client.predict(name, api_name="/status")["step"] > 0)

@@ -32,7 +32,8 @@ def browser():
 @pytest.fixture
 def page(browser: Browser):
     """A fresh page that fails its test when it asked an address outside or its scripts threw."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    # Without a graphics card every frame of an animation is computed.
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
     page: Page = context.new_page()
     outside, thrown = [], []

@@ -163,17 +163,17 @@ def test_the_cleaned_pairs_are_downloaded_and_pushed(opened, hub, tmp_path):
     assert hub.repos["datasets/grace/kind-pairs"].private and token not in opened.content()
 
 
-def test_an_examined_set_has_no_accessibility_violation(opened, studio, tmp_path):
-    load(opened, studio, "/?__theme=dark")
+def test_an_examined_set_has_no_accessibility_violation(page, studio, tmp_path):
+    load(page, studio, "/?__theme=dark")
     rows = [row(at, source="web" if at % 3 else "books") for at in range(60)] + [row(3), row(70, chosen="")]
-    source_is(opened, write(tmp_path / "mixed.jsonl", rows))
-    examine(opened)
-    expect(opened.locator("#pair")).to_contain_text("Row 1")
+    source_is(page, write(tmp_path / "mixed.jsonl", rows))
+    examine(page)
+    expect(page.locator("#pair")).to_contain_text("Row 1")
     for name in ("Choose rows by a column", "Change its words", "Take the cleaned pairs elsewhere", re.compile("Further sources")):
-        opened.get_by_role("button", name=name).click()
-    opened.locator("#as-read").click()
-    expect(opened.locator("#pair-tokens .token.scored").first).to_be_visible(timeout=60_000)
-    is_accessible(opened)
-    opened.set_viewport_size({"width": 390, "height": 844})
-    opened.wait_for_timeout(500)
-    assert opened.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.get_by_role("button", name=name).click()
+    page.locator("#as-read").click()
+    expect(page.locator("#pair-tokens .token.scored").first).to_be_visible(timeout=60_000)
+    is_accessible(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
