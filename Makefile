@@ -22,10 +22,11 @@ practice: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	bash tests/install_browser.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests --ignore=tests/browser
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest -m "not slow" tests/browser
 
 sweep: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow tests --ignore=tests/browser
+	bash tests/install_browser.sh
+	$(BIN)/python -m pytest -m slow tests
 
 faults: $(VENV)/.installed-dev
 	bash tests/install_browser.sh

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import pytest
 from playwright.sync_api import expect
 
 from studio import practice
@@ -77,6 +78,7 @@ def test_rows_are_held_out_and_dropped_by_a_column_s_value(opened, tmp_path):
         expect(opened.locator("#examination")).to_contain_text(told, timeout=60_000)
 
 
+@pytest.mark.slow
 def test_a_pair_is_rewritten_swapped_and_dropped_where_it_is_seen(opened, tmp_path):
     source_is(opened, write(tmp_path / "pairs.jsonl", [row(at) for at in range(60)]))
     examine(opened)
