@@ -63,11 +63,6 @@ class Shape:
         """Weights of the layers' linear maps: those which quantization takes and an adapter can stand on."""
         return sum(one.inputs * one.outputs * one.count for one in self.linears)
 
-    @property
-    def gated(self) -> bool:
-        """Whether the MLP multiplies two widened paths."""
-        return any("gate" in one.name for one in self.linears)
-
     def targeted(self, modules: str) -> list[Linear]:
         """The linear maps that get an adapter."""
         named = {name.strip() for name in modules.split(",") if name.strip()}

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 
@@ -56,17 +57,19 @@ def test_the_trainers_own_figures_are_those_that_the_estimate_takes():
     assert (TOKENS_AT_ONCE, USABLE, TILE_BYTES) == (trainer.TOKENS_AT_ONCE, memory.USABLE, head.TILE_BYTES)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("rank", [4, 64])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2"])
-def test_what_a_token_leaves_behind_is_what_autograd_keeps(family, rank, dropout, tmp_path):
-    model = tiny_model(family, hidden_size=128, intermediate_size=352)
+def test_what_a_token_leaves_behind_is_what_autograd_keeps(family, rank, dropout, precision, tmp_path):
+    model = tiny_model(family, hidden_size=128, intermediate_size=352).to(getattr(torch, precision))
     shape = Shapes().find(ModelSettings(name=str(saved(model, tmp_path))))
     tuned = get_peft_model(model.requires_grad_(False), LoraConfig(r=rank, lora_dropout=dropout, target_modules="all-linear"))
-    settings = practice(**{"adapter.rank": rank, "adapter.dropout": dropout})
+    settings = practice(**{"adapter.rank": rank, "adapter.dropout": dropout, "model.compute_dtype": precision})
     scorer = Scorer(tuned, filler=0)
     scorer.packed = True
-    kept = memory.measure(scorer, _pair(40, 80, 80))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        kept = memory.measure(scorer, _pair(40, 80, 80))
     assert kept_by_a_layer(settings, shape, "cpu", longest=240) * shape.layers == pytest.approx(kept.per_token, rel=0.15)
 
 

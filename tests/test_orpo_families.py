@@ -21,14 +21,16 @@ def measured():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_s_scores_and_gradients_are_those_of_separate_passes(measured, name):
-    scorer, off, gradient = measured(name)
-    assert scorer.packed == (name in PACKED), scorer.reason
-    assert off <= 1e-5 and gradient <= 5e-6
-    assert scorer.head.frozen is not None
+    one = measured(name)
+    assert one.scorer.packed == (name in PACKED), one.scorer.reason
+    # Qwen3.5's recurrence makes more of float32's rounding than that, in its own code as in ours.
+    assert one.scores <= 1e-5 and one.gradient <= max(families.GRADIENT_LIMIT, 3 * one.rounding)
+    assert not one.rounding or name == "Qwen3.5"
+    assert one.scorer.head.frozen is not None
 
 
 def test_the_table_of_families_says_what_is_so(measured):
-    assert families.TABLE.read_text(encoding="utf-8") == families.table([(name, measured(name)[0]) for name in FAMILIES])
+    assert families.TABLE.read_text(encoding="utf-8") == families.table([(name, measured(name).scorer) for name in FAMILIES])
 
 
 def test_a_model_that_drops_the_layout_is_found_out(monkeypatch):
@@ -63,7 +65,7 @@ def test_a_head_that_learns_gets_its_gradient(head, tied):
     assert_equal_to_separate(scorer, model)
 
 
-@pytest.mark.parametrize("tile", [heads.TILE_BYTES["cpu"], 4 * 8 * 50], ids=["one tile", "many tiles"])
+@pytest.mark.parametrize("tile", [heads.TILE_BYTES["cpu"], 4 * 8 * heads.STRIDE], ids=["one tile", "many tiles"])
 @pytest.mark.parametrize(("family", "options"), [
     ("llama", {"tie_word_embeddings": True}),
     ("gemma2", {"final_logit_softcapping": 2.0, "query_pre_attn_scalar": 16}),

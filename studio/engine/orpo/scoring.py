@@ -1,18 +1,20 @@
 """A model's log-probabilities of pairs, by packed rows where it allows them, by padded rows where it does not.
 
-Which it is, is decided from the model's config and proved on the longest and the shortest pair: packed together, they
-must give the hidden states that four separate forward passes give. Training and measuring both come through here.
+Which it is, is decided from the model's config and proved on the longest and the shortest pair: packed together, they must
+give the hidden states that four separate forward passes by the model's own code give. Training and measuring both come
+through here.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from studio.engine.orpo import lora, packing
+from studio.engine.orpo import layers, lora, packing
 from studio.engine.orpo.attention import Layout, branching
+from studio.engine.orpo.forwards import replaced
 from studio.engine.orpo.head import Head
 from studio.engine.orpo.loss import Scores, router_loss
 from studio.engine.orpo.packing import Batch, Scope, Weighted
@@ -32,8 +34,8 @@ class Scorer:
     def __init__(self, model: PeftModel | PreTrainedModel, filler: int, scope: Scope = "sequence"):
         self.model, self.filler, self.scope = model, filler, scope
         self.causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
-        if isinstance(model, PeftModel):
-            lora.fuse(model)
+        self._forwards = (lora.fused(model) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal)
+        self._attending = False
         self.head = Head(self.causal)
         self.packed, self.reason = False, "packing was not tried"
         config = self.causal.config.get_text_config()
@@ -70,9 +72,18 @@ class Scorer:
         made = packing.pack(group, self.scope) if self.packed else packing.pad(group, self.filler, self.scope)
         return made.to(self.model.device)
 
-    def attending(self):
-        """Context for all forward and backward passes, recomputed layers included."""
-        return branching(self.causal) if self.packed else nullcontext()
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Context for all forward and backward passes, recomputed layers included: the model computes by our code meanwhile."""
+        if self._attending:
+            yield
+            return
+        self._attending = True
+        try:
+            with replaced(self._forwards), branching(self.causal) if self.packed else nullcontext():
+                yield
+        finally:
+            self._attending = False
 
     # --- scores -------------------------------------------------------------------------------------------------
 
@@ -108,7 +119,7 @@ class Scorer:
         was_training = self.causal.training
         self.causal.eval()
         try:
-            with branching(self.causal):
+            with replaced(self._forwards), branching(self.causal):
                 packed, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
             separate = [self._alone(tokens) for pair in pairs for tokens in (pair.chosen, pair.rejected)]
         except torch.OutOfMemoryError:

@@ -1,0 +1,189 @@
+"""The engine's own layers give what PEFT's and the model's give, keep less for the way back, and are gone afterwards."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from studio.engine.orpo import layers, lora, packing
+from studio.engine.orpo.forwards import replaced
+from studio.engine.orpo.scoring import Scorer
+from tests import families
+from tests.tiny_models import tiny_model
+
+ROWS = (1, 9, 64)
+
+
+def with_lora(family="llama", dropout=0.0, **options):
+    model = get_peft_model(tiny_model(family, **options).requires_grad_(False),
+                           LoraConfig(r=4, lora_alpha=12, lora_dropout=dropout, target_modules="all-linear"))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight, std=0.1)
+    return model.train()
+
+
+def said(model, module, inputs):
+    """Output of a module, and the gradients of its input and of all trained weights that it reached."""
+    x = inputs.clone().requires_grad_()
+    output = module(x)
+    output.square().sum().backward()
+    learned = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
+    return [output.detach(), x.grad, *learned]
+
+
+def assert_close(one, other, tolerance=1e-5):
+    assert len(one) == len(other)
+    for mine, theirs in zip(one, other, strict=True):
+        assert (mine - theirs).float().norm() <= tolerance * theirs.float().norm()
+
+
+def kept_bytes(module, inputs):
+    """What autograd keeps of a call, each memory once, without the module's own weights."""
+    own, found = {weight.untyped_storage().data_ptr() for weight in module.parameters()}, {}
+    x = inputs.clone().requires_grad_() * 1
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = module(x)
+    assert output.requires_grad
+    return sum(found.values())
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["plain", "4 bits"])
+@pytest.mark.parametrize("part", ["self_attn", "mlp"])
+def test_layers_of_one_input_give_what_each_gives_alone(part, quantized):
+    model = with_lora("qwen2")  # whose queries, keys and values have a bias
+    if quantized:
+        quantize(model)
+    module = getattr(model.get_base_model().model.layers[0], part)
+    layers_of = [getattr(module, name) for names in lora.SAME_INPUT for name in names if hasattr(module, name)]
+
+    def together(x):
+        return torch.cat([layer(x) for layer in layers_of], -1)
+
+    rows = torch.randn(ROWS, generator=torch.Generator().manual_seed(1))
+    theirs = said(model, together, rows)
+    with replaced(lora.fused(model)):
+        assert isinstance(layers_of[0].forward.func.__self__, lora._Siblings)
+        mine = said(model, together, rows)
+    assert len(mine) == 2 + 2 * len(layers_of)
+    assert_close(mine, theirs)
+
+
+def quantize(model):
+    """Every adapted layer's base in NF4, as bitsandbytes does it while a model is loaded."""
+    import bitsandbytes as bnb
+
+    for layer in model.modules():
+        if isinstance(layer, lora.LoraLayer):
+            plain = layer.base_layer
+            small = bnb.nn.Linear4bit(plain.in_features, plain.out_features, bias=plain.bias is not None, compute_dtype=torch.float32, quant_type="nf4")
+            small.weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4")
+            small.bias = plain.bias
+            small.support_avx512bf16_for_cpu = False
+            layer.base_layer = small.to("cpu")
+
+
+def test_siblings_that_are_handed_different_inputs_are_computed_apart_from_then_on():
+    model = with_lora()
+    mlp = model.get_base_model().model.layers[0].mlp
+    one, other = torch.randn(2, *ROWS, generator=torch.Generator().manual_seed(1))
+    theirs = [mlp.gate_proj(one), mlp.up_proj(other)]
+    with replaced(lora.fused(model)):
+        for _ in range(2):
+            assert_close([mlp.gate_proj(one), mlp.up_proj(other)], theirs)
+        siblings = mlp.gate_proj.forward.func.__self__
+        assert siblings.apart
+        assert_close([mlp.up_proj(one), mlp.gate_proj(other)], [lora._forward(mlp.up_proj, one), lora._forward(mlp.gate_proj, other)])
+
+
+def test_siblings_that_drop_their_inputs_differently_are_computed_alone():
+    model = with_lora(dropout=0.5)
+    mlp = model.get_base_model().model.layers[0].mlp
+    rows = torch.randn(ROWS)
+    with replaced(lora.fused(model)):
+        mlp.gate_proj(rows)
+        assert mlp.gate_proj.forward.func.__self__.waiting.given is None
+
+
+def test_an_adapter_that_is_switched_off_is_off():
+    model = with_lora()
+    layer = model.get_base_model().model.layers[0].self_attn.q_proj
+    rows = torch.randn(ROWS)
+    with replaced(lora.fused(model)), model.disable_adapter():
+        assert torch.equal(layer(rows), layer.base_layer(rows))
+
+
+# --- norms and gated products -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3", "glm4", "qwen3"])
+def test_norms_and_gated_products_give_what_the_model_s_own_give_and_keep_less(family, precision, tolerance):
+    model = tiny_model(family, **({"query_pre_attn_scalar": 16} if "gemma" in family else {})).to(precision).requires_grad_(False)
+    for name, weight in model.named_parameters():
+        if "norm" in name:
+            nn.init.normal_(weight, mean=0.5, std=0.1)
+    lean = layers.lean(model)
+    layer = model.model.layers[0]
+    assert layer.mlp in lean and layer.input_layernorm in lean and model.model.norm in lean
+    rows = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(1)).to(precision)
+    for module in (layer.mlp, layer.input_layernorm):
+        own, kept = said(model, module, rows), kept_bytes(module, rows)
+        with replaced({module: lean[module]}):
+            assert_close(said(model, module, rows), own, tolerance)
+            less = kept_bytes(module, rows)
+        assert less < 0.8 * kept or (module is layer.input_layernorm and precision is torch.float32 and less <= kept)
+
+
+class OddRMSNorm(nn.Module):
+    """Goes by the name, and does something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(64), requires_grad=False), 1e-6
+
+    def forward(self, x):
+        return x / x.abs().amax(-1, keepdim=True) * self.weight
+
+
+def test_what_does_something_else_under_the_same_name_is_left_as_it_is():
+    model = tiny_model("llama").requires_grad_(False)
+    model.model.norm = OddRMSNorm()
+    sparse = model.model.layers[0].mlp
+    sparse.forward = lambda x: sparse.down_proj(torch.relu(sparse.act_fn(sparse.gate_proj(x))) * sparse.up_proj(x))
+    lean = layers.lean(model)
+    assert model.model.norm not in lean and sparse not in lean and model.model.layers[1].mlp in lean
+
+
+def test_a_norm_that_learns_is_left_as_it_is():
+    model = tiny_model("llama").requires_grad_(False)
+    model.model.norm.weight.requires_grad_(True)
+    assert model.model.norm not in layers.lean(model)
+
+
+# --- for a while ------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_computes_by_its_own_code_again_afterwards():
+    model = with_lora()
+    before = {name: copy.copy(vars(module).get("forward")) for name, module in model.named_modules()}
+    scorer = Scorer(model, filler=0).choose(families.pairs())
+    assert scorer.packed
+    with scorer.attending():
+        with scorer.attending():
+            scorer.score(scorer.batch(packing.weigh(families.pairs(), 4)))
+        assert "forward" in vars(model.get_base_model().model.norm)
+    assert {name: vars(module).get("forward") for name, module in model.named_modules()} == before
