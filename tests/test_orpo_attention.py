@@ -41,10 +41,12 @@ def test_every_token_sees_its_own_text_and_nothing_else(window):
     assert torch.allclose(out, by_mask(query, key, value, window), atol=1e-6)
 
 
+@pytest.mark.parametrize("groups", [True, False], ids=["torch 2.13", "torch 2.11"])
 @pytest.mark.parametrize("window", [None, 3])
-def test_the_plan_for_one_call_gives_the_same(monkeypatch, window):
+def test_the_plan_for_one_call_gives_the_same(monkeypatch, window, groups):
     """The kernel runs on CUDA only; a stand-in of a few lines reads the same plan, aligned to the last queries as it is there."""
     def kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        assert query.shape[1] == key.shape[1] == value.shape[1]
         parts = []
         for at in range(len(cu_seq_q) - 1):
             q, k, v = (side[starts[at] : starts[at + 1]].transpose(0, 1) for side, starts in (
@@ -55,7 +57,11 @@ def test_the_plan_for_one_call_gives_the_same(monkeypatch, window):
             parts.append(scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale).transpose(0, 1))
         return torch.cat(parts)
 
-    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    def grouping(query, key, value, *plan, scale=None, window_size=(-1, -1), enable_gqa=False):
+        assert enable_gqa and query.shape[1] == 2 * key.shape[1]
+        return kernel(query, *(side.repeat_interleave(2, 1) for side in (key, value)), *plan, scale=scale, window_size=window_size)
+
+    monkeypatch.setattr(attention, "varlen_attn", grouping if groups else kernel)
     query, key, value = drawn()
     out = attention._one_call(query, key, value, Layout(BRANCHES, torch.device("cpu")), None, window)
     assert torch.allclose(out, by_mask(query, key, value, window), atol=1e-6)

@@ -5,9 +5,9 @@ forward; a call without one (generation, say) falls through to torch's ordinary 
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from studio.engine.orpo import packing
 from studio.engine.orpo.packing import Branch
 
 NAME = "orpo_branches"
@@ -56,15 +57,18 @@ class Layout:
 
     @cached_property
     def varlen(self) -> dict[str, torch.Tensor | int]:
-        """The same for one call over all stretches: which keys, in a row, and where queries and keys of each begin."""
-        places = torch.arange(sum(self.parts), device=self.device).split(self.parts)
-        widths = [(queries, sum(self.parts[part] for part in keys)) for queries, keys in self.stretches]
-        starts = torch.zeros(len(widths) + 1, 2, dtype=torch.int32)
-        starts[1:] = torch.tensor(widths, dtype=torch.int32).cumsum(0)
-        starts = starts.to(self.device)
-        return {"keys": torch.cat([places[part] for _, keys in self.stretches for part in keys]),
-                "cu_seq_q": starts[:, 0].contiguous(), "cu_seq_k": starts[:, 1].contiguous(),
-                "max_q": max(width[0] for width in widths), "max_k": max(width[1] for width in widths)}
+        """The same for one call over all stretches: which keys, in a row, and where queries and keys of each begin.
+
+        Worked out on the CPU and sent in three pieces, so that the card is neither asked nor waited for.
+        """
+        places = torch.arange(sum(self.parts)).split(self.parts)
+        widths = torch.tensor([(queries, sum(self.parts[part] for part in keys)) for queries, keys in self.stretches], dtype=torch.int32)
+        starts = torch.zeros(2, len(widths) + 1, dtype=torch.int32)
+        starts[:, 1:] = widths.t().cumsum(1)
+        keys = torch.cat([places[part] for _, keys in self.stretches for part in keys])
+        return {"keys": packing.sent(keys, self.device), "cu_seq_q": packing.sent(starts[0].clone(), self.device),
+                "cu_seq_k": packing.sent(starts[1].clone(), self.device),
+                "max_q": int(widths[:, 0].max()), "max_k": int(widths[:, 1].max())}
 
 
 def branch_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
@@ -128,15 +132,25 @@ def _takes_varlen(query: torch.Tensor, value: torch.Tensor) -> bool:
 
 def _one_call(query, key, value, layout: Layout, scaling: float | None, window: int | None) -> torch.Tensor:
     """All stretches in one call; with more keys than queries the kernel aligns its causal triangle to the last ones."""
-    plan = layout.varlen
+    plan, takes = layout.varlen, _parameters(varlen_attn)
     left = -1 if window is None else window - 1
-    causal = {"window_size": (left, 0)} if "window_size" in inspect.signature(varlen_attn).parameters else {"is_causal": True}
-    if window is not None and "window_size" not in causal:
+    options = {"window_size": (left, 0)} if "window_size" in takes else {"is_causal": True}
+    if window is not None and "window_size" not in takes:
         raise NotImplementedError("This torch has no windowed attention over stretches of different lengths.")
-    groups = query.shape[1] // key.shape[1]
-    keys, values = (repeat_kv(side.index_select(2, plan["keys"]), groups)[0].transpose(0, 1) for side in (key, value))
-    return varlen_attn(query[0].transpose(0, 1), keys, values, plan["cu_seq_q"], plan["cu_seq_k"], plan["max_q"], plan["max_k"],
-                       scale=scaling, **causal)[None]
+    keys, values = (side.index_select(2, plan["keys"]) for side in (key, value))
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        if "enable_gqa" in takes:
+            options["enable_gqa"] = True
+        else:  # torch 2.11 wants as many heads of keys as of queries
+            keys, values = (repeat_kv(side, groups) for side in (keys, values))
+    return varlen_attn(query[0].transpose(0, 1), keys[0].transpose(0, 1), values[0].transpose(0, 1), plan["cu_seq_q"], plan["cu_seq_k"],
+                       plan["max_q"], plan["max_k"], scale=scaling, **options)[None]
+
+
+@cache
+def _parameters(kernel: Callable) -> frozenset[str]:
+    """What a kernel can be told by name; torch's has learned some from release to release."""
+    return frozenset(inspect.signature(kernel).parameters)
 
 
 @contextmanager

@@ -65,9 +65,12 @@ class Batch:
         """The same on another device, without waiting for the copies."""
         if self.ids.device == device:
             return self
-        moved = {name: value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
-                 for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **moved)
+        return replace(self, **{name: sent(value, device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)})
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU's on a device. A card is not waited for: what it still computes goes on meanwhile."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 # --- what each pair weighs -------------------------------------------------------------------------------------------
