@@ -1,6 +1,6 @@
 """The benchmarks run: their gates hold on a small scale, and the GPU's script goes its whole way on the CPU."""
 
-from argparse import Namespace
+import json
 from itertools import islice
 
 import pytest
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks import contenders, cpu, gpu
 from tests.benchmarks.contenders import PACKED, PADDED, TRL
-from tests.benchmarks.lengths import SETS, batches
+from tests.benchmarks.lengths import FULL, SETS, batches
 
 CPU = torch.device("cpu")
 
@@ -40,12 +40,30 @@ def test_pairs_of_a_set_have_its_lengths_and_share_their_prompt_only():
     assert max(lengths) > 2 * min(lengths)
 
 
-def test_the_gpu_s_script_goes_its_whole_way_on_the_cpu(monkeypatch):
+def test_the_gpu_s_script_goes_its_whole_way_on_the_cpu(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu, "VOCABULARY", 3_000)
     monkeypatch.setattr(gpu, "TIMED", 1)
-    assert {PACKED, PADDED, TRL} <= set(gpu.exactness(CPU))
-    row = gpu.compare("fixed", Namespace(shape="toy", base="bf16"), CPU, True, rate=1e12)
-    assert row["times_trl"][TRL] == 1 and row["pairs_per_second"][PACKED] > 0 and not row["failed"]
+    monkeypatch.setattr(gpu, "PAIRS", {"log-normal": 4, FULL: 2})
+    monkeypatch.setattr("sys.argv", ["gpu", "--shape", "toy", "--device", "cpu", "--out", str(tmp_path)])
+    gpu.main()
+    result = json.loads((tmp_path / "gpu-toy-bf16.json").read_text(encoding="utf-8"))
+    assert {PACKED, PADDED, TRL} <= set(result["exactness"])
+    for row in result["steps"]:
+        assert row["times_trl"][TRL] == 1 and row["pairs_per_second"][PACKED] > 0 and not row["failed"]
+        assert abs(row["first_loss"][PACKED] - row["first_loss"][TRL]) < gpu.SAME_LOSS
+    assert "times TRL, each at its faster setting (aim 2)" in capsys.readouterr().out
+
+
+def test_targets_and_faster_rivals_are_said():
+    def row(name, speeds, checkpointing):
+        return {"set": name, "pairs": 2, "checkpointing": checkpointing, "pairs_per_second": speeds, "failed": {},
+                "peak_bytes": dict.fromkeys(speeds, 10.4e9), "share_of_matrix_rate": {who: speed / 10 for who, speed in speeds.items()}}
+
+    rows = [row("log-normal", {PACKED: 6.0, TRL: 2.0}, False), row("log-normal", {PACKED: 5.0, TRL: 2.4}, True),
+            row(FULL, {PACKED: 4.0, TRL: 1.0, gpu.UNSLOTH: 4.5}, False)]
+    told = gpu.verdicts({"shape": "8b", "base": "nf4", "steps": rows})
+    assert told == ["At real lengths 2.5 times TRL, each at its faster setting (aim 2).", "60% of the measured matrix rate (aim 50 %).",
+                    "Two pairs of 1,024: 10.4 GB (aim 11).", "Unsloth is faster at full length: 4.50 against 4.00 pairs/s."]
 
 
 def test_the_useful_work_of_a_step_is_what_torch_counts_in_its_products():

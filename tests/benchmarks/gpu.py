@@ -1,15 +1,20 @@
-"""Whole training steps on a CUDA card: ours against TRL, and against TRL with Liger's fused loss where that is installed.
+"""Whole training steps on a CUDA card: ours against TRL, TRL with Liger's fused loss, and Unsloth, the latter two where installed.
 
     python -m tests.benchmarks.gpu [--shape 8b|1b] [--base bf16|nf4] [--out FOLDER]
 
-Weights are random, so nothing is downloaded. Needs torch 2.11 or newer, transformers 5.17 or newer, peft and trl, and for
-nf4 bitsandbytes; from a folder of wheels they come with PYTHONPATH. Prints a table and writes FOLDER/gpu-SHAPE-BASE.json.
+Weights are random, so nothing is downloaded. Needs torch 2.11 or newer, transformers 5.17 or newer, peft, pydantic, datasets and
+trl, and for nf4 bitsandbytes; from a folder of wheels they come with PYTHONPATH. Prints a table, says which targets are met, and
+writes FOLDER/gpu-SHAPE-BASE.json. Unsloth rewrites what it is imported beside, so it computes in a process of its own
+(tests/benchmarks/unsloth_steps.py).
 """
 
 import argparse
 import importlib.util
 import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,16 +26,21 @@ from statistics import median
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from studio.engine.orpo import memory, packing
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.orpo.trainer import TOKENS_AT_ONCE
+from studio.practice import MODEL
 from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of, matrix_rate, useful_flops
-from tests.benchmarks.lengths import MEANS, SETS, batches
+from tests.benchmarks.lengths import FULL, MEANS, PAIRS, batches
+from tests.benchmarks.unsloth_steps import ADAPTER
 from tests.reference import reference_step
 
-LIGER = "TRL, Liger's loss"
+LIGER, UNSLOTH = "TRL, Liger's loss", "Unsloth"
+SAME_LOSS = 0.2
+"""How far a rival's first loss may be from ours for it to count as the same work: logits rounded to 16 bits take TRL's 0.13 off."""
 SHAPES = {
     "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -57,12 +67,52 @@ def main() -> None:
     print(json.dumps(result), flush=True)
     result["steps"] = []
     for checkpointing in (False, True):
-        for name in SETS:
+        for name in PAIRS:
             row = compare(name, asked, device, checkpointing, result["matrix_rate"])
             result["steps"].append(row)
             print(json.dumps(row), flush=True)
+    if importlib.util.find_spec("unsloth") and device.type == "cuda":
+        add_unsloth(result, asked)
+    print("\n".join([*table(result["steps"]), *verdicts(result)]))
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / f"gpu-{asked.shape}-{asked.base}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+# --- what came out ---------------------------------------------------------------------------------------------------
+
+
+def table(rows: list[dict]) -> list[str]:
+    """The figures as lines of text: pairs/s, GB and share of the matrix rate of each contender."""
+    lines = [f"{'lengths, pairs':18} {'checkpointing':13}  contender: pairs/s, peak GB, share of the matrix rate"]
+    for row in rows:
+        told = [f"{who}: {speed:.2f}, {row['peak_bytes'][who] / 1e9:.1f}, {row['share_of_matrix_rate'][who]:.0%}"
+                for who, speed in row["pairs_per_second"].items()]
+        told += [f"{who}: {why}" for who, why in row["failed"].items()]
+        lines.append(f"{row['set'] + ', ' + str(row['pairs']):18} {'full' if row['checkpointing'] else 'none':13}  " + "; ".join(told))
+    return lines
+
+
+def verdicts(result: dict) -> list[str]:
+    """Each target with what was measured. Every contender is taken at its faster setting of checkpointing."""
+    rows = result["steps"]
+
+    def best(name: str, who: str, figure: str = "pairs_per_second") -> float:
+        return max((row[figure].get(who, 0.0) for row in rows if row["set"] == name), default=0.0)
+
+    ours, trl = best("log-normal", PACKED), best("log-normal", TRL)
+    told = [f"At real lengths {ours / trl:.1f} times TRL, each at its faster setting (aim 2)." if trl
+            else "TRL fits the memory at neither setting, at real lengths."]
+    if result["shape"] == "8b":
+        share = max(best(name, PACKED, "share_of_matrix_rate") for name in PAIRS)
+        told.append(f"{share:.0%} of the measured matrix rate (aim 50 %).")
+        if result["base"] == "nf4":
+            peaks = [row["peak_bytes"][PACKED] for row in rows if row["set"] == FULL and PACKED in row["peak_bytes"]]
+            told.append(f"Two pairs of 1,024: {min(peaks) / 1e9:.1f} GB (aim 11)." if peaks else "Two pairs of 1,024 do not fit.")
+    rivals = {who for row in rows for who in row["pairs_per_second"]} - {PACKED, PADDED}
+    for name in PAIRS:
+        told += [f"{who} is faster at {name}: {best(name, who):.2f} against {best(name, PACKED):.2f} pairs/s."
+                 for who in sorted(rivals) if best(name, who) > max(best(name, PACKED), best(name, PADDED))]
+    return told
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -157,6 +207,34 @@ def _autocast(model: torch.nn.Module):
     return torch.autocast(model.device.type, torch.bfloat16) if half else nullcontext()
 
 
+def add_unsloth(result: dict, asked: argparse.Namespace) -> None:
+    """Unsloth's figures into the rows: the same weights, read from a folder, and the same pairs."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = model_of(asked.shape, "bf16", torch.device("cuda"))
+        model.get_base_model().config.architectures = ["LlamaForCausalLM"]
+        save_file({name: weight.detach().contiguous() for name, weight in model.named_parameters() if weight.requires_grad},
+                  Path(folder) / ADAPTER)
+        model.unload().save_pretrained(folder)
+        AutoTokenizer.from_pretrained(MODEL).save_pretrained(folder)
+        del model
+        torch.cuda.empty_cache()
+        call = [sys.executable, "-m", "tests.benchmarks.unsloth_steps", folder, asked.base]
+        ended = subprocess.run(call, capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"})
+    said = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith('{"set"')]
+    for row in result["steps"]:
+        own = next((one for one in said if (one["set"], one["checkpointing"]) == (row["set"], row["checkpointing"])), None)
+        off = abs(own["loss"] - row["first_loss"][PACKED]) if own and "loss" in own else 0.0
+        if own is None or "failed" in own or off > SAME_LOSS:
+            lines = ended.stderr.strip().splitlines() or ["it said nothing"]
+            row["failed"][UNSLOTH] = f"its loss is {off:.3f} off ours" if off > SAME_LOSS else (own or {}).get("failed", lines[-1])
+            continue
+        pairs, taken = PAIRS[row["set"]], median(own["seconds"])
+        row["pairs_per_second"][UNSLOTH], row["peak_bytes"][UNSLOTH] = pairs / taken, own["peak"]
+        row["share_of_matrix_rate"][UNSLOTH] = row["useful_flops"] / taken / result["matrix_rate"]
+        if TRL in row["pairs_per_second"]:
+            row["times_trl"][UNSLOTH] = pairs / taken / row["pairs_per_second"][TRL]
+
+
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
@@ -168,43 +246,45 @@ def compare(name: str, asked: argparse.Namespace, device: torch.device, checkpoi
     running = contenders(model, first, device)
     if checkpointing:
         memory.recompute(model.get_base_model(), 1)
-    seconds, peaks, failed = {who: [] for who in running}, {}, {}
+    seconds, peaks, failed, losses = {who: [] for who in running}, {}, {}, {}
     for turn, batch in enumerate([first, *rest]):
         for who, step in running.items():
             if who in failed:
                 continue
             try:
-                taken, peaks[who] = timed(step, model, batch, device)
+                taken, peak, loss = timed(step, model, batch, device)
             except torch.OutOfMemoryError:
                 failed[who] = "out of memory"
                 model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 continue
+            losses.setdefault(who, loss)
+            peaks[who] = max(peak, peaks.get(who, 0))
             if turn >= WARM:
                 seconds[who].append(taken)
     middle = {who: median(taken) for who, taken in seconds.items() if taken}
     tokens = median(sum(len(pair.chosen) + len(pair.rejected) for pair in batch) for batch in rest)
     flops = median(useful_flops(model, batch, checkpointing) for batch in rest)
-    return {"set": name, "pairs": SETS[name], "lengths": MEANS[name], "checkpointing": checkpointing, "failed": failed,
-            "pairs_per_second": {who: SETS[name] / taken for who, taken in middle.items()},
+    return {"set": name, "pairs": PAIRS[name], "lengths": MEANS[name], "checkpointing": checkpointing, "failed": failed,
+            "first_loss": losses, "useful_flops": flops, "pairs_per_second": {who: PAIRS[name] / taken for who, taken in middle.items()},
             "tokens_per_second": {who: tokens / taken for who, taken in middle.items()},
             "peak_bytes": peaks, "share_of_matrix_rate": {who: flops / taken / rate for who, taken in middle.items()},
             "times_trl": {who: middle[TRL] / taken for who, taken in middle.items()} if TRL in middle else {}}
 
 
-def timed(step: Step, model: torch.nn.Module, batch: list, device: torch.device) -> tuple[float, int]:
-    """Seconds and peak bytes of one step."""
+def timed(step: Step, model: torch.nn.Module, batch: list, device: torch.device) -> tuple[float, int, float]:
+    """Seconds, peak bytes and loss of one step."""
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
     began = time.perf_counter()
-    step(batch)
+    loss = step(batch)
     if cuda:
         torch.cuda.synchronize()
     taken = time.perf_counter() - began
     assert gradient_of(model).norm() > 0
-    return taken, torch.cuda.max_memory_allocated() if cuda else 0
+    return taken, torch.cuda.max_memory_allocated() if cuda else 0, loss.item()
 
 
 def exactness(device: torch.device) -> dict:

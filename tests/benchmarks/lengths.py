@@ -8,7 +8,11 @@ from studio.engine.tokens import Encoded
 
 SETS = {"fixed": 2, "log-normal": 4, "long prompt": 4, "short prompt": 4}
 """Pairs a batch, by set."""
-MEANS = {"fixed": (200, 300, 300), "log-normal": (200, 300, 300), "long prompt": (500, 120, 120), "short prompt": (40, 350, 350)}
+FULL = "full length"
+PAIRS = SETS | {FULL: 2}
+"""The same with two pairs of 1,024 tokens an answer, by which the memory of a card is judged."""
+MEANS = {"fixed": (200, 300, 300), "log-normal": (200, 300, 300), "long prompt": (500, 120, 120), "short prompt": (40, 350, 350),
+         FULL: (512, 512, 512)}
 """Tokens of prompt, chosen and rejected. In the log-normal set these are medians, with a spread of 0.6 in the logarithm."""
 SPREAD, SHORTEST, LONGEST = 0.6, 8, 1500
 
@@ -17,7 +21,7 @@ def batches(name: str, vocabulary: int, seed: int, scale: float = 1.0) -> Iterat
     """Endless batches of a set; `scale` multiplies all lengths."""
     rng = np.random.default_rng(seed)
     while True:
-        yield [_pair(name, vocabulary, rng, scale) for _ in range(SETS[name])]
+        yield [_pair(name, vocabulary, rng, scale) for _ in range(PAIRS[name])]
 
 
 def _pair(name: str, vocabulary: int, rng: np.random.Generator, scale: float) -> Encoded:

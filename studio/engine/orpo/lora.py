@@ -9,7 +9,6 @@ one gradient of the input that every product is added to, instead of a tensor fo
 from functools import partial
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -179,4 +178,6 @@ def _weight(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
     """The layer's weight, (outputs, inputs); one of 4 bits as bitsandbytes makes it for its own way back."""
     if type(base) is nn.Linear:
         return base.weight
+    from bitsandbytes.functional import dequantize_4bit  # here, so that a base in 16 bits needs no bitsandbytes
+
     return dequantize_4bit(base.weight.view(-1, 1), base.weight.quant_state).to(dtype)
