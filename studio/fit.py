@@ -29,6 +29,9 @@ FRAGMENTS = {"cpu": 4, "cuda": 2}
 OPTIMIZER_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0.1}
 """State for each trained weight."""
 
+DROPS_WITH_ANOTHER = {"k_proj", "v_proj", "up_proj"}
+"""Layers whose adapters have the same numbers of their input dropped as those of q_proj and gate_proj."""
+
 MARGIN = 1.15
 """An estimate is this good; what fits with less room to spare is called tight."""
 
@@ -148,8 +151,8 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
         kept += 1.8 * (queries + keys) if shape.norms_heads else 0
     if shape.caps_scores:  # attention is spelled out, so that every token keeps its scores over all others
         kept += 8 * shape.heads * (longest or 2 * settings.training.max_length) / 2
-    if settings.adapter.dropout:  # each adapter's input once more, and which of it was dropped
-        kept += (4.9 if is_wide(settings, kind) else 2.6) * sum(one.inputs * one.count for one in targets) / shape.layers
+    if settings.adapter.dropout:  # a byte for each number of an adapter's input: whether it was dropped
+        kept += sum(one.inputs * one.count for one in targets if one.name not in DROPS_WITH_ANOTHER) / shape.layers
     return kept
 
 

@@ -41,8 +41,8 @@ def assert_close(one, other, tolerance=1e-5):
         assert (mine - theirs).float().norm() <= tolerance * theirs.float().norm()
 
 
-def kept_bytes(module, inputs):
-    """What autograd keeps of a call, each memory once, without the module's own weights."""
+def kept_bytes(module, inputs, call=None):
+    """What autograd keeps of a call of a module or of parts of it, each memory once, without the module's own weights."""
     own, found = {weight.untyped_storage().data_ptr() for weight in module.parameters()}, {}
     x = inputs.clone().requires_grad_() * 1
 
@@ -53,7 +53,7 @@ def kept_bytes(module, inputs):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        output = module(x)
+        output = (call or module)(x)
     assert output.requires_grad
     return sum(found.values())
 
@@ -109,13 +109,56 @@ def test_siblings_that_are_handed_different_inputs_are_computed_apart_from_then_
         assert_close([mlp.up_proj(one), mlp.gate_proj(other)], [lora._forward(mlp.up_proj, one), lora._forward(mlp.gate_proj, other)])
 
 
-def test_siblings_that_drop_their_inputs_differently_are_computed_alone():
+def test_layers_of_one_input_drop_the_same_of_it_and_keep_a_byte_for_each_number(monkeypatch):
+    """As PEFT's own layers give it, if their dropout drops the same."""
     model = with_lora(dropout=0.5)
     mlp = model.get_base_model().model.layers[0].mlp
-    rows = torch.randn(ROWS)
+    rows = torch.randn(ROWS, generator=torch.Generator().manual_seed(1))
+    stays = torch.rand(ROWS, generator=torch.Generator().manual_seed(2)) > 0.5
+
+    def together(x):
+        return torch.cat([layer(x) for layer in (mlp.gate_proj, mlp.up_proj)], -1)
+
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x * stays * 2)
+    theirs = said(model, together, rows)
+    monkeypatch.undo()
+    kept = kept_bytes(mlp, rows, together)
+    monkeypatch.setattr(torch, "native_dropout", lambda x, share, train: (x * stays.view(x.shape) * 2, stays.view(x.shape)))
     with replaced(lora.fused(model)):
-        mlp.gate_proj(rows)
-        assert mlp.gate_proj.forward.func.__self__.waiting.given is None
+        assert_close(said(model, together, rows), theirs)
+    monkeypatch.undo()
+    with replaced(lora.fused(model)):
+        assert kept_bytes(mlp, rows, together) < 0.6 * kept
+
+
+@pytest.mark.parametrize("name", ["o_proj", "q_proj"])
+def test_what_is_dropped_is_dropped_at_random_and_the_rest_grows(name):
+    """Over many rows the mean is that of no dropout; the share is the adapter's; nothing is dropped in eval mode."""
+    model = with_lora(dropout=0.25)
+    layer = getattr(model.get_base_model().model.layers[0].self_attn, name)
+    row = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1))
+    with replaced(lora.fused(model)):
+        many = layer(row.expand(1, 20_000, 64))[0]
+        model.eval()
+        exact = layer(row)[0, 0]
+    assert not torch.equal(many[0], many[1])
+    noise = many.std(0) / len(many) ** 0.5
+    assert ((many.mean(0) - exact).abs() < 5 * noise + 1e-4).all()
+
+
+def test_a_layer_alone_gets_the_gradient_of_what_was_dropped():
+    model = with_lora(dropout=0.5)
+    layer = model.get_base_model().model.layers[0].mlp.down_proj
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    narrow = layer.lora_A["default"].weight
+    torch.manual_seed(0)
+    inner = lora._Narrow.apply(x, narrow, 0.5)
+    torch.manual_seed(0)
+    dropped, stays = torch.native_dropout(x.detach(), 0.5, True)
+    given, slope = torch.autograd.grad(inner.sum(), (x, narrow))
+    assert torch.allclose(inner, dropped @ narrow.t())
+    assert torch.allclose(slope, dropped.sum(0).expand_as(slope), atol=1e-5)
+    assert torch.allclose(given, narrow.sum(0) * stays * 2, atol=1e-6)
 
 
 def test_an_adapter_that_is_switched_off_is_off():

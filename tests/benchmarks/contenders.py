@@ -11,8 +11,9 @@ from statistics import median
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from studio.engine.orpo import packing
+from studio.engine.orpo import memory, packing
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.orpo.trainer import TOKENS_AT_ONCE
 from studio.engine.tokens import Encoded
@@ -43,6 +44,21 @@ def contenders(model: torch.nn.Module, example: list[Encoded]) -> dict[str, Call
             TRL: reference_step(model, BETA, tempfile.mkdtemp())}
 
 
+def recomputing(model: torch.nn.Module, running: dict[str, Callable]) -> dict[str, Callable]:
+    """The contenders with gradient checkpointing on, each in its own way: ours keeps the last layer, the others none."""
+    memory.recompute(model.get_base_model(), 1)
+    layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
+
+    def with_layers(who: str, step: Callable) -> Callable:
+        def taken(pairs: list[Encoded]) -> torch.Tensor:
+            layers[-1].gradient_checkpointing = who not in (PACKED, PADDED)
+            return step(pairs)
+
+        return taken
+
+    return {who: with_layers(who, step) for who, step in running.items()}
+
+
 def _ours(scorer: Scorer, pairs: list[Encoded]) -> torch.Tensor:
     """One micro-batch of the reference's, in as many passes as a run would take, its metrics included."""
     total, metrics = 0.0, 0.0
@@ -67,12 +83,12 @@ def useful_flops(model: torch.nn.Module, pairs: list[Encoded], recomputed: bool)
     """What the mathematics of a step needs in products: prompts once, the head for scored rows only.
 
     A frozen weight takes 2 FLOP a token forward and 2 back, an adapter's 2 and 4, attention's two products likewise;
-    recomputing layers adds their forward once more.
+    recomputing layers adds their forward once more, the last one's excepted.
     """
     config, adapted = model.get_base_model().config, sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     width = config.hidden_size
     layer = width * (2 * width + 2 * width * config.num_key_value_heads // config.num_attention_heads + 3 * config.intermediate_size)
-    again = 2 if recomputed else 0
+    again = 2 * (1 - 1 / config.num_hidden_layers) if recomputed else 0
     flops = 0.0
     for pair in pairs:
         common, chosen = packing.shared(pair), len(pair.chosen)

@@ -21,9 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from studio.engine.orpo import memory
 from studio.engine.orpo.scoring import Scorer
-from tests.benchmarks.contenders import PACKED, PADDED, TRL, contenders, gradient_of, matrix_rate, model_of, useful_flops
+from tests.benchmarks.contenders import PACKED, PADDED, TRL, contenders, gradient_of, matrix_rate, model_of, recomputing, useful_flops
 from tests.benchmarks.lengths import LONGEST, MEANS, SETS, batches
 
 VOCABULARIES = (49_152, 128_256)
@@ -80,7 +79,7 @@ def compare(name: str, vocabulary: int, checkpointing: str, count: int, scale: f
     first, *rest = islice(batches(name, vocabulary, seed=1, scale=scale), count + 1)
     running = contenders(model, first)
     if checkpointing == "full":
-        memory.recompute(model.get_base_model(), 1)
+        running = recomputing(model, running)
     equal = gate(model, running, first)
     takes = {who: rest for who in running}
     if name == "log-normal":  # the one set in which it makes a difference

@@ -29,11 +29,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from studio.engine.orpo import memory, packing
+from studio.engine.orpo import packing
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.orpo.trainer import TOKENS_AT_ONCE
 from studio.practice import MODEL
-from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of, matrix_rate, useful_flops
+from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of, matrix_rate, recomputing, useful_flops
 from tests.benchmarks.lengths import FULL, MEANS, PAIRS, batches
 from tests.benchmarks.unsloth_steps import ADAPTER
 from tests.reference import reference_step
@@ -245,7 +245,7 @@ def compare(name: str, asked: argparse.Namespace, device: torch.device, checkpoi
     first, *rest = islice(batches(name, VOCABULARY, seed=1, scale=scale), WARM + TIMED)
     running = contenders(model, first, device)
     if checkpointing:
-        memory.recompute(model.get_base_model(), 1)
+        running = recomputing(model, running)
     seconds, peaks, failed, losses = {who: [] for who in running}, {}, {}, {}
     for turn, batch in enumerate([first, *rest]):
         for who, step in running.items():

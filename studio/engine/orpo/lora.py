@@ -4,8 +4,12 @@ PEFT computes base(x) + B(A(x)) * scaling: the product with B is written out, mu
 of the output. Here the scaling goes to the narrow A(x) and the sum into a product. Layers that are handed the same
 input (queries, keys and values; gate and up) are computed together: one product with all their A, and on the way back
 one gradient of the input that every product is added to, instead of a tensor for each and their sums.
+
+LoRA's dropout keeps a byte for each number of an input, which says whether it was dropped, and not the dropped input; layers
+that are computed together have the same numbers dropped.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -56,6 +60,12 @@ def _is_at_work(layer: LoraLayer) -> bool:
     return not layer.disable_adapters and not layer.merged and len(layer.active_adapters) == 1
 
 
+def _dropout(layer: LoraLayer) -> float:
+    """The share of the input that is to be dropped now."""
+    drop = layer.lora_dropout[layer.active_adapters[0]]
+    return drop.p if isinstance(drop, nn.Dropout) and drop.training else 0.0
+
+
 # --- a layer alone ----------------------------------------------------------------------------------------------------
 
 
@@ -68,7 +78,7 @@ def _forward(layer: LoraLayer, x: torch.Tensor, *inputs, **options) -> torch.Ten
     if not cast and narrow.dtype != dtype:
         return type(layer).forward(layer, x)
     rows = x.flatten(0, -2)
-    inner = linear(layer.lora_dropout[name](rows).to(dtype), narrow.to(dtype)) * layer.scaling[name]
+    inner = _Narrow.apply(rows.to(dtype), narrow, _dropout(layer)) * layer.scaling[name]
     outer = wide.to(dtype).t()
     if not cast and type(layer.base_layer) is nn.Linear and layer.base_layer.weight.dtype == dtype:
         # The large product comes last: a layer that is recomputed on the way back stops at the last thing it has to keep,
@@ -79,6 +89,34 @@ def _forward(layer: LoraLayer, x: torch.Tensor, *inputs, **options) -> torch.Ten
     else:
         added = torch.addmm(layer.base_layer(rows).to(dtype), inner, outer)
     return added.view(*x.shape[:-1], -1)
+
+
+class _Narrow(torch.autograd.Function):
+    """A dropout(x): x (tokens, inputs) and A (rank, inputs) give (tokens, rank)."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, narrow: torch.Tensor, share: float) -> torch.Tensor:
+        dropped, stays = _dropped(x, share)
+        ctx.save_for_backward(x, narrow, stays)
+        ctx.share = share
+        return dropped @ narrow.to(x.dtype).t()
+
+    @staticmethod
+    def backward(ctx, upstream: torch.Tensor):
+        x, narrow, stays = ctx.saved_tensors
+        slope = (upstream.t() @ _without(x, stays, ctx.share)).to(narrow.dtype)
+        given = _without(upstream @ narrow.to(x.dtype), stays, ctx.share) if ctx.needs_input_grad[0] else None
+        return given, slope, None
+
+
+def _dropped(x: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """x without a random share of its numbers, the others grown to keep the sum; and which of them stayed, if not all."""
+    return torch.native_dropout(x, share, True) if share else (x, None)
+
+
+def _without(x: torch.Tensor, stays: torch.Tensor | None, share: float) -> torch.Tensor:
+    """The same of the same numbers, by what stayed."""
+    return x if stays is None else (x * stays).mul_(1 / (1 - share))
 
 
 # --- layers with one input --------------------------------------------------------------------------------------------
@@ -118,9 +156,9 @@ class _Siblings:
         return self.forward(layer, x)
 
     def _can_join(self, x: torch.Tensor) -> bool:
-        """Whether the products of all are of one type, and nothing is dropped of the input for one and not for another."""
+        """Whether the products of all are of one type, and as much is to be dropped of the input for each."""
         dtype, cast = _dtype(x), torch.is_autocast_enabled(x.device.type)
-        return all(_is_at_work(layer) and type(layer.lora_dropout[layer.active_adapters[0]]) is nn.Identity
+        return all(_is_at_work(layer) and _dropout(layer) == _dropout(self.layers[0])
                    and (cast or layer.lora_A[layer.active_adapters[0]].weight.dtype == dtype)
                    and (layer.base_layer.weight.dtype if _kind(layer) == "Linear" else layer.base_layer.compute_dtype) == dtype
                    for layer in self.layers)
@@ -129,45 +167,55 @@ class _Siblings:
         names = [layer.active_adapters[0] for layer in self.layers]
         adapters = [side[name].weight for layer, name in zip(self.layers, names, strict=True) for side in (layer.lora_A, layer.lora_B)]
         scalings = [layer.scaling[name] for layer, name in zip(self.layers, names, strict=True)]
-        made = _Joint.apply(x.flatten(0, -2).to(_dtype(x)), [layer.base_layer for layer in self.layers], scalings, *adapters)
-        return [one.view(*x.shape[:-1], -1) for one in made]
+        sides = _Sides([layer.base_layer for layer in self.layers], scalings, _dropout(self.layers[0]))
+        return [one.view(*x.shape[:-1], -1) for one in _Joint.apply(x.flatten(0, -2).to(_dtype(x)), sides, *adapters)]
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """What siblings have beside their adapters: their bases, what their parts are multiplied with, and the share of x that is dropped."""
+
+    bases: list[nn.Module]
+    scalings: list[float]
+    dropout: float
 
 
 class _Joint(torch.autograd.Function):
-    """base_i(x) + scaling_i * B_i A_i x for layers i of one input.
+    """base_i(x) + scaling_i * B_i A_i dropout(x) for layers i of one input.
 
     x (tokens, inputs); `adapters` are A_1, B_1, A_2, B_2, ... with A_i (rank, inputs) and B_i (outputs, rank).
     """
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, bases: list[nn.Module], scalings: list[float], *adapters: torch.Tensor):
+    def forward(ctx, x: torch.Tensor, sides: _Sides, *adapters: torch.Tensor):
         narrow = torch.cat([one.to(x.dtype) for one in adapters[0::2]])
-        inner = x @ narrow.t()
+        dropped, stays = _dropped(x, sides.dropout)
+        inner = dropped @ narrow.t()
         parts = inner.split([len(one) for one in adapters[0::2]], 1)
         made = [_times_base(x, base).addmm_(part, wide.to(x.dtype).t(), alpha=scaling)
-                for base, part, wide, scaling in zip(bases, parts, adapters[1::2], scalings, strict=True)]
-        ctx.save_for_backward(x, inner, *adapters)
-        ctx.bases, ctx.scalings = bases, scalings
+                for base, part, wide, scaling in zip(sides.bases, parts, adapters[1::2], sides.scalings, strict=True)]
+        ctx.save_for_backward(x, stays, inner, *adapters)
+        ctx.sides = sides
         return tuple(made)
 
     @staticmethod
     def backward(ctx, *upstream: torch.Tensor):
-        x, inner, *adapters = ctx.saved_tensors
-        narrow = torch.cat([one.to(x.dtype) for one in adapters[0::2]])
+        x, stays, inner, *adapters = ctx.saved_tensors
+        sides, narrow = ctx.sides, torch.cat([one.to(x.dtype) for one in adapters[0::2]])
         ranks = [len(one) for one in adapters[0::2]]
         slopes = torch.empty_like(inner)
         wide_slopes = []
-        for part, slope, wide, scaling, gradient in zip(inner.split(ranks, 1), slopes.split(ranks, 1), adapters[1::2], ctx.scalings,
+        for part, slope, wide, scaling, gradient in zip(inner.split(ranks, 1), slopes.split(ranks, 1), adapters[1::2], sides.scalings,
                                                         upstream, strict=True):
             slope.copy_(gradient @ wide.to(x.dtype)).mul_(scaling)
             wide_slopes.append((gradient.t() @ part).mul_(scaling).to(wide.dtype))
-        narrow_slopes = (slopes.t() @ x).to(adapters[0].dtype).split(ranks)
+        narrow_slopes = (slopes.t() @ _without(x, stays, sides.dropout)).to(adapters[0].dtype).split(ranks)
         given = None
         if ctx.needs_input_grad[0]:
-            given = slopes @ narrow
-            for gradient, base in zip(upstream, ctx.bases, strict=True):
+            given = _without(slopes @ narrow, stays, sides.dropout)
+            for gradient, base in zip(upstream, sides.bases, strict=True):
                 given.addmm_(gradient, _weight(base, x.dtype))
-        return given, None, None, *(one for pair in zip(narrow_slopes, wide_slopes, strict=True) for one in pair)
+        return given, None, *(one for pair in zip(narrow_slopes, wide_slopes, strict=True) for one in pair)
 
 
 def _times_base(x: torch.Tensor, base: nn.Module) -> torch.Tensor:

@@ -79,7 +79,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def recompute(causal: PreTrainedModel, every: int) -> None:
-    """Recompute every `every`-th layer's inside on the way back instead of keeping it; 0 recomputes none."""
+    """Recompute every `every`-th layer's inside on the way back instead of keeping it; 0 recomputes none.
+
+    The last layer is kept: the way back begins with it, so that what was spared would be needed at once.
+    """
     if not every:
         return
     # One thing by two names: the older is deprecated since transformers 5.20 and the newer unknown to 5.17.
@@ -88,4 +91,4 @@ def recompute(causal: PreTrainedModel, every: int) -> None:
     causal.disable_input_require_grads()  # only the reentrant kind needs it; here it would cost a gradient nobody uses
     layers = [module for module in causal.modules() if isinstance(module, GradientCheckpointingLayer)]
     for place, layer in enumerate(layers):
-        layer.gradient_checkpointing = place % every == 0
+        layer.gradient_checkpointing = place % every == 0 and place < len(layers) - 1

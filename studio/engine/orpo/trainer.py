@@ -62,7 +62,7 @@ class ORPOTrainer(Trainer):
 
     def in_words(self) -> str:
         """How the run computes, for its log."""
-        kept = {0: "No layer is recomputed", 1: "Every layer is recomputed on the way back, to save memory"}
+        kept = {0: "No layer is recomputed", 1: "Every layer but the last is recomputed on the way back, to save memory"}
         how = kept.get(self.recomputed, f"Every {self.recomputed}th layer is recomputed on the way back, to fit the memory")
         return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
 
@@ -125,7 +125,7 @@ class ORPOTrainer(Trainer):
                     "the pairs of a step and its result stay the same")
         if self.recomputed != 1:
             self.recompute(1)
-            return "every layer is recomputed on the way back instead of kept, which takes more time and gives the same result"
+            return "every layer but the last is recomputed on the way back instead of kept, which takes more time and gives the same result"
         return ""
 
     def recompute(self, every: int) -> None:
