@@ -57,3 +57,52 @@ def test_packed_steps_on_the_card_are_those_on_the_cpu():
 def test_the_card_is_named_with_its_memory():
     card = gpu.cards()[0]
     assert card.total > card.used >= 0 and card.name in gpu.in_words([card])
+
+
+def test_a_pass_never_waits_for_the_card():
+    """Torch itself refuses whatever would wait, from the batch's way to the card to the gradients and metrics."""
+    import torch
+
+    from studio.engine.orpo import packing
+    from studio.engine.orpo.scoring import Scorer
+    from tests import families
+
+    scorer = Scorer(families.with_adapter("llama").to("cuda", torch.bfloat16).train(), filler=0).choose(families.pairs())
+    assert scorer.packed
+    weighted = packing.weigh(families.pairs(), 4)
+
+    def taken():
+        with torch.autocast("cuda", torch.bfloat16):
+            batch = scorer.batch(weighted)
+            scores, _ = scorer.score(batch)
+            loss = scores.loss(0.1, batch.shares)
+        loss.backward()
+        return scores.metrics(0.1, batch.shares)
+
+    with scorer.attending():
+        taken()  # what is set up once may wait
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            metrics = taken()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(metrics).all()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_norms_and_gated_products_on_the_card_give_what_the_model_s_own_give(family):
+    import torch
+
+    from studio.engine.orpo import layers
+    from studio.engine.orpo.forwards import replaced
+    from tests.test_orpo_layers import assert_close, said
+    from tests.tiny_models import tiny_model
+
+    model = tiny_model(family).to("cuda", torch.bfloat16).requires_grad_(False)
+    rows = torch.randn(1, 64, 64, device="cuda", dtype=torch.bfloat16)
+    lean, layer = layers.lean(model), model.model.layers[0]
+    for module in (layer.mlp, layer.input_layernorm):
+        with torch.autocast("cuda", torch.bfloat16):
+            own = said(model, module, rows)
+            with replaced({module: lean[module]}):
+                assert_close(said(model, module, rows), own, 1e-2)
