@@ -40,21 +40,22 @@ def lean(causal: PreTrainedModel) -> Forwards:
 
 def _is_same(module: nn.Module, forward: Callable[..., torch.Tensor]) -> bool:
     """Tried on rows of random numbers, nothing dropped. Every module by itself: some of a class may have options of their own."""
+    training = module.training
+    module.eval()
     try:
         weight = next(weight for weight in module.parameters() if weight.is_floating_point())
         first = getattr(module, "gate_proj", getattr(module, "gate_up_proj", None))
         width = first.in_features if first is not None else len(weight)
         rows = torch.randn(1, PROBE, width, generator=torch.Generator().manual_seed(0)).to(weight)
-        training = module.training
-        module.eval()
         with torch.no_grad():
             own, ours = module(rows), forward(rows)
-        module.train(training)
         return own.dtype == ours.dtype and bool((own - ours).float().norm() <= SAME.get(own.dtype, 0) * own.float().norm())
     except torch.OutOfMemoryError:
         raise
     except Exception:  # it wants other inputs, or gives something else than a tensor: not what its names made of it
         return False
+    finally:
+        module.train(training)
 
 
 # --- norms ------------------------------------------------------------------------------------------------------------

@@ -85,12 +85,22 @@ class Scorer:
         finally:
             self._attending = False
 
+    def computing(self):
+        """Context of a forward pass: products in 16 bits where the base is, whatever its adapter is kept in.
+
+        The same for a step, a measurement, the proof and the look at the memory, so that each speaks of what is trained.
+        """
+        embedding = self.causal.get_input_embeddings().weight
+        in_16_bits = embedding.dtype is torch.bfloat16 or (embedding.dtype is torch.float16 and embedding.is_cuda)
+        return torch.autocast(embedding.device.type, embedding.dtype) if in_16_bits else nullcontext()
+
     # --- scores -------------------------------------------------------------------------------------------------
 
     def score(self, batch: Batch) -> tuple[Scores, torch.Tensor | None]:
         """The pairs' mean log-probabilities and, where experts are balanced, the router's loss. Within `attending`."""
-        hidden, routed = self._hidden(batch)
-        logps = self.head.logps(hidden.flatten(0, 1).index_select(0, batch.at), batch.targets)
+        with self.computing():
+            hidden, routed = self._hidden(batch)
+            logps = self.head.logps(hidden.flatten(0, 1).index_select(0, batch.at), batch.targets)
         chosen, rejected, nll = batch.weights * logps
         sums = torch.zeros(2, len(batch.shares), dtype=logps.dtype, device=logps.device)
         means = sums.index_add(1, batch.pair, torch.stack([chosen, rejected]))
@@ -119,9 +129,10 @@ class Scorer:
         was_training = self.causal.training
         self.causal.eval()
         try:
-            with replaced(self._forwards), branching(self.causal):
+            with replaced(self._forwards), branching(self.causal), self.computing():
                 packed, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
-            separate = [self._alone(tokens) for pair in pairs for tokens in (pair.chosen, pair.rejected)]
+            with self.computing():
+                separate = [self._alone(tokens) for pair in pairs for tokens in (pair.chosen, pair.rejected)]
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a family's code raises when it is handed what it does not know
