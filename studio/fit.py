@@ -142,7 +142,7 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
     hidden, queries, keys, widened = shape.hidden, shape.queries, shape.keys, shape.intermediate
     targets = shape.targeted(settings.adapter.target_modules)
     inner = settings.adapter.rank * sum(one.count for one in targets) / shape.layers
-    paths = 3  # of a gated product its two factors and itself
+    paths = 3  # of an MLP's gated product its two factors and itself
     if is_wide(settings, kind):
         kept = 4 * ((2.26 + 0.97 * shape.norms) * hidden + 5.2 * queries + 1.1 * keys + 0.98 * paths * widened + 1.03 * inner)
         kept += 7 * (queries + keys) if shape.norms_heads else 0

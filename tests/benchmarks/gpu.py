@@ -172,9 +172,8 @@ def ours(scorer: Scorer, pairs: list) -> torch.Tensor:
     total, metrics = 0.0, 0.0
     with scorer.attending():
         for batch in scorer.batches(packing.weigh(pairs, len(pairs)), TOKENS_AT_ONCE[scorer.model.device.type]):
-            with _autocast(scorer.model):
-                scores, _ = scorer.score(batch)
-                loss = scores.loss(BETA, batch.shares)
+            scores, _ = scorer.score(batch)
+            loss = scores.loss(BETA, batch.shares)
             loss.backward()
             total, metrics = total + loss.detach(), metrics + scores.metrics(BETA, batch.shares)
     return total

@@ -1,7 +1,7 @@
 """Unsloth's ORPO steps in a process of its own: python -m tests.benchmarks.unsloth_steps FOLDER bf16|nf4, on a CUDA card.
 
 FOLDER holds a model, its tokenizer and an adapter's weights, as tests/benchmarks/gpu.py writes them. Says a line of JSON for
-each set of lengths, with checkpointing (Unsloth's own) and without; what goes wrong is said in the line.
+each set of lengths, with checkpointing (Unsloth's own) and without; a set that does not fit the memory says so in its line.
 """
 
 import json

@@ -16,7 +16,6 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from torch.nn.functional import linear
 
 from studio.engine.orpo.forwards import Forwards
 
@@ -192,7 +191,7 @@ class _Joint(torch.autograd.Function):
         dropped, stays = _dropped(x, sides.dropout)
         inner = dropped @ narrow.t()
         parts = inner.split([len(one) for one in adapters[0::2]], 1)
-        made = [_times_base(x, base).addmm_(part, wide.to(x.dtype).t(), alpha=scaling)
+        made = [base(x).addmm_(part, wide.to(x.dtype).t(), alpha=scaling)
                 for base, part, wide, scaling in zip(sides.bases, parts, adapters[1::2], sides.scalings, strict=True)]
         ctx.save_for_backward(x, stays, inner, *adapters)
         ctx.sides = sides
@@ -216,10 +215,6 @@ class _Joint(torch.autograd.Function):
             for gradient, base in zip(upstream, sides.bases, strict=True):
                 given.addmm_(gradient, _weight(base, x.dtype))
         return given, None, *(one for pair in zip(narrow_slopes, wide_slopes, strict=True) for one in pair)
-
-
-def _times_base(x: torch.Tensor, base: nn.Module) -> torch.Tensor:
-    return linear(x, base.weight, base.bias) if type(base) is nn.Linear else base(x)
 
 
 def _weight(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
