@@ -202,7 +202,7 @@ class Queue:
             if run := next(same, None) if once_within else None:
                 return run
             run = runs.create(room, settings)
-        self._secrets[run] = secrets or {}
+            self._secrets[run] = secrets or {}  # before anybody can start it
         self._wake.set()
         return run
 
@@ -216,8 +216,8 @@ class Queue:
                 raise StudioError("This run has no checkpoint to go on from. Start a new run with its settings.")
             (job.folder / processes.FILE).unlink(missing_ok=True)
             job.stop_file.unlink(missing_ok=True)
+            self._secrets[run] = secrets or self.secrets(run)  # before the log lets it be started
             events.append(job.log, events.Queued())
-        self._secrets[run] = secrets or self.secrets(run)
         self._over.discard(run)
         self._wake.set()
 

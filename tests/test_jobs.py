@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import psutil
@@ -55,6 +56,39 @@ def test_a_new_run_is_queued_and_whole(idle):
     assert status(idle) == "queued"
     assert idle.settings == practice()
     assert runs.listed(idle.folder.parent) == [idle]
+
+
+def test_a_run_that_is_started_the_moment_it_is_there_is_handed_its_secrets(tmp_path, monkeypatch):
+    handed, queue = [], Queue(tmp_path)
+    alone = queue.alone
+
+    @contextmanager
+    def and_the_watch_is_next():
+        with alone():
+            yield
+        monkeypatch.setattr(queue, "alone", alone)
+        queue.advance()
+
+    monkeypatch.setattr(jobs, "start", lambda job, secrets: handed.append(secrets))
+    monkeypatch.setattr(queue, "alone", and_the_watch_is_next)
+    queue.add(practice(), {"token": "hf_mine"})
+    assert handed == [{"token": "hf_mine"}]
+
+
+def test_a_run_that_goes_on_the_moment_it_may_is_handed_its_secrets(idle, monkeypatch):
+    handed, queue, append = [], Queue(idle.folder.parent), events.append
+
+    def and_the_watch_is_next(log, event):
+        append(log, event)
+        queue.advance()
+
+    append(jobs.of(idle).log, events.Stopped(step=1))
+    (idle.checkpoints / "step-1").mkdir(parents=True)
+    (idle.checkpoints / "step-1" / "manifest.json").touch()
+    monkeypatch.setattr(jobs, "start", lambda job, secrets: handed.append(secrets))
+    monkeypatch.setattr(events, "append", and_the_watch_is_next)
+    queue.resume(idle, {"token": "hf_mine"})
+    assert handed == [{"token": "hf_mine"}]
 
 
 def test_a_folder_nobody_asked_for_has_no_status(tmp_path):

@@ -35,6 +35,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> None:
         look = gr.Button("Look at this model's code", size="sm", elem_id="look-at-code")
         shown = gr.HTML(padding=False, elem_id="code-shown")
         consent = gr.Checkbox(visible=False, elem_id="allow-code", interactive=True)
+        allowed = gr.HTML(padding=False, elem_id="code-allowed")
         digest = gr.State("")
 
     def show(token: str, **values: Any) -> list[Any]:
@@ -50,17 +51,23 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> None:
         consents.show(code)
         box = gr.Checkbox(visible=True, value=consents.allows(code.digest), label=f"Run the code of {code.in_words()} on this machine",
                           info="Until the studio is closed, and only as it stands here.")
-        return [told(code), box, code.digest]
+        return [told(code), box, stands(consents.allows(code.digest)), code.digest]
 
     def nothing(words: str = "", kind: str = "info") -> list[Any]:
-        return [parts.note(kind, words) if words else "", gr.Checkbox(visible=False, value=False), ""]
+        return [parts.note(kind, words) if words else "", gr.Checkbox(visible=False, value=False), "", ""]
 
-    def allow(allowed: bool, digest: str) -> None:
+    def stands(allows: bool) -> str:
+        return parts.note("info", "Allowed: a run, a chat or a merge with this model runs its code.") if allows else ""
+
+    def allow(wanted: bool, digest: str) -> tuple[bool, str]:
         try:
-            studio.consents().allow(digest, allowed)
+            studio.consents().allow(digest, wanted)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not allowed") from error
+            gr.Warning(str(error), title="Not allowed")
+            return False, ""
+        return wanted, stands(wanted)
 
-    look.click(show, inputs=token, inputs_kwargs=fields, outputs=[shown, consent, digest], **PRIVATE)
-    consent.input(allow, [consent, digest], **PRIVATE)
-    gr.on([fields[name].change for name in ("model.name", "model.revision")], nothing, outputs=[shown, consent, digest], **QUIET)
+    look.click(show, inputs=token, inputs_kwargs=fields, outputs=[shown, consent, allowed, digest], **PRIVATE)
+    # Not queued: a start that is pressed right after it must find it.
+    consent.input(allow, [consent, digest], [consent, allowed], **QUIET)
+    gr.on([fields[name].change for name in ("model.name", "model.revision")], nothing, outputs=[shown, consent, allowed, digest], **QUIET)

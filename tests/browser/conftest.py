@@ -4,6 +4,7 @@ Every page fails its test when it reaches outside or its scripts throw.
 """
 
 import shutil
+from contextlib import suppress
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -11,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from studio import jobs, runs
 from tests.browser.steps import load
 from tests.hub_server import Hub
+from tests.jobs_at_work import said
 from tests.studio_at_work import StudioProcess
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -43,6 +45,19 @@ def page(browser: Browser):
     context.close()
     assert not outside
     assert not thrown
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With a failure goes what the page showed and what its newest runs said last."""
+    report = yield
+    page, studio = (item.funcargs.get(name) for name in ("page", "studio"))
+    if report.when == "call" and report.failed and page and studio:
+        with suppress(Exception):  # a page that is gone shows nothing
+            report.sections.append(("What the page showed", page.locator("body").inner_text(timeout=5000)))
+        for run in runs.listed(studio.runs)[:3]:
+            report.sections.append((f"What run {run.name} said last", "\n".join(str(event)[:500] for event in said(run)[-5:])))
+    return report
 
 
 def _is_local(url: str) -> bool:
