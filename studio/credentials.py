@@ -15,13 +15,15 @@ NOBODY = "-"
 """As an owner: a process that asks nobody for anything."""
 SECRET = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|KEY|AUTH|COOKIE)(?:_|$)")
 """Names of variables that hold a secret, such as WANDB_API_KEY: it is for the person at this machine alone."""
+UNCOMPILED = {"TORCHDYNAMO_DISABLE": "1"}
+"""Nothing here is compiled by torch, and loading the compiler, as bitsandbytes does, takes a second of every worker's start."""
 
 
 def environment(owner: str) -> dict[str, str]:
     """The environment of a worker that works for a user, or without a name for the person at this machine."""
     kept = {name: value for name, value in os.environ.items() if name not in OURS and not (owner and SECRET.search(name))}
     alone = {"NETRC": os.devnull} if owner else {}  # trackers look there for this machine's logins
-    return kept | alone | {NOT_LENT: "1"}
+    return UNCOMPILED | kept | alone | {NOT_LENT: "1"}
 
 
 def handed_over(owner: str, given: dict[str, str]) -> dict[str, str]:
