@@ -72,11 +72,9 @@ def test_a_pass_never_waits_for_the_card():
     weighted = packing.weigh(families.pairs(), 4)
 
     def taken():
-        with torch.autocast("cuda", torch.bfloat16):
-            batch = scorer.batch(weighted)
-            scores, _ = scorer.score(batch)
-            loss = scores.loss(0.1, batch.shares)
-        loss.backward()
+        batch = scorer.batch(weighted)
+        scores, _ = scorer.score(batch)
+        scores.loss(0.1, batch.shares).backward()
         return scores.metrics(0.1, batch.shares)
 
     with scorer.attending():

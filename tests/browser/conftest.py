@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from studio import jobs, runs
 from tests.browser.steps import load
@@ -31,28 +31,18 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def context(browser: Browser):
-    """A browser's profile for each file: the studio's scripts are fetched and compiled once, not for every test."""
+@pytest.fixture
+def page(browser: Browser):
+    """A fresh page that fails its test when it asked an address outside or its scripts threw."""
     # Without a graphics card every frame of an animation is computed.
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext):
-    """A fresh page that knows nothing of the test before, and fails its own when it asked an address outside or its scripts threw."""
     page: Page = context.new_page()
     outside, thrown = [], []
     page.on("request", lambda asked: outside.append(asked.url) if not _is_local(asked.url) else None)
     page.on("pageerror", lambda error: thrown.append(str(error)))
     yield page
-    if page.url.startswith("http"):
-        page.evaluate("localStorage.clear()")
-    page.close()
-    context.clear_cookies()
+    context.close()
     assert not outside
     assert not thrown
 
