@@ -142,13 +142,15 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
     hidden, queries, keys, widened = shape.hidden, shape.queries, shape.keys, shape.intermediate
     targets = shape.targeted(settings.adapter.target_modules)
     inner = settings.adapter.rank * sum(one.count for one in targets) / shape.layers
-    paths = 3  # of an MLP's gated product its two factors and itself
+    # Of an MLP's gated product the two factors; itself only where an adapter of 8 bits, which is PEFT's own, is handed it.
+    paths = 3 if settings.model.quantization == "int8" and any(one.name == "down_proj" for one in targets) else 2
+    again = 0 if shape.norms_first else 2  # what a norm gives is made anew; inputs that come from elsewhere are kept
     if is_wide(settings, kind):
-        kept = 4 * ((2.26 + 0.97 * shape.norms) * hidden + 5.2 * queries + 1.1 * keys + 0.98 * paths * widened + 1.03 * inner)
-        kept += 7 * (queries + keys) if shape.norms_heads else 0
+        kept = 4 * ((0.44 + 0.92 * shape.norms + again) * hidden + 4.97 * queries + 2.48 * keys + paths * widened + 0.99 * inner)
+        kept += 5 * (queries + keys) if shape.norms_heads else 0
     else:
-        kept = (5.4 + 1.96 * shape.norms) * hidden + 7.5 * queries + 2.1 * keys + 2.13 * paths * widened + 3.4 * inner
-        kept += 1.8 * (queries + keys) if shape.norms_heads else 0
+        kept = 2 * ((0.72 + 0.92 * shape.norms + again) * hidden + 4.98 * queries + 2.49 * keys + 1.02 * paths * widened + 1.31 * inner)
+        kept += 1.2 * (queries + keys) if shape.norms_heads else 0
     if shape.caps_scores:  # attention is spelled out, so that every token keeps its scores over all others
         kept += 8 * shape.heads * (longest or 2 * settings.training.max_length) / 2
     if settings.adapter.dropout:  # a byte for each number of an adapter's input: whether it was dropped

@@ -41,7 +41,8 @@ class Linear:
 class Shape:
     """What memory and time follow from. Widths in numbers; `queries` and `keys` are those of all heads together.
 
-    `stored` is the size of the weight files in bytes; `norms` counts a layer's norms over its whole width.
+    `stored` is the size of the weight files in bytes; `norms` counts a layer's norms over its whole width, and `norms_first`
+    says that linear maps read what root mean square norms give, as they do in most families.
     """
 
     parameters: int
@@ -55,6 +56,7 @@ class Shape:
     vocabulary: int
     linears: tuple[Linear, ...]
     norms: int
+    norms_first: bool
     norms_heads: bool
     caps_scores: bool
 
@@ -93,6 +95,7 @@ def described(config: dict, tensors: Tensors) -> Shape:
         keys=(text.get("num_key_value_heads") or heads) * head,
         intermediate=_widened(text, hidden), vocabulary=said("vocab_size"), linears=_linears(sizes),
         norms=round(len([name for name in norms if IN_A_LAYER.search(name)]) / layers),
+        norms_first=any(name.endswith("input_layernorm.weight") and name.replace("weight", "bias") not in sizes for name in sizes),
         norms_heads=any("q_norm" in name for name in sizes), caps_scores=bool(text.get("attn_logit_softcapping")))
 
 

@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from studio.engine.orpo import layers, lora, packing
+from studio.engine.orpo.anew import source_of
 from studio.engine.orpo.forwards import replaced
 from studio.engine.orpo.scoring import Scorer
 from tests import families
@@ -152,13 +153,23 @@ def test_a_layer_alone_gets_the_gradient_of_what_was_dropped():
     x = torch.randn(3, 128, generator=torch.Generator().manual_seed(1), requires_grad=True)
     narrow = layer.lora_A["default"].weight
     torch.manual_seed(0)
-    inner = lora._Narrow.apply(x, narrow, 0.5)
+    through, inner = lora._Narrowed.apply(x, *source_of(x, x), narrow, 0.5)
     torch.manual_seed(0)
     dropped, stays = torch.native_dropout(x.detach(), 0.5, True)
-    given, slope = torch.autograd.grad(inner.sum(), (x, narrow))
-    assert torch.allclose(inner, dropped @ narrow.t())
+    given, slope = torch.autograd.grad(3 * through.sum() + inner.sum(), (x, narrow))
+    assert torch.equal(through, x) and torch.allclose(inner, dropped @ narrow.t())
     assert torch.allclose(slope, dropped.sum(0).expand_as(slope), atol=1e-5)
-    assert torch.allclose(given, narrow.sum(0) * stays * 2, atol=1e-6)
+    assert torch.allclose(given, 3 + narrow.sum(0) * stays * 2, atol=1e-6)
+
+
+def test_a_layer_alone_wants_no_gradient_of_an_input_that_wants_none():
+    model = with_lora()
+    layer = model.get_base_model().model.layers[0].self_attn.o_proj
+    with replaced(lora.fused(model)):
+        x = torch.randn(3, 64)
+        given, _ = lora._Narrowed.apply(x, *source_of(x, x), layer.lora_A["default"].weight, 0.0)
+        layer(x).sum().backward()
+    assert not given.requires_grad and layer.lora_B["default"].weight.grad is not None
 
 
 def test_an_adapter_that_is_switched_off_is_off():
@@ -167,6 +178,33 @@ def test_an_adapter_that_is_switched_off_is_off():
     rows = torch.randn(ROWS)
     with replaced(lora.fused(model)), model.disable_adapter():
         assert torch.equal(layer(rows), layer.base_layer(rows))
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "olmo2"])
+def test_adapters_keep_no_norm_s_output_but_what_the_norm_keeps_anyway(family):
+    """One layer's norm and the layers that read it: with the norm's own code they keep its output besides its input."""
+    model = with_lora(family, 0.0)
+    block = model.get_base_model().model.layers[0]
+    norm = getattr(block, "input_layernorm", nn.Identity())
+    attention = block.self_attn
+    readers = [attention.qkv_proj] if family == "phi3" else [attention.q_proj, attention.k_proj, attention.v_proj]
+
+    def read(x):
+        normed = norm(x)
+        return torch.cat([layer(normed) for layer in readers], -1)
+
+    rows = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(1))
+    theirs = said(model, read, rows)
+    fused, lean = lora.fused(model), layers.lean(model.get_base_model())
+    with replaced(fused):
+        before = kept_bytes(model, rows, read)
+    with replaced(fused | lean):
+        assert_close(said(model, read, rows), theirs)
+        spared = before - kept_bytes(model, rows, read)
+    if family == "olmo2":  # which norms what comes out of attention
+        assert spared == 0
+    else:
+        assert spared >= 0.9 * rows.numel() * 4
 
 
 # --- norms and gated products -----------------------------------------------------------------------------------------
@@ -189,6 +227,39 @@ def test_norms_and_gated_products_give_what_the_model_s_own_give_and_keep_less(f
             assert_close(said(model, module, rows), own, tolerance)
             less = kept_bytes(module, rows)
         assert less < 0.8 * kept or (module is layer.input_layernorm and precision is torch.float32 and less <= kept)
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["plain", "4 bits"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3"])
+def test_a_gated_product_is_made_anew_for_the_adapter_that_follows(family, dropout, quantized, monkeypatch):
+    """As by PEFT's own layer, if the same is dropped of the same product; and the product is not kept."""
+    model = with_lora(family, dropout, **({"query_pre_attn_scalar": 16} if "gemma" in family else {}))
+    if quantized:
+        quantize(model)
+    mlp = model.get_base_model().model.layers[0].mlp
+    fused, lean = lora.fused(model), layers.lean(model.get_base_model())
+    rows = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(1))
+    stays = torch.rand(40, 1, generator=torch.Generator().manual_seed(2)) > 0.5
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x * stays * 2 if dropout else x)
+    theirs, kept = said(model, mlp, rows), kept_bytes(mlp, rows)
+    monkeypatch.setattr(torch, "native_dropout", lambda x, share, train: (x * stays * 2, stays))
+    with replaced(fused):
+        before = kept_bytes(mlp, rows)
+    with replaced(fused | {mlp: lean[mlp]}):
+        assert_close(said(model, mlp, rows), theirs)
+        product = rows.shape[1] * 128 * 4
+        assert kept_bytes(mlp, rows) <= before - 2 * product < kept
+
+
+def test_an_adapter_that_is_switched_off_behind_a_gated_product_is_off():
+    model = with_lora()
+    mlp = model.get_base_model().model.layers[0].mlp
+    rows = torch.randn(ROWS)
+    with model.disable_adapter():
+        theirs = mlp(rows)
+        with replaced(lora.fused(model) | layers.lean(model.get_base_model())):
+            assert torch.allclose(mlp(rows), theirs, atol=1e-6)
 
 
 class OddRMSNorm(nn.Module):

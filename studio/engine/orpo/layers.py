@@ -1,9 +1,7 @@
-"""Norms and gated products in fewer passes over memory, which keep less of themselves for the way back.
+"""Norms and gated MLPs by code that keeps less for the way back: which modules get it.
 
-A norm spelled out in float32 keeps its whole input in 32 bits; here it is kept as it came. A product of a gate's
-activation with the widened path keeps both factors, the gate and itself; here the activation is worked out anew on the
-way back, one cheap pass instead of a quarter of what the MLP keeps. What these replace is tried out first: a module
-that gives anything else is left as it is.
+A norm spelled out in float32 keeps its whole input in 32 bits; here it is kept as it came. Gated products have a module
+of their own. What these replace is tried out first: a module that gives anything else is left as it is.
 """
 
 from collections.abc import Callable
@@ -12,11 +10,12 @@ from functools import partial
 import torch
 from torch import nn
 from torch.linalg import vecdot, vector_norm
-from torch.nn.functional import gelu, rms_norm, silu
+from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
-from transformers.activations import GELUTanh, SiLUActivation
 
+from studio.engine.orpo.anew import remembering
 from studio.engine.orpo.forwards import Forwards
+from studio.engine.orpo.gated import gated_mlps
 
 SAME = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 """How far the replacement's output may be from the module's own, relative to its size: one rounding, no more."""
@@ -24,15 +23,12 @@ SAME = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 PROBE = 8
 """Rows on which a module is tried."""
 
-KINDS = {SiLUActivation: "silu", nn.SiLU: "silu", GELUTanh: "gelu"}
-"""Activations whose slope torch works out in one pass, by the classes that models have for them."""
-
 
 def lean(causal: PreTrainedModel) -> Forwards:
     """Forward passes for the norms and gated MLPs of a frozen base, where they give what the modules' own give."""
     found = {}
     for module in causal.modules():
-        for forward in (*_norms(module), *_gated_mlps(module)):
+        for forward in (*_norms(module), *gated_mlps(module)):
             if _is_same(module, forward):
                 found[module] = forward
                 break
@@ -70,7 +66,7 @@ def _norms(module: nn.Module) -> list[Callable[..., torch.Tensor]]:
         return []
     if weight.ndim != 1 or weight.requires_grad:
         return []
-    return [partial(_normed, weight.detach(), eps), partial(_normed, 1 + weight.detach().float(), eps)]
+    return [remembering(partial(_normed, scale, eps)) for scale in (weight.detach(), 1 + weight.detach().float())]
 
 
 def _normed(scale: torch.Tensor, eps: float, x: torch.Tensor) -> torch.Tensor:
@@ -96,40 +92,3 @@ class _Norm(torch.autograd.Function):
         normed, slope = x.float() * inverse, upstream.float() * scale
         along = vecdot(slope, normed).div_(x.shape[-1])[..., None]
         return slope.sub_(normed.mul_(along)).mul_(inverse).to(x.dtype), None, None
-
-
-# --- gated products ---------------------------------------------------------------------------------------------------
-
-
-def _gated_mlps(module: nn.Module) -> list[Callable[..., torch.Tensor]]:
-    """down(act(gate(x)) * up(x)) (arXiv 2002.05202), gate and up two layers or one, with an activation whose slope torch has."""
-    kind = KINDS.get(type(getattr(module, "act_fn", getattr(module, "activation_fn", None))))
-    if kind is None or not hasattr(module, "down_proj"):
-        return []
-    if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
-        return [lambda x: module.down_proj(_Gated.apply(module.gate_proj(x), module.up_proj(x), kind))]
-    if hasattr(module, "gate_up_proj"):
-        return [lambda x: module.down_proj(_Gated.apply(*module.gate_up_proj(x).chunk(2, dim=-1), kind))]
-    return []
-
-
-def _activated(gate: torch.Tensor, kind: str) -> torch.Tensor:
-    return silu(gate) if kind == "silu" else gelu(gate, approximate="tanh")
-
-
-class _Gated(torch.autograd.Function):
-    """activation(gate) * up, elementwise, of which gate and up are kept."""
-
-    @staticmethod
-    def forward(ctx, gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
-        ctx.save_for_backward(gate, up)
-        ctx.kind = kind
-        return _activated(gate, kind).mul_(up)
-
-    @staticmethod
-    def backward(ctx, upstream: torch.Tensor):
-        gate, up = ctx.saved_tensors
-        by_up, by_activation = _activated(gate, ctx.kind).mul_(upstream), upstream * up
-        if ctx.kind == "silu":
-            return torch.ops.aten.silu_backward(by_activation, gate), by_up, None
-        return torch.ops.aten.gelu_backward(by_activation, gate, approximate="tanh"), by_up, None

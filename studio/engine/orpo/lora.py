@@ -17,6 +17,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from studio.engine.orpo.anew import Way, source_of
 from studio.engine.orpo.forwards import Forwards
 
 KINDS = {"Linear", "Linear4bit"}
@@ -27,7 +28,7 @@ SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 def fused(model: PeftModel) -> Forwards:
     """Forward passes for every layer of which it is known to be the same; the others stay PEFT's."""
-    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _is_plain(layer)]
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and is_plain(layer)]
     forwards, waiting = {layer: partial(_forward, layer) for layer in layers}, _Waiting()
     for module in model.modules():
         for names in SAME_INPUT:
@@ -38,7 +39,7 @@ def fused(model: PeftModel) -> Forwards:
     return forwards
 
 
-def _is_plain(layer: LoraLayer) -> bool:
+def is_plain(layer: LoraLayer) -> bool:
     """One ordinary adapter on an ordinary or a 4-bit layer: no variant such as DoRA, no bias of its own, nothing merged."""
     return (type(layer).__name__ in KINDS and type(layer.base_layer).__name__ in KINDS and len(layer.lora_A) == 1
             and list(layer.lora_A) == layer.active_adapters and not layer.lora_variant
@@ -69,51 +70,81 @@ def _dropout(layer: LoraLayer) -> float:
 
 
 def _forward(layer: LoraLayer, x: torch.Tensor, *inputs, **options) -> torch.Tensor:
-    cast, dtype = torch.is_autocast_enabled(x.device.type), _dtype(x)
-    if inputs or options or not _is_at_work(layer):
+    if inputs or options or not takes(layer, x):
         return type(layer).forward(layer, x, *inputs, **options)
-    name = layer.active_adapters[0]
-    narrow, wide = layer.lora_A[name].weight, layer.lora_B[name].weight
-    if not cast and narrow.dtype != dtype:
-        return type(layer).forward(layer, x)
-    rows = x.flatten(0, -2)
-    inner = _Narrow.apply(rows.to(dtype), narrow, _dropout(layer)) * layer.scaling[name]
-    outer = wide.to(dtype).t()
-    if not cast and type(layer.base_layer) is nn.Linear and layer.base_layer.weight.dtype == dtype:
-        # The large product comes last: a layer that is recomputed on the way back stops at the last thing it has to keep,
-        # which is before its last large product, and is spared it.
-        weight, bias = layer.base_layer.weight, layer.base_layer.bias
-        narrow_part = inner @ outer if bias is None else torch.addmm(bias, inner, outer)
-        added = narrow_part.addmm_(rows, weight.t())
-    else:
-        added = torch.addmm(layer.base_layer(rows).to(dtype), inner, outer)
-    return added.view(*x.shape[:-1], -1)
+    rows = x.flatten(0, -2).to(_dtype(x))
+    rows, inner = _Narrowed.apply(rows, *source_of(x, rows), *narrowing(layer))
+    return widened(layer, rows, inner).view(*x.shape[:-1], -1)
 
 
-class _Narrow(torch.autograd.Function):
-    """A dropout(x): x (tokens, inputs) and A (rank, inputs) give (tokens, rank)."""
+def takes(layer: LoraLayer, x: torch.Tensor) -> bool:
+    """Whether the layer's adapter is at work and computes in the type of its product with x."""
+    return _is_at_work(layer) and (torch.is_autocast_enabled(x.device.type)
+                                   or layer.lora_A[layer.active_adapters[0]].weight.dtype == _dtype(x))
+
+
+def narrowing(layer: LoraLayer) -> tuple[torch.Tensor, float]:
+    """What the first half of an adapter needs beside its input: A, (rank, inputs), and the share of the input that is dropped."""
+    return layer.lora_A[layer.active_adapters[0]].weight, _dropout(layer)
+
+
+def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """base(rows) + scaling * B inner, from rows (tokens, inputs) and inner = A dropout(rows), (tokens, rank): (tokens, outputs)."""
+    name, dtype = layer.active_adapters[0], rows.dtype
+    inner, outer = inner * layer.scaling[name], layer.lora_B[name].weight.to(dtype).t()
+    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    if torch.is_autocast_enabled(rows.device.type) or type(layer.base_layer) is not nn.Linear or weight.dtype != dtype:
+        return torch.addmm(layer.base_layer(rows).to(dtype), inner, outer)
+    # The large product comes last: a layer that is recomputed on the way back stops at the last thing it has to keep,
+    # which is before its last large product, and is spared it.
+    narrow_part = inner @ outer if bias is None else torch.addmm(bias, inner, outer)
+    return narrow_part.addmm_(rows, weight.t())
+
+
+class _Narrowed(torch.autograd.Function):
+    """x as it is, and A dropout(x): x (tokens, inputs) and A (rank, inputs) give (tokens, inputs) and (tokens, rank).
+
+    That x goes through here lets both its gradients be added up within a product. What is kept of it is `kept`.
+    """
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, narrow: torch.Tensor, share: float) -> torch.Tensor:
-        dropped, stays = _dropped(x, share)
-        ctx.save_for_backward(x, narrow, stays)
-        ctx.share = share
-        return dropped @ narrow.to(x.dtype).t()
+    def forward(ctx, x: torch.Tensor, kept: torch.Tensor, way: Way, narrow: torch.Tensor, share: float):
+        dropped, stays = dropped_of(x, share)
+        ctx.save_for_backward(kept, narrow, stays)
+        ctx.way, ctx.share = way, share
+        through = x.view_as(x)
+        if not ctx.needs_input_grad[0]:
+            ctx.mark_non_differentiable(through)
+        return through, dropped @ narrow.to(x.dtype).t()
 
     @staticmethod
-    def backward(ctx, upstream: torch.Tensor):
-        x, narrow, stays = ctx.saved_tensors
-        slope = (upstream.t() @ _without(x, stays, ctx.share)).to(narrow.dtype)
-        given = _without(upstream @ narrow.to(x.dtype), stays, ctx.share) if ctx.needs_input_grad[0] else None
-        return given, slope, None
+    def backward(ctx, through: torch.Tensor, upstream: torch.Tensor):
+        kept, narrow, stays = ctx.saved_tensors
+        x = _rows(ctx.way(kept), upstream, narrow)
+        slope = (upstream.t() @ without(x, stays, ctx.share)).to(narrow.dtype)
+        given = with_narrow(through, upstream, narrow.to(x.dtype), stays, ctx.share) if ctx.needs_input_grad[0] else None
+        return given, None, None, slope, None
 
 
-def _dropped(x: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _rows(x: torch.Tensor, inner: torch.Tensor, narrow: torch.Tensor) -> torch.Tensor:
+    """x as rows of as many numbers as A takes, in the type in which the product with A was computed."""
+    return x.reshape(-1, narrow.shape[1]).to(inner.dtype)
+
+
+def with_narrow(through: torch.Tensor, upstream: torch.Tensor, narrow: torch.Tensor, stays: torch.Tensor | None,
+                share: float) -> torch.Tensor:
+    """The gradient of an input from what came back for it directly, (tokens, inputs), and for A of it, (tokens, rank)."""
+    if stays is None:
+        return torch.addmm(through, upstream, narrow)
+    return without(upstream @ narrow, stays, share).add_(through)
+
+
+def dropped_of(x: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor | None]:
     """x without a random share of its numbers, the others grown to keep the sum; and which of them stayed, if not all."""
     return torch.native_dropout(x, share, True) if share else (x, None)
 
 
-def _without(x: torch.Tensor, stays: torch.Tensor | None, share: float) -> torch.Tensor:
+def without(x: torch.Tensor, stays: torch.Tensor | None, share: float) -> torch.Tensor:
     """The same of the same numbers, by what stayed."""
     return x if stays is None else (x * stays).mul_(1 / (1 - share))
 
@@ -166,55 +197,62 @@ class _Siblings:
         names = [layer.active_adapters[0] for layer in self.layers]
         adapters = [side[name].weight for layer, name in zip(self.layers, names, strict=True) for side in (layer.lora_A, layer.lora_B)]
         scalings = [layer.scaling[name] for layer, name in zip(self.layers, names, strict=True)]
-        sides = _Sides([layer.base_layer for layer in self.layers], scalings, _dropout(self.layers[0]))
-        return [one.view(*x.shape[:-1], -1) for one in _Joint.apply(x.flatten(0, -2).to(_dtype(x)), sides, *adapters)]
+        rows = x.flatten(0, -2).to(_dtype(x))
+        kept, way = source_of(x, rows)
+        sides = _Sides([layer.base_layer for layer in self.layers], scalings, _dropout(self.layers[0]), way)
+        return [one.view(*x.shape[:-1], -1) for one in _Joint.apply(rows, kept, sides, *adapters)]
 
 
 @dataclass(frozen=True)
 class _Sides:
-    """What siblings have beside their adapters: their bases, what their parts are multiplied with, and the share of x that is dropped."""
+    """What siblings have beside their adapters: their bases, what their parts are multiplied with, the share of x that is
+    dropped, and the way in which x is made of what is kept."""
 
     bases: list[nn.Module]
     scalings: list[float]
     dropout: float
+    way: Way
 
 
 class _Joint(torch.autograd.Function):
     """base_i(x) + scaling_i * B_i A_i dropout(x) for layers i of one input.
 
-    x (tokens, inputs); `adapters` are A_1, B_1, A_2, B_2, ... with A_i (rank, inputs) and B_i (outputs, rank).
+    x (tokens, inputs), made of `kept`, which is kept instead; `adapters` are A_1, B_1, A_2, B_2, ... with A_i (rank, inputs)
+    and B_i (outputs, rank).
     """
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, sides: _Sides, *adapters: torch.Tensor):
+    def forward(ctx, x: torch.Tensor, kept: torch.Tensor, sides: _Sides, *adapters: torch.Tensor):
         narrow = torch.cat([one.to(x.dtype) for one in adapters[0::2]])
-        dropped, stays = _dropped(x, sides.dropout)
+        dropped, stays = dropped_of(x, sides.dropout)
         inner = dropped @ narrow.t()
         parts = inner.split([len(one) for one in adapters[0::2]], 1)
         made = [base(x).addmm_(part, wide.to(x.dtype).t(), alpha=scaling)
                 for base, part, wide, scaling in zip(sides.bases, parts, adapters[1::2], sides.scalings, strict=True)]
-        ctx.save_for_backward(x, stays, inner, *adapters)
+        ctx.save_for_backward(kept, stays, inner, *adapters)
         ctx.sides = sides
         return tuple(made)
 
     @staticmethod
     def backward(ctx, *upstream: torch.Tensor):
-        x, stays, inner, *adapters = ctx.saved_tensors
-        sides, narrow = ctx.sides, torch.cat([one.to(x.dtype) for one in adapters[0::2]])
+        kept, stays, inner, *adapters = ctx.saved_tensors
+        sides, dtype = ctx.sides, inner.dtype
+        narrow = torch.cat([one.to(dtype) for one in adapters[0::2]])
         ranks = [len(one) for one in adapters[0::2]]
         slopes = torch.empty_like(inner)
         wide_slopes = []
         for part, slope, wide, scaling, gradient in zip(inner.split(ranks, 1), slopes.split(ranks, 1), adapters[1::2], sides.scalings,
                                                         upstream, strict=True):
-            slope.copy_(gradient @ wide.to(x.dtype)).mul_(scaling)
+            slope.copy_(gradient @ wide.to(dtype)).mul_(scaling)
             wide_slopes.append((gradient.t() @ part).mul_(scaling).to(wide.dtype))
-        narrow_slopes = (slopes.t() @ _without(x, stays, sides.dropout)).to(adapters[0].dtype).split(ranks)
+        x = _rows(sides.way(kept), inner, narrow)
+        narrow_slopes = (slopes.t() @ without(x, stays, sides.dropout)).to(adapters[0].dtype).split(ranks)
         given = None
         if ctx.needs_input_grad[0]:
-            given = _without(slopes @ narrow, stays, sides.dropout)
+            given = without(slopes @ narrow, stays, sides.dropout)
             for gradient, base in zip(upstream, sides.bases, strict=True):
-                given.addmm_(gradient, _weight(base, x.dtype))
-        return given, None, *(one for pair in zip(narrow_slopes, wide_slopes, strict=True) for one in pair)
+                given.addmm_(gradient, _weight(base, dtype))
+        return given, None, None, *(one for pair in zip(narrow_slopes, wide_slopes, strict=True) for one in pair)
 
 
 def _weight(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
