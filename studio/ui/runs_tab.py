@@ -98,10 +98,14 @@ def figures(summary: Summary, moving: bool) -> str:
         (f"{1 / speed:.1f} /s" if speed and speed < 1 else duration(speed), "steps" if speed and speed < 1 else "a step"),
         (size(summary.memory), "memory, GPU" if summary.device not in (None, "cpu") else "memory"),
         (number(summary.metrics.get("rewards/margins")), "reward margin"),
-        (f"{percent(base and base['rewards/accuracies'])} → {percent(tuned and tuned['rewards/accuracies'])}",
-         "prefers the better answer, held out"),
+        (before_and_after(*(found and found["rewards/accuracies"] for found in (base, tuned))), "prefers the better answer, held out"),
     ]
     return parts.tiles(tiles)
+
+
+def before_and_after(before: float | None, after: float | None) -> str:
+    """Two shares in the room of a tile: "93.0 → 98.5 %"."""
+    return f"{percent(before)} → {percent(after)}" if after is None else f"{percent(before).removesuffix(' %')} → {percent(after)}"
 
 
 def number(value: float | None) -> str:
