@@ -113,19 +113,6 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
     return 2 * size**3 / median(taken[2:])
 
 
-def fresh_memory_rate(size: int = 1 << 30) -> float:
-    """Bytes a second at which memory that the process has not had before is filled on the CPU, the median of three.
-
-    It swings by the hour on a virtual machine, and with it whatever makes large tensors anew in each step.
-    """
-    taken = []
-    for _ in range(3):
-        began = time.perf_counter()
-        torch.empty(size, dtype=torch.uint8).fill_(1)
-        taken.append(time.perf_counter() - began)
-    return size / median(taken)
-
-
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()

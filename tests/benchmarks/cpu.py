@@ -95,7 +95,7 @@ def compare(name: str, vocabulary: int, checkpointing: str, count: int, scale: f
     takes = {who: rest for who in running}
     if name == "log-normal":  # the one set in which it makes a difference
         running[GROUPED], takes[GROUPED] = running[TRL], by_length(rest)
-    seconds, rates, fresh = {who: [] for who in running}, [], []
+    seconds, rates = {who: [] for who in running}, []
     for turn in range(count):
         order = list(running)
         for who in order[turn % len(order) :] + order[: turn % len(order)]:
@@ -104,13 +104,12 @@ def compare(name: str, vocabulary: int, checkpointing: str, count: int, scale: f
             seconds[who].append(time.perf_counter() - began)
             assert gradient_of(model).norm() > 0
         rates.append(matrix_rate(CPU, torch.float32, 1024))
-        fresh.append(fresh_memory_rate())
     needed = [useful_flops(model, batch, checkpointing == "full") for batch in rest]
     tokens = [sum(len(pair.chosen) + len(pair.rejected) for pair in batch) for batch in rest]
     middle = {who: median(taken) for who, taken in seconds.items()}
     ideal = [flops / rate for flops, rate in zip(needed, rates, strict=True)]
     return {"set": name, "pairs": SETS[name], "vocabulary": vocabulary, "checkpointing": checkpointing, "batches": count, "length_scale": scale,
-            "equal": equal, "seconds": seconds, "matrix_rate": median(rates), "fresh_memory_rate": median(fresh), "share_of_matrix_rate": {
+            "equal": equal, "seconds": seconds, "matrix_rate": median(rates), "share_of_matrix_rate": {
                 who: median(flops / taken / rate for flops, taken, rate in zip(needed, own, rates, strict=True)) for who, own in seconds.items()},
             "pairs_per_second": {who: SETS[name] / taken for who, taken in middle.items()},
             "tokens_per_second": {who: sum(tokens) / sum(taken) for who, taken in seconds.items()},
@@ -174,21 +173,17 @@ def _status(field: str) -> int:
 
 
 def report(rows: list[dict], peaks: list[dict]) -> None:
-    """The table. `at most` is what an engine would reach whose every product ran at the rate of large matrices, and nothing else took time.
-
-    Fresh memory is what TRL's logits are made of, step by step: where it is cheap, the reference is fast.
-    """
-    console = Console(width=145)
+    """The table. `at most` is what an engine would reach whose every product ran at the rate of large matrices, and nothing else took time."""
+    console = Console(width=130)
     table = Table(title="Forward + backward, float32, LoRA r16; pairs/s and times TRL's", show_lines=False)
-    for column in ("lengths, batch", "vocabulary", "checkpointing", TRL, PADDED, PACKED, "aim", "at most", "of matrix rate", "fresh memory"):
+    for column in ("lengths, batch", "vocabulary", "checkpointing", TRL, PADDED, PACKED, "aim", "at most", "of matrix rate"):
         table.add_column(column, justify="left" if column == "lengths, batch" else "right")
     for row in rows:
         aim = 1.5 if row["checkpointing"] == "full" else TARGETS[row["set"], "none"] if row["vocabulary"] == 49_152 else None
         speed, times = row["pairs_per_second"], row["times_trl"]
         table.add_row(f"{row['set']}, {row['pairs']}", f"{row['vocabulary']:,}", row["checkpointing"], f"{speed[TRL]:.2f}",
                       *(f"{speed[who]:.2f}  {times[who]:.2f}x" for who in (PADDED, PACKED)), f"{aim}x" if aim else "",
-                      f"{row['times_trl_at_the_matrix_rate']:.1f}x", f"{row['share_of_matrix_rate'][PACKED]:.0%}",
-                      f"{row['fresh_memory_rate'] / 1e9:.1f} GB/s")
+                      f"{row['times_trl_at_the_matrix_rate']:.1f}x", f"{row['share_of_matrix_rate'][PACKED]:.0%}")
     console.print(table)
     for row in rows:
         if GROUPED in row["times_trl"]:
