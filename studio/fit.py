@@ -14,6 +14,9 @@ from studio.summary import size
 TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 """Tokens that the trainer sends through the model in one pass at most, unless a single pair is longer."""
 
+ENOUGH = {"cpu": 1024, "cuda": 4096}
+"""Tokens to which the trainer makes its passes smaller before it recomputes layers, unless a single pair is longer."""
+
 USABLE = 0.8
 """Share of the free memory that the trainer lets a pass take before it recomputes layers."""
 
@@ -102,8 +105,13 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)
-    layer = kept_by_a_layer(settings, shape, kind, longest) * tokens
     room = USABLE * (free - model - adapter - LIBRARIES[kind])
+    each = kept_by_a_layer(settings, shape, kind, longest)
+    if settings.training.gradient_checkpointing == "auto":
+        least = max(longest_of(settings, longest), min(tokens, ENOUGH[kind]))
+        while tokens > least and each * shape.layers * tokens > room:
+            tokens = max(least, tokens // 2)
+    layer = each * tokens
     activations = _activations(settings, shape, layer, tokens * shape.hidden * bytes_each, room)
     activations += min(FRAGMENTS[kind], shape.layers) * layer
     # A tile of logits, and the hidden states that are scored with their slopes.
@@ -120,9 +128,15 @@ def is_wide(settings: Settings, kind: Kind) -> bool:
 
 
 def tokens_at_once(settings: Settings, kind: Kind, longest: int | None = None) -> int:
-    """Tokens of one pass, as the trainer divides a step."""
-    longest = min(longest or 2 * settings.training.max_length, 2 * settings.training.max_length)
+    """Tokens of one pass, as the trainer divides a step where memory is plenty."""
+    longest = longest_of(settings, longest)
     return max(longest, min(settings.training.batch_size * longest, TOKENS_AT_ONCE[kind]))
+
+
+def longest_of(settings: Settings, longest: int | None) -> int:
+    """Tokens of the longest pair, or the most that the settings allow."""
+    most = 2 * settings.training.max_length
+    return min(longest or most, most)
 
 
 def _frozen(settings: Settings, shape: Shape, bytes_each: int) -> float:

@@ -170,8 +170,8 @@ class TrainingSettings(Section):
     """Longest gradient that is applied. Guards against single bad batches."""
     gradient_checkpointing: Annotated[Literal["auto", "full", "none"], BeforeValidator(_as_a_word),
                                       Field(title="Gradient checkpointing")] = "auto"
-    """Recomputes activations instead of keeping them: much less memory, up to a third slower. auto recomputes as many layers
-    as the free memory asks for; full all of them; none keeps everything."""
+    """Recomputes activations instead of keeping them: much less memory, up to a third slower. auto takes smaller passes and then
+    recomputes as many layers as the free memory asks for; full all of them; none keeps everything."""
     checkpoint_every: Annotated[float, Field(ge=0, title="Checkpoint every")] = 0.2
     """Steps between checkpoints, from which a run that was stopped or cut off goes on exactly; below 1 a share of the run, 0 for none."""
     keep_checkpoints: Annotated[int, Field(ge=1, le=1000, title="Checkpoints kept")] = 2

@@ -39,6 +39,7 @@ class Watch(TrainerCallback):
     """Keeps what each optimizer step was taken with: its gradients, its pairs, its logged figures."""
 
     def __init__(self, trainer: Trainer):
+        self.trainer = trainer
         self.gradients, self.pairs, self.logs, self._seen = [], [], [], []
         trainer.add_callback(self)
         if hasattr(trainer, "scorer"):

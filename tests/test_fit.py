@@ -17,7 +17,7 @@ from studio.engine.orpo import head, memory, trainer
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 from studio.errors import BusyError, StudioError
-from studio.fit import TILE_BYTES, TOKENS_AT_ONCE, USABLE, changed, fit, kept_by_a_layer, needed
+from studio.fit import ENOUGH, TILE_BYTES, TOKENS_AT_ONCE, USABLE, changed, fit, kept_by_a_layer, needed
 from studio.jobs import Queue
 from studio.practice import MODEL, PAIRS
 from studio.presets import all_presets
@@ -54,7 +54,7 @@ TUTORIAL = all_presets()["llama-3-8b-tutorial"].settings
 
 
 def test_the_trainers_own_figures_are_those_that_the_estimate_takes():
-    assert (TOKENS_AT_ONCE, USABLE, TILE_BYTES) == (trainer.TOKENS_AT_ONCE, memory.USABLE, head.TILE_BYTES)
+    assert (TOKENS_AT_ONCE, ENOUGH, USABLE, TILE_BYTES) == (trainer.TOKENS_AT_ONCE, memory.ENOUGH, memory.USABLE, head.TILE_BYTES)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -94,6 +94,13 @@ def test_every_choice_that_saves_memory_saves_it(changes, smaller):
     settings = changed(TUTORIAL, model__quantization="none", training__gradient_checkpointing="none", training__optimizer="adamw_torch")
     before, after = (needed(one, llama_8b(), 10**12, "cuda").parts[smaller] for one in (settings, changed(settings, **changes)))
     assert after < before
+
+
+def test_where_memory_is_short_passes_get_smaller_before_layers_are_recomputed():
+    """With half as many tokens in a pass the activations halve; only what is still too large then is recomputed."""
+    settings = changed(TUTORIAL, training__batch_size=8, training__gradient_checkpointing="auto")
+    most, half, least = (needed(settings, llama_8b(), free * GB, "cuda").activations for free in (200, 70, 16))
+    assert half == pytest.approx(most / 2) and least < half / 2
 
 
 # --- the verdict ------------------------------------------------------------------------------------------------------

@@ -127,6 +127,40 @@ def test_as_few_layers_are_recomputed_as_the_free_memory_asks_for():
     assert needs[1:] == sorted(needs[1:], reverse=True)
 
 
+def test_passes_get_smaller_before_a_layer_is_recomputed():
+    kept = memory.Kept(per_token=1_000_000, entry=1_000, layers=10)
+
+    def room_for(tokens):
+        return int(kept.needed(tokens, 0) / memory.USABLE) + 1
+
+    assert kept.plan(16_000, 4_000, room_for(16_000)) == (16_000, 0)
+    assert kept.plan(16_000, 4_000, room_for(15_000)) == (8_000, 0)
+    assert kept.plan(16_000, 5_000, room_for(6_000)) == (5_000, 0)
+    tokens, every = kept.plan(16_000, 5_000, room_for(4_000))
+    assert tokens == 5_000 and 1 < every < 10
+    assert kept.plan(3_000, 3_000, room_for(2_900))[0] == 3_000
+
+
+def test_a_run_in_little_memory_takes_the_same_steps_in_smaller_passes(tmp_path, monkeypatch):
+    """Free is nine tenths of what the largest pass would need."""
+    base = saved(tiny_model("llama", hidden_size=128, intermediate_size=256, initializer_range=0.02), tmp_path / "base")
+    settings = settings_on(base, **{"training.batch_size": 8, "training.gradient_checkpointing": "auto"})
+    plenty = ours(settings, tmp_path)
+    real, kept = memory.measure, []
+
+    def measured(*asked):
+        kept.append(real(*asked))
+        return kept[-1]
+
+    monkeypatch.setattr(memory, "measure", measured)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(0.9 * kept[-1].needed(plenty.trainer.budget, 0) / memory.USABLE))
+    monkeypatch.setitem(memory.ENOUGH, "cpu", 1)
+    little = ours(settings, tmp_path)
+    assert little.trainer.budget == plenty.trainer.budget // 2 and little.trainer.recomputed == plenty.trainer.recomputed == 0
+    assert f"up to {little.trainer.budget:,} tokens go through the model at once" in little.trainer.in_words()
+    assert_same_steps(little, plenty)
+
+
 # --- numbers that blow up --------------------------------------------------------------------------------------------
 
 

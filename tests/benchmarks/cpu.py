@@ -22,18 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from studio.engine.orpo.scoring import Scorer
-from tests.benchmarks.contenders import (
-    PACKED,
-    PADDED,
-    TRL,
-    contenders,
-    fresh_memory_rate,
-    gradient_of,
-    matrix_rate,
-    model_of,
-    recomputing,
-    useful_flops,
-)
+from tests.benchmarks.contenders import PACKED, PADDED, TRL, contenders, gradient_of, matrix_rate, model_of, recomputing, useful_flops
 from tests.benchmarks.lengths import LONGEST, MEANS, SETS, batches
 
 VOCABULARIES = (49_152, 128_256)

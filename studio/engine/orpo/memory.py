@@ -1,4 +1,4 @@
-"""How much a pass keeps for its way back, and how many layers should be recomputed instead so that it fits.
+"""How much a pass keeps for its way back, and how small it should be or how many layers be recomputed so that it fits.
 
 Measured, not guessed: one short pair goes through the model, and what autograd keeps of it is counted.
 """
@@ -16,6 +16,10 @@ from studio.engine.tokens import Encoded
 
 USABLE = 0.8
 """Share of the free memory that a pass may take; the rest is for what is not counted here, such as fragments."""
+
+ENOUGH = {"cpu": 1024, "cuda": 4096}
+"""Tokens of a pass that still keep a card nearly as busy as more would, by the engine's design, not yet by a measurement. On a
+CPU what no pass exceeds anyway: a run that is resumed there ends bit for bit the same, so its passes may not go by the free memory."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ class Kept:
         if recomputed:  # the entries of all recomputed layers, and the whole of the one that is being recomputed
             kept += tokens * (recomputed * self.entry + self.per_token / self.layers)
         return kept + self.head
+
+    def plan(self, tokens: int, least: int, free: int) -> tuple[int, int]:
+        """Tokens of a pass and every how many layers one is recomputed, so that passes of at most `tokens` fit into `free` bytes.
+
+        Passes are made smaller first, down to `least`: that costs a few percent where recomputing costs up to a third.
+        """
+        while tokens > least and self.choose(tokens, free):
+            tokens = max(least, tokens // 2)
+        return tokens, self.choose(tokens, free)
 
     def choose(self, tokens: int, free: int) -> int:
         """The least recomputing with which a pass fits into `free` bytes; 1, all layers, if nothing does."""

@@ -114,6 +114,16 @@ class ORPOTrainer(Trainer):
             self.on_relief(words)
             draws.again()
 
+    def fit_the_memory(self, short: Encoded) -> None:
+        """Settle how large passes are and which layers are recomputed by what a pass of one short pair keeps, and by what is free."""
+        device_ = self.scorer.model.device
+        enough = memory.ENOUGH.get(device_.type, memory.ENOUGH["cuda"])
+        # With a router's loss the passes are what the settings say.
+        least = self.budget if self.scorer.balances_experts else max(self._longest, min(self.budget, enough))
+        kept = memory.measure(self.scorer, short)
+        self.budget, every = kept.plan(self.budget, least, memory.free_bytes(device_))
+        self.recompute(every)
+
     def relieve(self) -> str:
         """Take less memory from now on, for the same result: smaller passes first, then more recomputing. What changed, in words.
 
@@ -204,16 +214,12 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
     """A trainer whose `train()` takes the steps that the settings ask for. `folder` is written to by trackers only."""
     scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder), tokenizer)
-    trainer.recompute(_recomputed(trainer, settings.training.gradient_checkpointing, min(pairs, key=packing.size)))
+    wanted = settings.training.gradient_checkpointing
+    if wanted == "auto":
+        trainer.fit_the_memory(min(pairs, key=packing.size))
+    else:
+        trainer.recompute(1 if wanted == "full" else 0)
     return trainer
-
-
-def _recomputed(trainer: ORPOTrainer, wanted: str, short: Encoded) -> int:
-    """Every how many layers one is recomputed, as the settings say or as the free memory asks for; 0 for none."""
-    if wanted != "auto":
-        return 1 if wanted == "full" else 0
-    device_ = trainer.scorer.model.device
-    return memory.measure(trainer.scorer, short).choose(trainer.budget, memory.free_bytes(device_))
 
 
 def arguments(settings: Settings, folder: Path) -> TrainingArguments:
