@@ -42,7 +42,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> None:
         try:
             code = remote_code.look(studio.settings_of(values).model, account.entered(token))
         except SettingsError as error:
-            return nothing(" ".join(error.problems.values()), "warn")
+            return nothing(form.in_words(error.problems), "warn")
         except StudioError as error:
             return nothing(str(error), "warn")
         if code is None:

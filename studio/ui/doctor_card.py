@@ -50,7 +50,7 @@ def view(studio: Studio, values: dict[str, Any]) -> View:
     try:
         settings = studio.settings_of(values)
     except SettingsError as error:
-        return View(parts.note("bad", " ".join(error.problems.values())))
+        return View(parts.note("bad", form.in_words(error.problems)))
     job = examination.job_of(studio.root, settings)
     said = jobs.events.read(job.log)
     status = jobs.status(job, said)

@@ -37,7 +37,7 @@ def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Sha
     try:
         settings = studio.settings_of(values)
     except SettingsError as error:
-        return _card(parts.note("warn", " ".join(error.problems.values())))
+        return _card(parts.note("warn", form.in_words(error.problems)))
     trial = two_steps.trial(studio.root)
     tried = trial.outcome if trial.speaks_of(settings) and not trial.at_work else None
     try:

@@ -39,6 +39,12 @@ def fields(*sections: str, basic: bool, values: dict[str, Any]) -> Fields:
                 if choice.section in sections and choice.basic == basic}
 
 
+def empty_on_load(page: gr.Blocks, held: Fields, options: dict[str, Any]) -> None:
+    """Numbers that begin empty stay so: Gradio 6.31 shows 0 for one in a folded part that is unfolded, and hands 0 on."""
+    numbers = [field for field in held.values() if isinstance(field, gr.Number) and field.value is None]
+    page.load(lambda: dict.fromkeys(numbers), None, numbers, **options)
+
+
 def check(**values: Any) -> list[dict]:
     """Gradio's validator: each field's complaint under the field, in the order of the inputs."""
     problems = problems_of(values)
@@ -52,6 +58,12 @@ def problems_of(values: dict[str, Any]) -> dict[str, str]:
     except SettingsError as error:
         return error.problems
     return {}
+
+
+def in_words(problems: dict[str, str]) -> str:
+    """Complaints by field name as one text, each with its field's caption, for a place that is not under the field."""
+    labels = {choice.name: choice.label for choice in choices()}
+    return " ".join(f"{labels.get(name, name)}: {text}" for name, text in problems.items())
 
 
 def settings_of(values: dict[str, Any]) -> Settings:

@@ -7,7 +7,7 @@ import gradio as gr
 from studio import presets
 from studio.errors import StudioError
 from studio.runs import Run
-from studio.ui import adoption_card, api, compare_tab, data_tab, parts, runs_tab, share_tab, train_tab, trash_card
+from studio.ui import adoption_card, api, compare_tab, data_tab, form, parts, runs_tab, share_tab, train_tab, trash_card
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 TITLE = "ORPO Studio"
@@ -63,6 +63,7 @@ def build(studio: Studio) -> gr.Blocks:
         _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})
         run_tab.further.click(lambda name: [*train_tab.further(studio, name, train.everything), gr.Tabs(selected="train")], in_view,
                       [*train.everything.values(), tabs], **PRIVATE)
+        form.empty_on_load(page, train.everything, QUIET)
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page

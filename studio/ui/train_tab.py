@@ -98,7 +98,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         try:
             return form.updates(read_settings(path), everything)
         except SettingsError as error:
-            raise gr.Error(" ".join(f"{name}: {text}" for name, text in error.problems.items()), title="Settings not loaded") from error
+            raise gr.Error(form.in_words(error.problems), title="Settings not loaded") from error
 
     def show_file(**values: Any) -> str:
         try:

@@ -70,6 +70,25 @@ def test_a_preset_fills_the_form(opened):
     expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
 
 
+def test_unfolding_the_form_changes_nothing(opened):
+    """A number that is empty must not be 0 for having been looked at."""
+    tab(opened, "Train")
+    expect(opened.locator("#fit")).to_contain_text("fits")
+    for part in ("the model", "the adapter", "training", "evaluation"):
+        opened.get_by_role("button", name=f"More about {part}").click()
+    steps = opened.locator("#field-training-max_steps input")
+    expect(steps).to_have_value("")
+    expect(opened.locator("#field-training-seed input")).to_have_value("42")
+    opened.wait_for_timeout(1500)  # the card looks again a moment after a change
+    expect(opened.locator("#fit")).to_contain_text("fits")
+    steps.fill("0")
+    steps.blur()
+    expect(opened.locator("#fit")).to_contain_text("Maximum steps: 0 is out of range. Enter at least 1.")
+    steps.fill("")
+    steps.blur()
+    expect(opened.locator("#fit")).to_contain_text("fits")
+
+
 def test_a_tab_looks_for_news_only_while_it_is_in_front(opened):
     asked = []
     opened.on("request", lambda request: asked.append(request.post_data_json["fn_index"]) if request.url.endswith("/run/predict") else None)
