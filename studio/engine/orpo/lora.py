@@ -104,7 +104,7 @@ def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor) -> torch.
 class _Narrowed(torch.autograd.Function):
     """x as it is, and A dropout(x): x (tokens, inputs) and A (rank, inputs) give (tokens, inputs) and (tokens, rank).
 
-    That x goes through here lets both its gradients be added up within a product. What is kept of it is `kept`.
+    That x goes through here lets both its gradients be added up within a product. `kept` is kept instead of x, which is `way(kept)`.
     """
 
     @staticmethod
@@ -187,9 +187,8 @@ class _Siblings:
 
     def _can_join(self, x: torch.Tensor) -> bool:
         """Whether the products of all are of one type, and as much is to be dropped of the input for each."""
-        dtype, cast = _dtype(x), torch.is_autocast_enabled(x.device.type)
-        return all(_is_at_work(layer) and _dropout(layer) == _dropout(self.layers[0])
-                   and (cast or layer.lora_A[layer.active_adapters[0]].weight.dtype == dtype)
+        dtype = _dtype(x)
+        return all(takes(layer, x) and _dropout(layer) == _dropout(self.layers[0])
                    and (layer.base_layer.weight.dtype if _kind(layer) == "Linear" else layer.base_layer.compute_dtype) == dtype
                    for layer in self.layers)
 
