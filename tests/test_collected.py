@@ -6,7 +6,7 @@ import pytest
 
 from studio import collected
 from studio.engine import data
-from studio.errors import DataError, StudioError
+from studio.errors import StudioError
 from studio.preferences.pairs import Pair
 from studio.settings import Settings
 from studio.ui.compare_tab import preferred
@@ -35,8 +35,8 @@ def test_talks_that_have_parted_make_no_pair():
 
 
 def test_answers_that_teach_nothing_are_refused_and_nothing_is_kept(tmp_path):
-    for better, told in (("Tuned says.", "the same"), ("", "empty")):
-        with pytest.raises(DataError, match=told):
+    for better, told in (("Tuned says.", "the same"), (" ", "Your answer is empty")):
+        with pytest.raises(StudioError, match=told):
             collected.add(tmp_path, preferred(talk("Why?", "x"), talk("Why?", "Tuned says."), "own", better), "run")
     assert collected.count(tmp_path) == 0 and not collected.path(tmp_path).exists()
 

@@ -15,6 +15,7 @@ from studio.ui.studio import PRIVATE, QUIET, Studio
 EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to it here."
 WAITING = "Both are answering; the first answer also loads the model …"
+ALIKE = "Both answered the same, so neither is better. Ask something else, or write a better answer."
 SILENT = "…"
 """Stands for an answer that has no word yet."""
 OPEN = {"interactive": True, "placeholder": "Ask both the same"}
@@ -43,6 +44,8 @@ def preferred(base: list[Message], tuned: list[Message], side: str, own: str = "
     """
     if len(base) < 2 or len(tuned) < 2 or SILENT in (base[-1]["content"], tuned[-1]["content"]):
         raise StudioError("There are no two answers yet. Ask both a question first.")
+    if side == "own" and not own.strip():
+        raise StudioError("Your answer is empty. Write one first.")
     if base[:-1] != tuned[:-1]:
         raise StudioError("Base and tuned have had different talks by now, and a pair needs one question. Start a new chat and ask there.")
     better, worse = {"base": (base[-1], tuned[-1]), "tuned": (tuned[-1], base[-1]),
@@ -73,7 +76,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
         clear = gr.Button("New chat", size="sm", elem_id="new-chat")
     with gr.Column(visible=False, elem_id="collect") as collect:
-        with gr.Row():
+        with gr.Row() as either:
             votes = {"base": gr.Button("Base answered better", size="sm", elem_id="prefer-base"),
                      "tuned": gr.Button("Tuned answered better", size="sm", elem_id="prefer-tuned")}
         with gr.Accordion("Neither: write a better answer", open=False):
@@ -85,7 +88,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         sampling = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
                     for name, (value, label, info) in SAMPLING.items()}
 
-    def ask(name: str | None, text: str, base: list, tuned: list, **chosen: Any) -> Iterator[tuple]:
+    def ask(name: str | None, text: str, base: list, tuned: list, **chosen: Any) -> Iterator[dict]:
         run = studio.find(name)
         if run is None or not run.adapter.is_dir():
             raise gr.Error(EMPTY if run is None else NOT_YET, title="Nothing to compare")
@@ -94,28 +97,32 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         asked = {"role": "user", "content": text}
         base, tuned = [*flat(base), asked], [*flat(tuned), asked]
         # Locked while they answer: a question in between would be asked of a talk that is not complete.
-        locked, shown = gr.Textbox("", interactive=False, placeholder=WAITING), gr.Row(visible=True)
-        yield locked, [*base, spoken("")], [*tuned, spoken("")], shown, gr.Column(visible=False), ""
+        yield {question: gr.Textbox("", interactive=False, placeholder=WAITING), left: [*base, spoken("")], right: [*tuned, spoken("")],
+               talks: gr.Row(visible=True), collect: gr.Column(visible=False), kept: ""}
+        alike = False
         try:
             for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen), studio.secrets(run)):
-                yield gr.skip(), [*base, spoken(answers.base)], [*tuned, spoken(answers.tuned)], gr.skip(), gr.skip(), gr.skip()
+                alike = answers.base == answers.tuned
+                yield {left: [*base, spoken(answers.base)], right: [*tuned, spoken(answers.tuned)]}
         except StudioError as error:
-            yield gr.Textbox(text, **OPEN), base[:-1], tuned[:-1], gr.Row(visible=len(base) > 1), gr.skip(), gr.skip()
+            yield {question: gr.Textbox(text, **OPEN), left: base[:-1], right: tuned[:-1], talks: gr.Row(visible=len(base) > 1)}
             raise gr.Error(str(error), title="No answer") from error
-        yield gr.Textbox(**OPEN), gr.skip(), gr.skip(), gr.skip(), gr.Column(visible=True), gr.skip()
+        yield {question: gr.Textbox(**OPEN), collect: gr.Column(visible=True), either: gr.Row(visible=not alike),
+               kept: parts.note("info", ALIKE) if alike else ""}
 
     def spoken(text: str) -> Message:
         return {"role": "assistant", "content": text or SILENT}
 
-    def afresh() -> tuple:
-        return gr.Textbox(**OPEN), [], [], gr.Row(visible=False), gr.Column(visible=False), ""
+    def afresh() -> dict:
+        return {question: gr.Textbox(**OPEN), left: [], right: [], talks: gr.Row(visible=False), collect: gr.Column(visible=False), kept: ""}
 
-    chats = [question, left, right, talks, collect, kept]
-    def vote(name: str | None, base: list, tuned: list, own: str, side: str) -> tuple[str, str]:
+    chats = [question, left, right, talks, collect, either, kept]
+
+    def vote(name: str | None, base: list, tuned: list, own: str, side: str) -> tuple[str, Any]:
         try:
             count = collected.add(studio.root, preferred(flat(base), flat(tuned), side, own or ""), name or "")
         except StudioError as error:
-            raise gr.Error(str(error), title="Not kept") from error
+            return parts.note("warn", f"Not kept. {error}"), gr.skip()
         many = f"{count:,} pair{'s' * (count != 1)} collected"
         return parts.note("good", f"Kept as a pair: {many} so far. Under Data they can be learned from."), ""
 

@@ -65,9 +65,11 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
     watch, folder = gr.Timer(1.0), doctor.folder
     shown = [card, told, watch, stop, download]
 
-    def show(folder: str) -> list[Any]:
+    def show(folder: str, may_end: bool = False) -> list[Any]:
+        # Only the timer's own look ends its looking: another one may have been worked out before an export began, and arrive after.
         html, at_work, path = state(folder)
-        return [gr.Accordion(visible=bool(folder)), html, gr.Timer(active=at_work), gr.Button(visible=at_work),
+        watching = gr.Timer(active=at_work) if at_work or may_end else gr.skip()
+        return [gr.Accordion(visible=bool(folder)), html, watching, gr.Button(visible=at_work),
                 gr.Button(link=f"/downloads/{Path(folder).name}" if path else "/", visible=bool(path))]
 
     def begin(folder: str, token: str, **choices: Any) -> list[Any]:
@@ -92,4 +94,4 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
                inputs_kwargs={"repo": repo, "private": private, "overwrite": overwrite}, **PRIVATE)
     stop.click(end, folder, **PRIVATE)
     doctor.follow(show, folder, shown)
-    watch.tick(show, folder, shown, concurrency_limit=None, **PRIVATE)
+    watch.tick(lambda folder: show(folder, may_end=True), folder, shown, concurrency_limit=None, **PRIVATE)

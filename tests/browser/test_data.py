@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from studio import practice
 from studio.preferences.edits import parse
 from tests.browser.steps import LONG_MS, examine, is_accessible, load, source_is
+from tests.jobs_at_work import until
 
 
 def row(number, **more):
@@ -63,6 +64,35 @@ def test_a_bad_file_is_made_ready_by_clicks_and_stays_as_it_is(opened, tmp_path)
     expect(opened.locator("#examination")).not_to_contain_text("concerned", timeout=60_000)
     opened.locator("#undo-edit").click()
     expect(verdict).to_contain_text("not ready", timeout=60_000)
+
+
+def test_an_answer_that_comes_late_does_not_end_the_looking(opened, tmp_path):
+    """A fix changes a field and examines anew: what is worked out for the field in between may arrive when the work has begun."""
+    source_is(opened, write(tmp_path / "late.jsonl", [row(at) for at in range(60)] + [{"prompt": "no answers"}]))
+    examine(opened)
+    fixes, looks, holding = [], [], True
+
+    def hold(route):
+        if not holding:
+            route.continue_()
+        elif route.request.url.endswith("/run/predict"):
+            looks.append((route, route.fetch()))
+        elif not fixes or route.request.post_data_json["trigger_id"] == fixes[0].request.post_data_json["trigger_id"]:
+            fixes.append(route)
+            if len(fixes) == 1:  # the change itself; the examination after it has to wait
+                route.continue_()
+        else:
+            route.continue_()
+
+    opened.route(re.compile("/(queue/join|run/predict)"), hold)
+    opened.get_by_role("button", name="Leave out 1 unusable row").click()
+    until(lambda: opened.wait_for_timeout(500) or any("not been examined yet" in answer.text() for _, answer in looks), 20)
+    holding = False
+    fixes[1].continue_()
+    expect(opened.locator("#cancel-examination")).to_be_visible()
+    for route, answer in looks:
+        route.fulfill(response=answer)
+    expect(opened.locator("#examination .verdict")).to_contain_text("ready with losses", timeout=60_000)
 
 
 def test_rows_are_held_out_and_dropped_by_a_column_s_value(opened, tmp_path):

@@ -12,6 +12,8 @@ from tests.jobs_at_work import said, until
 from tests.tiny_models import saved, tiny_model
 from tests.traps import with_code_of_its_own
 
+QUESTIONS = ("How many legs has a spider?", "What is the capital of France?", "How are you?", "What colour is snow?",
+             "Is water wet?", "How many days has a week?")
 TABS = ("Data", "Train", "Runs", "Compare", "Share")
 
 
@@ -146,14 +148,22 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
 def test_a_preferred_answer_becomes_a_pair_to_learn_from(opened, studio):
     tab(opened, "Compare")
     question = opened.locator("#question").locator("input, textarea")
-    question.fill("How many legs has a spider?")
-    question.press("Enter")
-    opened.locator("#prefer-base").click(timeout=LONG_MS)
+    better, alike = opened.locator("#prefer-tuned"), opened.locator("#collected").get_by_text("Both answered the same")
+    for text in QUESTIONS:  # answers are drawn by lot, and now and then both are the same
+        expect(question).to_be_enabled()
+        question.fill(text)
+        question.press("Enter")
+        expect(better.or_(alike)).to_be_visible(timeout=LONG_MS)
+        if not alike.is_visible():
+            break
+        expect(better).to_be_hidden()
+        opened.locator("#new-chat").click()
+    better.click()
     expect(opened.locator("#collected")).to_contain_text("1 pair collected so far")
     tab(opened, "Data")
     opened.locator("#use-collected").click(timeout=LONG_MS)
     examine(opened)
-    expect(opened.locator("#pair")).to_contain_text("How many legs has a spider?")
+    expect(opened.locator("#pair")).to_contain_text(text)
 
 
 def test_the_adapter_is_merged_and_checked(opened, studio):
