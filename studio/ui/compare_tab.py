@@ -114,7 +114,8 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         return {"role": "assistant", "content": text or SILENT}
 
     def afresh() -> dict:
-        return {question: gr.Textbox(**OPEN), left: [], right: [], talks: gr.Row(visible=False), collect: gr.Column(visible=False), kept: ""}
+        return {question: gr.Textbox(**OPEN), left: [], right: [], talks: gr.Row(visible=False),
+                collect: gr.Column(visible=False), kept: ""}
 
     chats = [question, left, right, talks, collect, either, kept]
 
