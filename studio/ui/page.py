@@ -1,5 +1,6 @@
 """The page: header, the run in view, five tabs. The only module that knows all tabs."""
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -73,7 +74,9 @@ def _look_in_front_only(watches: dict[gr.Tab, gr.Timer | None]) -> None:
     """Let a tab look for news only while it is in front: each look costs the browser and the server some work."""
     timers = [watch for watch in watches.values() if watch is not None]
     for tab, own in watches.items():
-        tab.select(lambda own=own: [gr.Timer(active=watch is own) for watch in timers], None, timers, **QUIET)
+        # In the browser: of two answers of the server for two quick clicks, the first could arrive last.
+        active = [{"__type__": "update", "active": watch is own} for watch in timers]
+        tab.select(None, None, timers, js=f"() => {json.dumps(active)}", **QUIET)
 
 
 def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) -> None:
