@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from studio import account, gpu, pace, two_steps
 from studio.errors import SettingsError, StudioError
@@ -29,7 +30,7 @@ LATEST = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode"
 class FitCard:
     """The card; `follow` makes it look again after an event that has changed many fields at once."""
 
-    follow: Callable[[Any], Any]
+    follow: Callable[[Dependency], Dependency]
 
 
 def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Shape | None]) -> str:
@@ -166,15 +167,20 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
     def check(token: str, **values: Any) -> list[dict]:
         return [gr.validate(True, ""), *form.check(**values)]
 
+    asking = {"inputs": token, "inputs_kwargs": fields, "outputs": inside}
+
+    def counted(looked_up: Dependency) -> Dependency:
+        # The Hub takes its time, and the form may say something else by now.
+        return looked_up.then(count, inputs_kwargs=fields, outputs=inside, **PRIVATE)
+
     names = [fields[name] for name in ("model.name", "model.revision", "data.source")]
-    gr.on([trigger for field in names for trigger in (field.blur, field.submit)], look_up, inputs=token, inputs_kwargs=fields,
-          outputs=inside, concurrency_limit=2, **LATEST)
+    counted(gr.on([trigger for field in names for trigger in (field.blur, field.submit)], look_up, **asking, concurrency_limit=2, **LATEST))
     gr.on([field.change for name, field in fields.items() if field not in names and name.split(".")[0] != "evaluation"], count,
           inputs_kwargs=fields, outputs=inside, **LATEST)
     tried.click(begin, inputs=token, inputs_kwargs=fields, outputs=[inside, watch], validator=check, **PRIVATE)
     watch.tick(follow_trial, inputs_kwargs=fields, outputs=[inside, watch, tried], **QUIET)
 
-    def follow(event: Any) -> Any:
-        return event.then(look_up, inputs=token, inputs_kwargs=fields, outputs=inside, **PRIVATE)
+    def follow(event: Dependency) -> Dependency:
+        return counted(event.then(look_up, **asking, **PRIVATE))
 
     return FitCard(follow)

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from studio import runs
 from studio.summary import Summary
 from tests.browser.steps import LONG_MS, examine, is_accessible, load, source_is, tab
+from tests.hub_wire import LATE
 from tests.jobs_at_work import said, until
 from tests.tiny_models import saved, tiny_model
 from tests.traps import with_code_of_its_own
@@ -60,6 +61,24 @@ def test_a_complaint_stands_above_start_and_no_run_is_made(opened, studio):
     opened.wait_for_timeout(2500)
     expect(complaint).to_be_visible()
     assert runs.listed(studio.runs) == []
+
+
+def test_what_the_hub_says_late_does_not_hide_what_was_entered_since(opened, hub, tmp_path):
+    hub.add_model("ada/tiny", saved(tiny_model("llama"), tmp_path))
+    hub.fail_next("info", LATE)
+    tab(opened, "Train")
+    expect(opened.locator("#fit")).to_contain_text("fits")
+    name, batch = opened.locator("#field-model-name").locator("input, textarea"), opened.locator("#field-training-batch_size input")
+    name.fill("ada/tiny")
+    name.blur()
+    batch.fill("0")
+    batch.blur()
+    until(lambda: opened.wait_for_timeout(500) or any("ada/tiny" in path and "resolve" in path for _, path in hub.requests), 20)
+    opened.wait_for_timeout(2000)
+    expect(opened.locator("#fit")).to_contain_text("0 is out of range")
+    batch.fill("1")
+    batch.blur()
+    expect(opened.locator("#fit .verdict")).to_contain_text("Needs up to about")
 
 
 def test_a_preset_fills_the_form(opened):
