@@ -166,11 +166,11 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
     answered = gr.HTML("", elem_id="run-samples", padding=False)
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
-    seen = gr.State(None)
-    outputs = [top, halt, end, sooner, resume, further, told, charts, answered, seen]
+    seen, reads_log = gr.State(None), gr.State(False)
+    outputs = [top, halt, end, sooner, resume, further, told, charts, answered, log, seen]
     beats = pulse.Pulse()
 
-    def refresh(name: str | None, before: tuple | None) -> list:
+    def refresh(name: str | None, before: tuple | None, reads_log: bool) -> list:
         run = studio.find(name)
         if run is None:
             return nothing(before)
@@ -189,12 +189,13 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
                           visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
                 gr.Button(visible=stopping or silence > 0), gr.Button(visible=before_it is not None), resume_button(run, status),
                 gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
-                words(summary, damaged), {"run": name, "count": count_points(said)}, samples(summary), now]
+                words(summary, damaged), {"run": name, "count": count_points(said)}, samples(summary),
+                read_log(name) if reads_log else gr.skip(), now]
 
     def nothing(before: tuple | None) -> list:
         if before == ():
             return [gr.skip()] * len(outputs)
-        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 5, "", {"run": "", "count": 0}, "", ()]
+        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 5, "", {"run": "", "count": 0}, "", "", ()]
 
     def stop(name: str | None) -> None:
         run = studio.find(name)
@@ -227,10 +228,11 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
         return tail(run.folder / "worker.log") if run else ""
 
     watch = gr.Timer(1.0)
-    watch.tick(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
-    in_view.change(refresh, [in_view, seen], outputs, concurrency_limit=None, **QUIET)
-    in_view.change(read_log, in_view, log, **QUIET)
+    looking = [in_view, seen, reads_log]
+    watch.tick(refresh, looking, outputs, concurrency_limit=None, **QUIET)
+    in_view.change(refresh, looking, outputs, concurrency_limit=None, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
-        button.click(act, in_view, None, **PRIVATE).then(refresh, [in_view, seen], outputs, **QUIET)
-    log_fold.expand(read_log, in_view, log, **QUIET)
+        button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)
+    log_fold.expand(lambda name: (True, read_log(name)), in_view, [reads_log, log], **QUIET)
+    log_fold.collapse(lambda: False, None, reads_log, **QUIET)
     return RunsTab(further, watch)

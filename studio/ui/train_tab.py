@@ -117,7 +117,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
 
     card.follow(preset.input(choose, preset, [purpose, *everything.values()], **QUIET))
     card.follow(load.upload(load_file, load, [*everything.values()], **PRIVATE))
-    as_file.expand(show_file, inputs_kwargs=everything, outputs=code, **QUIET)
+    gr.on([as_file.expand, *(field.change for field in everything.values())], show_file, inputs_kwargs=everything, outputs=code,
+          trigger_mode="always_last", **QUIET)
     of_data = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([field.change for field in of_data], uses, of_data, using, **QUIET)
     go.click(start, inputs=token, inputs_kwargs=everything, outputs=started, validator=check, **PRIVATE)

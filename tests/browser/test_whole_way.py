@@ -81,12 +81,16 @@ def test_what_the_hub_says_late_does_not_hide_what_was_entered_since(opened, hub
     expect(opened.locator("#fit .verdict")).to_contain_text("Needs up to about")
 
 
-def test_a_preset_fills_the_form(opened):
+def test_a_preset_fills_the_form_and_the_file(opened):
     tab(opened, "Train")
+    opened.get_by_role("button", name="Settings as a file").click()
+    file = opened.locator(".cm-content")
+    expect(file).to_contain_text("name: practice")
     opened.locator("#preset input").click()
     opened.get_by_role("option", name="llama-3-8b-tutorial").click()
     expect(opened.locator("#field-model-name").locator("input, textarea")).to_have_value("meta-llama/Meta-Llama-3-8B")
     expect(opened.locator("#purpose")).to_contain_text("tutorial")
+    expect(file).to_contain_text("name: meta-llama/Meta-Llama-3-8B")
     opened.locator("#start").click()
     expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
 
@@ -130,6 +134,8 @@ def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(o
     opened.locator("#practice").click()
     expect(opened.get_by_role("tab", name="Runs", exact=True)).to_have_attribute("aria-selected", "true")
     expect(opened.locator("#run-head .badge")).to_contain_text(re.compile("starting|running"))
+    opened.get_by_role("button", name="Worker log").click()
+    expect(opened.get_by_label("The end of worker.log")).to_have_value(re.compile("Loading weights"))
     opened.wait_for_function("document.querySelector('#chart-loss .js-plotly-plot')?.data?.some(line => line.x?.length > 5)")
     before = steps_drawn(opened)
     opened.wait_for_function(f"Math.max(...document.querySelector('#chart-loss .js-plotly-plot').data.map(l => (l.x||[]).length)) > {before}")
