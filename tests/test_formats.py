@@ -55,6 +55,7 @@ CHATML = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy?<|im_en
 FORMATS = {
     "strings": {"prompt": "Why?", "chosen": "Because.", "rejected": "No."},
     "capital letters": {"Prompt": "Why?", "Chosen": "Because.", "Rejected": "No."},
+    "good and bad": {"question": "Why?", "good": "Because.", "bad": "No."},
     "explicit conversations": {"prompt": [user("Why?")], "chosen": [bot("Because.")], "rejected": [bot("No.")]},
     "text beside answers in lists": {"prompt": "Why?", "chosen": [bot("Because.")], "rejected": [bot("No.")]},
     "turns beside texts": {"prompt": [user("Why?")], "chosen": "Because.", "rejected": "No."},

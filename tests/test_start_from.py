@@ -11,7 +11,7 @@ from studio import jobs, runs
 from studio.jobs import Queue
 from studio.summary import Summary
 from studio.ui.studio import Studio
-from studio.ui.train_tab import further
+from studio.ui.train_tab import again
 from tests.jobs_at_work import ended, log_of, practice, said
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -97,8 +97,10 @@ def test_an_earlier_run_that_is_not_there_or_somebody_else_s_is_told(root, earli
 
 def test_the_form_takes_over_what_the_run_in_view_chose_and_whose_adapter_it_is(root, earlier):
     fields = {name: None for name in practice().to_form()}
-    values = dict(zip(fields, further(Studio(root, Queue(root)), earlier.name, fields), strict=True))
-    assert values["adapter.start_from"] == earlier.name and values["training.learning_rate"] == 1e-3
+    for from_adapter in (True, False):
+        values = dict(zip(fields, again(Studio(root, Queue(root)), earlier.name, fields, from_adapter), strict=True))
+        assert values["adapter.start_from"] == (earlier.name if from_adapter else "")
+        assert values["training.learning_rate"] == 1e-3
 
 
 def test_a_name_that_is_no_run_s_is_refused_at_the_field():

@@ -14,10 +14,10 @@ Row = Mapping[str, Any]
 
 CHOSEN_NAMES = ("chosen", "chosen_response", "better", "preferred", "response_chosen", "chosen_answer", "chosen_output",
                 "chosen_completion", "chosen_messages", "chosen_conversations", "better_response", "better_answer",
-                "preferred_response", "preferred_answer", "accepted", "response_j")
+                "preferred_response", "preferred_answer", "accepted", "response_j", "good", "good_answer", "good_response")
 REJECTED_NAMES = ("rejected", "rejected_response", "worse", "dispreferred", "response_rejected", "rejected_answer", "rejected_output",
                   "rejected_completion", "rejected_messages", "rejected_conversations", "worse_response", "worse_answer",
-                  "dispreferred_response", "dispreferred_answer", "declined", "response_k")
+                  "dispreferred_response", "dispreferred_answer", "declined", "response_k", "bad", "bad_answer", "bad_response")
 TWO_NAMES = (*((f"{stem}{one}", f"{stem}{other}")
                for stem in ("response_", "answer_", "output_", "completion_", "conversation_", "response", "answer", "output")
                for one, other in (("a", "b"), ("0", "1"), ("1", "2"))),

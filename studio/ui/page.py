@@ -62,8 +62,10 @@ def build(studio: Studio) -> gr.Blocks:
         data_tab.complete(studio, data, train.everything)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
         _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})
-        run_tab.further.click(lambda name: [*train_tab.further(studio, name, train.everything), gr.Tabs(selected="train")], in_view,
-                      [*train.everything.values(), tabs], **PRIVATE)
+        for button, from_adapter in ((run_tab.again, False), (run_tab.further, True)):
+            train.follow(button.click(
+                lambda name, start=from_adapter: [*train_tab.again(studio, name, train.everything, start), gr.Tabs(selected="train")],
+                in_view, [*train.everything.values(), tabs], **PRIVATE))
         form.empty_on_load(page, train.everything, QUIET)
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
@@ -100,9 +102,9 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
 
     def bring_into_view(name: str) -> tuple:
         if not name:
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 5
         choices = listed(studio)
-        return *show(choices, name), choices, gr.Tabs(selected="runs")
+        return *show(choices, name), choices, gr.Tabs(selected="runs"), ""  # so that the same run can be brought into view again
 
     def practise() -> Any:
         try:
@@ -113,5 +115,5 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
     page.load(load, remembered, [in_view, welcome, seen, tabs], **QUIET)
     gr.Timer(2.0).tick(follow, [in_view, seen], [in_view, welcome, seen], concurrency_limit=None, **QUIET)
     first.click(practise, None, train.started, **PRIVATE)
-    train.started.change(bring_into_view, train.started, [in_view, welcome, seen, tabs], **QUIET)
+    train.started.change(bring_into_view, train.started, [in_view, welcome, seen, tabs, train.started], **QUIET)
     in_view.change(lambda name: name, in_view, remembered, **QUIET)

@@ -34,8 +34,9 @@ TAIL_BYTES = 6000
 
 @dataclass(frozen=True)
 class RunsTab:
-    """The button that asks for a run from the adapter in view, and the timer by which the tab looks again."""
+    """The buttons that ask for another run with the settings, or from the adapter, in view; and the timer by which the tab looks again."""
 
+    again: gr.Button
     further: gr.Button
     watch: gr.Timer
 
@@ -155,6 +156,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
         end = gr.Button("Stop at once, without the last steps", variant="stop", visible=False, elem_id="end")
         sooner = gr.Button("Start sooner", visible=False, elem_id="sooner")
         resume = gr.Button("Resume", variant="primary", visible=False, elem_id="resume")
+        again = gr.Button("New run with these settings", visible=False, elem_id="again")
         further = gr.Button("New run from this adapter", visible=False, elem_id="further")
     told = gr.HTML("", elem_id="run-words", padding=False)
 
@@ -167,7 +169,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
     seen, reads_log = gr.State(None), gr.State(False)
-    outputs = [top, halt, end, sooner, resume, further, told, charts, answered, log, seen]
+    outputs = [top, halt, end, sooner, resume, again, further, told, charts, answered, log, seen]
     beats = pulse.Pulse()
 
     def refresh(name: str | None, before: tuple | None, reads_log: bool) -> list:
@@ -188,14 +190,14 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
                 gr.Button("Cancel" if status == "queued" else "Stopping after this step …" if stopping else "Stop and keep the work",
                           visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
                 gr.Button(visible=stopping or silence > 0), gr.Button(visible=before_it is not None), resume_button(run, status),
-                gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
+                gr.Button(visible=status in jobs.OVER), gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
                 words(summary, damaged), {"run": name, "count": count_points(said)}, samples(summary),
                 read_log(name) if reads_log else gr.skip(), now]
 
     def nothing(before: tuple | None) -> list:
         if before == ():
             return [gr.skip()] * len(outputs)
-        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 5, "", {"run": "", "count": 0}, "", "", ()]
+        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 6, "", {"run": "", "count": 0}, "", "", ()]
 
     def stop(name: str | None) -> None:
         run = studio.find(name)
@@ -235,4 +237,4 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
         button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)
     log_fold.expand(lambda name: (True, read_log(name)), in_view, [reads_log, log], **QUIET)
     log_fold.collapse(lambda: False, None, reads_log, **QUIET)
-    return RunsTab(further, watch)
+    return RunsTab(again, further, watch)

@@ -1,11 +1,13 @@
 """Train: a preset fills the form, the form makes a run."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from studio import account, fit, gpu
 from studio.errors import SettingsError, StudioError
@@ -21,10 +23,14 @@ ONCE_WITHIN = 5.0
 
 @dataclass(frozen=True)
 class TrainTab:
-    """The start button's outcome, the name of the new run, as a component others can listen to; and the whole form."""
+    """The start button's outcome, the name of the new run, as a component others can listen to; and the whole form.
+
+    `follow` makes the card above Start look again after an event that has filled the form.
+    """
 
     started: gr.State
     everything: form.Fields
+    follow: Callable[[Dependency], Dependency]
 
 
 def begin(studio: Studio, settings: Settings, token: str = "") -> str:
@@ -38,12 +44,12 @@ def begin(studio: Studio, settings: Settings, token: str = "") -> str:
     return studio.queue.add(settings, secrets, studio.root, once_within=ONCE_WITHIN).name
 
 
-def further(studio: Studio, name: str | None, fields: form.Fields) -> list[Any]:
-    """Values of the form for a run that begins with the adapter of the run in view: its settings, and whose adapter."""
+def again(studio: Studio, name: str | None, fields: form.Fields, from_adapter: bool) -> list[Any]:
+    """Values of the form for another run with the settings of the run in view, beginning with its adapter if that is wanted."""
     run = studio.find(name)
     if run is None:
         return [gr.skip()] * len(fields)
-    values = run.settings.to_form() | {"adapter.start_from": run.name}
+    values = run.settings.to_form() | ({"adapter.start_from": run.name} if from_adapter else {})
     return [values[field] for field in fields]
 
 
@@ -122,4 +128,4 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     of_data = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([field.change for field in of_data], uses, of_data, using, **QUIET)
     go.click(start, inputs=token, inputs_kwargs=everything, outputs=started, validator=check, **PRIVATE)
-    return TrainTab(started, everything)
+    return TrainTab(started, everything, card.follow)

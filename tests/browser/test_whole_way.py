@@ -261,8 +261,11 @@ def test_a_model_s_own_code_is_shown_allowed_by_a_box_and_then_run(opened, studi
     expect(opened.locator("#run-head .badge")).to_have_text(re.compile("stopped|finished"), timeout=LONG_MS)
 
 
-def test_a_run_that_was_stopped_is_resumed_by_a_click(opened, studio):
+def test_a_run_that_was_stopped_is_resumed_by_a_click_or_repeated_with_its_settings(opened, studio):
     tab(opened, "Train")
+    beta = opened.locator("#field-training-beta input")
+    beta.fill("0.33")
+    beta.blur()
     opened.locator("#start").click()
     status = opened.locator("#run-head .badge")
     expect(status).to_have_text("running", timeout=LONG_MS)
@@ -279,3 +282,22 @@ def test_a_run_that_was_stopped_is_resumed_by_a_click(opened, studio):
     opened.locator("#stop").click()
     expect(status).to_have_text("stopped", timeout=LONG_MS)
     assert [event.step for event in Summary(said(run)).steps] == list(range(1, Summary(said(run)).step + 1))
+    opened.reload()
+    opened.locator("#again").click()
+    expect(opened.get_by_role("tab", name="Train", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(beta).to_have_value("0.33")
+    expect(opened.locator("#fit")).to_contain_text("fits")
+
+
+def test_a_run_that_was_thrown_away_is_put_back_and_in_view_again(opened, studio):
+    tab(opened, "Train")
+    opened.locator("#start").click()
+    head = opened.locator("#run-head")
+    opened.locator("#stop").click()
+    expect(head.locator(".badge")).to_have_text("stopped", timeout=LONG_MS)
+    name = head.locator("h2").inner_text()
+    opened.locator("#trash").get_by_role("button", name="Trash").click()
+    opened.locator("#throw-away").click()
+    expect(head.get_by_text(name)).to_be_hidden()
+    opened.locator("#put-back").click()
+    expect(head.locator("h2")).to_have_text(name)
