@@ -7,7 +7,7 @@ import gradio as gr
 from studio import adoption
 from studio.errors import StudioError
 from studio.ui import parts, token_field
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, Studio, refuse
 
 REPOSITORY = os.environ.get("ORPO_STUDIO_CHECKPOINTS", "")
 """Where a Space, whose disk is emptied at each restart, finds its runs again."""
@@ -44,7 +44,7 @@ def build(studio: Studio, started: gr.State) -> None:
                 raise StudioError("This run is no longer there. Look for runs again.")
             return adoption.bring_back(studio.root, wanted, token).name
         except StudioError as error:
-            raise gr.Error(str(error), title="Not brought back") from error
+            return refuse("Not brought back", error)
 
     look.click(search, [repo, token], [choice, bring, told], **PRIVATE)
     repo.submit(search, [repo, token], [choice, bring, told], **PRIVATE)
@@ -55,4 +55,4 @@ def look_on_arrival(page: gr.Blocks, studio: Studio) -> None:
     """On a studio that has a repository of checkpoints and no runs, say so at once."""
     if REPOSITORY:
         page.load(lambda: gr.Info(f"This studio is empty, and {REPOSITORY} may hold runs: look under Runs.", title="Runs on the Hub")
-                  if not studio.runs() else None, None, None, **QUIET)
+                  if not studio.runs() else None, None, None, **PRIVATE)

@@ -63,8 +63,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> None:
         try:
             studio.consents().allow(digest, wanted)
         except StudioError as error:
-            gr.Warning(str(error), title="Not allowed")
-            return False, ""
+            return False, parts.note("warn", f"Not allowed. {error}")
         return wanted, stands(wanted)
 
     look.click(show, inputs=token, inputs_kwargs=fields, outputs=[shown, consent, allowed, digest], **PRIVATE)

@@ -7,10 +7,10 @@ import gradio as gr
 
 from studio import collected, seal
 from studio.chat import Sampling
-from studio.errors import StudioError
+from studio.errors import SettingsError, StudioError
 from studio.preferences.pairs import Message, Pair
 from studio.ui import parts
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to it here."
@@ -85,15 +85,23 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
             votes["own"] = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
         kept = gr.HTML(elem_id="collected", padding=False)
     with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="fields"):
-        sampling = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
-                    for name, (value, label, info) in SAMPLING.items()}
+        how = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
+               for name, (value, label, info) in SAMPLING.items()}
 
     def ask(name: str | None, text: str, base: list, tuned: list, **chosen: Any) -> Iterator[dict]:
         run = studio.find(name)
         if run is None or not run.adapter.is_dir():
-            raise gr.Error(EMPTY if run is None else NOT_YET, title="Nothing to compare")
+            yield refuse("Nothing to compare", EMPTY if run is None else NOT_YET)
+            return
         if not (text or "").strip():
-            raise gr.Error("There is no question. Write one and press Enter.", title="Not asked")
+            yield refuse("Not asked", "There is no question. Write one and press Enter.")
+            return
+        try:
+            sampling = Sampling(**chosen)
+        except SettingsError as error:
+            told = " ".join(f"{SAMPLING[name][1]}: {complaint}" for name, complaint in error.problems.items())
+            yield refuse("Not asked", told)
+            return
         asked = {"role": "user", "content": text}
         base, tuned = [*flat(base), asked], [*flat(tuned), asked]
         # Locked while they answer: a question in between would be asked of a talk that is not complete.
@@ -101,12 +109,13 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
                talks: gr.Row(visible=True), collect: gr.Column(visible=False), kept: ""}
         alike = False
         try:
-            for answers in studio.chat.ask(run, base, tuned, Sampling(**chosen), studio.secrets(run)):
+            for answers in studio.chat.ask(run, base, tuned, sampling, studio.secrets(run)):
                 alike = answers.base == answers.tuned
                 yield {left: [*base, spoken(answers.base)], right: [*tuned, spoken(answers.tuned)]}
         except StudioError as error:
             yield {question: gr.Textbox(text, **OPEN), left: base[:-1], right: tuned[:-1], talks: gr.Row(visible=len(base) > 1)}
-            raise gr.Error(str(error), title="No answer") from error
+            refuse("No answer", error)
+            return
         yield {question: gr.Textbox(**OPEN), collect: gr.Column(visible=True), either: gr.Row(visible=not alike),
                kept: parts.note("info", ALIKE) if alike else ""}
 
@@ -127,7 +136,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         many = f"{count:,} pair{'s' * (count != 1)} collected"
         return parts.note("good", f"Kept as a pair: {many} so far. Under Data they can be learned from."), ""
 
-    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=sampling,
+    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=how,
                              concurrency_limit=1, api_visibility="private", show_progress="hidden")
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)
     clear.click(afresh, None, chats, cancels=[asking], **QUIET)

@@ -16,7 +16,7 @@ from studio.preferences.findings import Finding
 from studio.shelf import Shelf
 from studio.summary import Summary
 from studio.ui import examined, form, parts
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 FIXES = 10
 """Findings that get a button; the gravest come first."""
@@ -156,7 +156,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
         try:
             examination.begin(studio.root, studio.settings_of(values), account.entered(token))
         except StudioError as error:
-            raise gr.Error(str(error), title="Not examined") from error
+            return refuse("Not examined", error)
         return show(past, **values)
 
     def stop(**values: Any) -> None:
@@ -170,7 +170,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
         try:
             made = str(uploads.convert(studio.root, Path(unreadable)))
         except StudioError as error:
-            raise gr.Error(str(error), title="Not converted") from error
+            return refuse("Not converted", error)
         return made if values["data.source"] == unreadable else values["data.source"], values["data.also"].replace(unreadable, made)
 
     looks, listeners = [], []

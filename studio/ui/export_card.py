@@ -13,7 +13,7 @@ from studio.jobs import Job
 from studio.summary import Summary, in_words
 from studio.ui import parts
 from studio.ui.doctor_card import Doctor
-from studio.ui.studio import PRIVATE, Studio
+from studio.ui.studio import PRIVATE, Studio, refuse
 
 WORDS = ("The pairs as the edits leave them, as explicit conversations; the file they came from stays as it is. "
          "The Hub token entered above is used for the Hub.")
@@ -74,14 +74,14 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
 
     def begin(folder: str, token: str, **choices: Any) -> list[Any]:
         if not folder:
-            raise gr.Error("These pairs have not been examined. Press “Examine the pairs” first.", title="Not exported")
+            return refuse("Not exported", "These pairs have not been examined. Press “Examine the pairs” first.")
         try:
             export.begin(Job("examine", Path(folder)), ExportRequest(**choices), account.entered(token))
         except SettingsError as error:
             told = " ".join(error.problems.values())
-            raise gr.Error(f"Dataset repository: {told}", title="Not exported") from error
+            return refuse("Not exported", f"Dataset repository: {told}")
         except StudioError as error:
-            raise gr.Error(str(error), title="Not exported") from error
+            return refuse("Not exported", error)
         return show(folder)
 
     def end(folder: str) -> None:

@@ -19,7 +19,7 @@ from studio.shape import Shape
 from studio.summary import Summary, duration, in_words, size
 from studio.two_steps import Trial
 from studio.ui import form, parts
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 KINDS = {"fits": "good", "tight": "warn", "too large": "bad"}
 LATEST = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
@@ -157,7 +157,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
             two_steps.begin(studio.queue, studio.root, studio.settings_of(values),
                             studio.handed(account.entered(token)))
         except StudioError as error:
-            raise gr.Error(str(error), title="Not tried") from error
+            return refuse("Not tried", error)
         return count(**values), gr.Timer(active=True)
 
     def follow_trial(**values: Any) -> tuple[str, gr.Timer, gr.Button]:

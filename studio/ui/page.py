@@ -9,7 +9,7 @@ from studio import presets
 from studio.errors import StudioError
 from studio.runs import Run
 from studio.ui import adoption_card, api, compare_tab, data_tab, form, parts, runs_tab, share_tab, train_tab, trash_card
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
@@ -110,7 +110,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
         try:
             return train_tab.begin(studio, presets.all_presets()[presets.FIRST].settings)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not started") from error
+            return refuse("Not started", error)
 
     page.load(load, remembered, [in_view, welcome, seen, tabs], **QUIET)
     gr.Timer(2.0).tick(follow, [in_view, seen], [in_view, welcome, seen], concurrency_limit=None, **QUIET)

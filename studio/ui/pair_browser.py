@@ -12,7 +12,7 @@ from studio.settings import Settings
 from studio.shelf import Shelf
 from studio.ui import examined, form, parts
 from studio.ui.doctor_card import Doctor
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 Texts = tuple[str, str, str]
 """The last turns of question, better and worse answer."""
@@ -123,7 +123,8 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
         try:
             return rewriting(Path(folder), place, texts)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not changed") from error
+            refuse("Not changed", error)
+            return ""
 
     def of_this(verb: str) -> Any:
         return lambda folder, place: f"{verb} {Shelf(Path(folder)).numbers[place]}" if place >= 0 else ""

@@ -13,7 +13,7 @@ from studio.runs import Run
 from studio.summary import PHASES, Summary, count_points, duration, in_words, percent, points, size
 from studio.ui import explain, parts
 from studio.ui.charts import live_charts
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
 WAITING = "One run computes at a time; this one starts by itself."
@@ -215,7 +215,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
             if run is not None:
                 studio.queue.forward(run, studio.may_pass)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not moved") from error
+            refuse("Not moved", error)
 
     def go_on(name: str | None) -> None:
         run = studio.find(name)
@@ -223,7 +223,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
             if run is not None:
                 studio.queue.resume(run, studio.secrets(run))
         except StudioError as error:
-            raise gr.Error(str(error), title="Not resumed") from error
+            refuse("Not resumed", error)
 
     def read_log(name: str | None) -> str:
         run = studio.find(name)
@@ -235,6 +235,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
     in_view.change(refresh, looking, outputs, concurrency_limit=None, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
         button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)
-    log_fold.expand(lambda name: (True, read_log(name)), in_view, [reads_log, log], **QUIET)
+    log_fold.expand(read_log, in_view, log, **QUIET)
+    log_fold.expand(lambda: True, None, reads_log, **QUIET)
     log_fold.collapse(lambda: False, None, reads_log, **QUIET)
     return RunsTab(again, further, watch)

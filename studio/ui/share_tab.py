@@ -11,7 +11,7 @@ from studio.runs import Run
 from studio.share import PushRequest
 from studio.summary import Summary, in_words
 from studio.ui import parts, token_field
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be merged and pushed from here."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, merge and push it here."
@@ -100,23 +100,23 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
     def ready(name: str | None) -> Run:
         run = studio.find(name)
         if run is None or not run.adapter.is_dir():
-            raise gr.Error(EMPTY if run is None else NOT_YET, title="Nothing to share")
+            raise StudioError(EMPTY if run is None else NOT_YET)
         return run
 
     def start_merge(name: str | None) -> None:
-        run = ready(name)
-        studio.chat.close()  # its model would keep the merge waiting
         try:
+            run = ready(name)
+            studio.chat.close()  # its model would keep the merge waiting
             jobs.request(jobs.of(run, "merge"), "{}\n", studio.secrets(run))
         except StudioError as error:
-            raise gr.Error(str(error), title="Not started") from error
+            refuse("Not started", error)
 
     def start_push(name: str | None, token: str, **values: Any) -> None:
-        run = ready(name)
         try:
+            run = ready(name)
             jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), account.entered(token) or studio.secrets(run))
         except StudioError as error:
-            raise gr.Error(str(error), title="Not started") from error
+            refuse("Not started", error)
 
     def check(name: str | None, token: str, **values: Any) -> list[dict]:
         problems = {}

@@ -11,7 +11,7 @@ from studio.catalogue import Catalogue
 from studio.errors import StudioError
 from studio.settings import PRACTICE
 from studio.ui import form, token_field
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
 RUNS_LISTED = 50
@@ -91,7 +91,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
         try:
             return taken(studio.root, name, fields) if name else [gr.skip()] * len(fields)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not taken over") from error
+            return refuse("Not taken over", error)
 
     practice.click(lambda: PRACTICE, None, source, **QUIET)
     voted.click(lambda: str(collected.path(studio.root)), None, source, **QUIET)

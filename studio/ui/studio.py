@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
+
+import gradio as gr
 
 from studio import events, jobs, names, remote_code, runs
 from studio.access import LOCAL, AccessError, Visitor
@@ -22,6 +25,16 @@ QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
 """For what a person sets off and may wait for."""
+
+
+def refuse(what: str, why: StudioError | str) -> Any:
+    """Tell whoever set off the event what was not done, and why. Returns what leaves every output as it is.
+
+    Not by raising gr.Error: Gradio 6.31 covers the outputs with the word Error, and prints a traceback for what was merely
+    mistyped. Of an event outside the queue (QUIET) nothing is told.
+    """
+    gr.Warning(escape(f"{what}. {why}"))  # Gradio takes it for HTML, and shows no title of ours
+    return gr.skip()
 
 
 @dataclass

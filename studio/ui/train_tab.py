@@ -14,7 +14,7 @@ from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
 from studio.ui import code_card, fit_card, form, parts, token_field
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
 ONCE_WITHIN = 5.0
@@ -104,7 +104,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         try:
             return form.updates(read_settings(path), everything)
         except SettingsError as error:
-            raise gr.Error(form.in_words(error.problems), title="Settings not loaded") from error
+            return refuse("Settings not loaded", form.in_words(error.problems))
 
     def show_file(**values: Any) -> str:
         try:
@@ -116,7 +116,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         try:
             return begin(studio, studio.settings_of(values), token)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not started") from error
+            return refuse("Not started", error)
 
     def check(token: str, **values: Any) -> list[dict]:
         return [gr.validate(True, ""), *form.check(**values)]

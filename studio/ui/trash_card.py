@@ -6,7 +6,7 @@ import gradio as gr
 
 from studio import trash
 from studio.errors import StudioError
-from studio.ui.studio import PRIVATE, QUIET, Studio
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 
 def build(studio: Studio, in_view: gr.Dropdown, started: gr.State) -> None:
@@ -27,14 +27,14 @@ def build(studio: Studio, in_view: gr.Dropdown, started: gr.State) -> None:
             if run is not None:
                 trash.throw_away(run)
         except StudioError as error:
-            raise gr.Error(str(error), title="Not thrown away") from error
+            refuse("Not thrown away", error)
         return shown()
 
     def put_back(name: str | None) -> tuple[Any, gr.Button, str]:
         try:
             trash.put_back(studio.root, name or "")
         except StudioError as error:
-            raise gr.Error(str(error), title="Not put back") from error
+            return refuse("Not put back", error)
         return *shown(), name
 
     card.expand(shown, None, [thrown, back], **QUIET)

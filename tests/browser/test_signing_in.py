@@ -13,7 +13,7 @@ from tests.studio_at_work import StudioProcess
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    """A studio with two users, of whom anna has a run."""
+    """A studio with two users, of whom anna has a run, and with a repository of checkpoints."""
     home = tmp_path_factory.mktemp("studio") / "runs"
     home.mkdir()
     for name in ("anna", "bert"):
@@ -21,7 +21,7 @@ def studio(tmp_path_factory):
     run = runs.create(runs.room(home, "anna"), practice())
     for event in (events.Started("cpu", {}), events.Stopped(step=0)):
         events.append(jobs.of(run).log, event)
-    studio = StudioProcess(home).start()
+    studio = StudioProcess(home, {"ORPO_STUDIO_CHECKPOINTS": "ada/checkpoints"}).start()
     yield studio
     studio.kill()
 
@@ -44,6 +44,8 @@ def test_each_sees_their_own_runs_and_leaves_by_a_button(browser, studio):
     expect(anna.locator("#run-head")).to_contain_text("practice-")
     expect(bert.locator("#person")).to_contain_text("Signed in as bert")
     expect(bert.locator("#practice")).to_be_visible()
+    expect(bert.get_by_text("ada/checkpoints may hold runs")).to_be_visible()
+    expect(anna.get_by_text("ada/checkpoints may hold runs")).to_be_hidden()
     assert "practice-" not in bert.content()
     anna.reload()
     expect(anna.locator("#run-head")).to_contain_text("practice-")

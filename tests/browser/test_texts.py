@@ -67,6 +67,20 @@ def test_the_cells_and_the_name_of_a_dataset(untouched, studio, tmp_path):
 
 
 @pytest.mark.fault("T67")
+def test_why_something_was_not_done(untouched, studio, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(json.dumps({"training": {f"{IMAGE} {SCRIPT}": 1}}), encoding="utf-8")
+    load(untouched, studio)
+    tab(untouched, "Train")
+    untouched.get_by_role("button", name="Settings as a file").click()
+    with untouched.expect_file_chooser() as chosen:
+        untouched.get_by_role("button", name="Load settings from a file").click()
+    chosen.value.set_files(path)
+    expect(untouched.get_by_text("Settings not loaded")).to_be_visible()
+    expect(untouched.get_by_text(SCRIPT)).to_be_visible()
+
+
+@pytest.mark.fault("T67")
 def test_what_is_said_in_a_chat(untouched, studio, tmp_path):
     run = tuned_run(studio.runs, tiny_base(tmp_path / "base"))
     load(untouched, studio, f"/?run={run.name}")

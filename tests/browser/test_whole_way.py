@@ -170,6 +170,15 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
         expect(bot.last).not_to_have_text("…", timeout=LONG_MS)
         answers[side] = bot.all_inner_texts()
     assert answers["base"] != answers["tuned"]
+    # What cannot be asked is told, and covers nothing.
+    opened.get_by_label("Temperature").fill("9")
+    question.fill("How are you?")
+    question.press("Enter")
+    expect(opened.get_by_text("Not asked")).to_be_visible()
+    expect(opened.get_by_text("Temperature: 9 is out of range.")).to_be_visible()
+    expect(question).to_have_value("How are you?")
+    expect(opened.get_by_text("Error", exact=True)).to_be_hidden()
+    assert [opened.locator(f"#chat-{side} [data-testid=bot]").all_inner_texts() for side in answers] == list(answers.values())
 
 
 def test_a_preferred_answer_becomes_a_pair_to_learn_from(opened, studio):
