@@ -70,27 +70,31 @@ def test_an_answer_that_comes_late_does_not_end_the_looking(opened, tmp_path):
     """A fix changes a field and examines anew: what is worked out for the field in between may arrive when the work has begun."""
     source_is(opened, write(tmp_path / "late.jsonl", [row(at) for at in range(60)] + [{"prompt": "no answers"}]))
     examine(opened)
-    fixes, looks, holding = [], [], True
+    button = opened.evaluate("window.gradio_config.components.find(one => one.props.elem_id == 'fix-0').id")
+    late, fixes, holding = [], [], True
 
     def hold(route):
-        if not holding:
-            route.continue_()
-        elif route.request.url.endswith("/run/predict"):
-            looks.append((route, route.fetch()))
-        elif not fixes or route.request.post_data_json["trigger_id"] == fixes[0].request.post_data_json["trigger_id"]:
+        asked = route.request
+        if holding and asked.url.endswith("/run/predict"):
+            answer = route.fetch()
+            if "not been examined yet" in answer.text():
+                late.append((route, answer))
+            else:
+                route.fulfill(response=answer)
+            return
+        if holding and asked.post_data_json["trigger_id"] == button:
             fixes.append(route)
-            if len(fixes) == 1:  # the change itself; the examination after it has to wait
-                route.continue_()
-        else:
-            route.continue_()
+            if len(fixes) == 2:  # the examination; the change before it goes on
+                return
+        route.continue_()
 
     opened.route(re.compile("/(queue/join|run/predict)"), hold)
     opened.get_by_role("button", name="Leave out 1 unusable row").click()
-    until(lambda: opened.wait_for_timeout(500) or any("not been examined yet" in answer.text() for _, answer in looks), 20)
+    until(lambda: opened.wait_for_timeout(500) or late, 20)
     holding = False
     fixes[1].continue_()
     expect(opened.locator("#cancel-examination")).to_be_visible()
-    for route, answer in looks:
+    for route, answer in late:
         route.fulfill(response=answer)
     expect(opened.locator("#examination .verdict")).to_contain_text("ready with losses", timeout=60_000)
 
