@@ -99,6 +99,7 @@ def test_an_answer_that_comes_late_does_not_end_the_looking(opened, tmp_path):
     expect(opened.locator("#examination .verdict")).to_contain_text("ready with losses", timeout=60_000)
 
 
+@pytest.mark.slow
 def test_rows_are_held_out_and_dropped_by_a_column_s_value(opened, tmp_path):
     rows = [row(at, split="test" if at % 4 == 0 else "train", source="web" if at % 3 else "books") for at in range(60)]
     source_is(opened, write(tmp_path / "columns.jsonl", rows))

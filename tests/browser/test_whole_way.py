@@ -300,6 +300,7 @@ def test_a_run_that_was_stopped_is_resumed_by_a_click_or_repeated_with_its_setti
     expect(opened.locator("#fit")).to_contain_text("fits")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_thrown_away_is_put_back_and_in_view_again(opened, studio):
     tab(opened, "Train")
     opened.locator("#start").click()
