@@ -75,9 +75,12 @@ def test_an_answer_that_comes_late_does_not_end_the_looking(opened, tmp_path):
 
     def hold(route):
         asked = route.request
-        if holding and asked.url.endswith("/run/predict"):
+        if asked.url.endswith("/run/predict"):
+            if late and asked.post_data_json["fn_index"] == late[0][0].request.post_data_json["fn_index"]:
+                late.append((route, late[0][1])) if holding else route.fulfill(response=late[0][1])  # every one of these looks is late
+                return
             answer = route.fetch()
-            if "not been examined yet" in answer.text():
+            if holding and "not been examined yet" in answer.text():
                 late.append((route, answer))
             else:
                 route.fulfill(response=answer)
