@@ -54,5 +54,5 @@ def build(studio: Studio, started: gr.State) -> None:
 def look_on_arrival(page: gr.Blocks, studio: Studio) -> None:
     """On a studio that has a repository of checkpoints and no runs, say so at once."""
     if REPOSITORY:
-        page.load(lambda: gr.Info(f"This studio is empty, and {REPOSITORY} may hold runs: look under Runs.", title="Runs on the Hub")
+        page.load(lambda: gr.Info(f"This studio is empty, and {REPOSITORY} may hold runs: look under Runs.")
                   if not studio.runs() else None, None, None, **PRIVATE)

@@ -9,7 +9,7 @@ from studio import collected, seal
 from studio.chat import Sampling
 from studio.errors import SettingsError, StudioError
 from studio.preferences.pairs import Message, Pair
-from studio.ui import parts
+from studio.ui import form, parts
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
@@ -85,8 +85,8 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
             votes["own"] = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
         kept = gr.HTML(elem_id="collected", padding=False)
     with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="fields"):
-        how = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
-               for name, (value, label, info) in SAMPLING.items()}
+        sampling_fields = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
+                           for name, (value, label, info) in SAMPLING.items()}
 
     def ask(name: str | None, text: str, base: list, tuned: list, **chosen: Any) -> Iterator[dict]:
         run = studio.find(name)
@@ -99,8 +99,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         try:
             sampling = Sampling(**chosen)
         except SettingsError as error:
-            told = " ".join(f"{SAMPLING[name][1]}: {complaint}" for name, complaint in error.problems.items())
-            yield refuse("Not asked", told)
+            yield refuse("Not asked", form.in_words(error.problems, {name: label for name, (_, label, _) in SAMPLING.items()}))
             return
         asked = {"role": "user", "content": text}
         base, tuned = [*flat(base), asked], [*flat(tuned), asked]
@@ -136,7 +135,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         many = f"{count:,} pair{'s' * (count != 1)} collected"
         return parts.note("good", f"Kept as a pair: {many} so far. Under Data they can be learned from."), ""
 
-    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=how,
+    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=sampling_fields,
                              concurrency_limit=1, api_visibility="private", show_progress="hidden")
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)
     clear.click(afresh, None, chats, cancels=[asking], **QUIET)

@@ -16,7 +16,7 @@ from studio.preferences.findings import Finding
 from studio.shelf import Shelf
 from studio.summary import Summary
 from studio.ui import examined, form, parts
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import PRIVATE, QUIET, Studio, looks_while, refuse
 
 FIXES = 10
 """Findings that get a button; the gravest come first."""
@@ -142,14 +142,12 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     changed = [everything[name] for name in CHANGED_BY_FIXES]
     shown = [seen, lengths, watch, cancel, convert, undo, folder, offered, by_column, value, *fixes]
 
-    def show(past: list, may_end: bool = False, **values: Any) -> list[Any]:
-        # Only the timer's own look ends its looking: one for a changed field, worked out before a beginning, may arrive after it.
+    def show(past: list, by_timer: bool = False, **values: Any) -> list[Any]:
         now = view(studio, values)
         buttons = [gr.Button(now.offers[i].button, visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
         can_undo = bool(past or values["data.edits"]) and not now.at_work
-        watching = gr.Timer(active=now.at_work) if now.at_work or may_end else gr.skip()
-        return [now.html, now.lengths, watching, gr.Button(visible=now.at_work), gr.Button(visible=bool(now.unreadable)),
-                gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
+        return [now.html, now.lengths, looks_while(now.at_work, by_timer), gr.Button(visible=now.at_work),
+                gr.Button(visible=bool(now.unreadable)), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
                 gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
@@ -212,6 +210,6 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     tell(convert.click(converted, None, [everything["data.source"], everything["data.also"]], inputs_kwargs=everything,
                        **PRIVATE).then(begin, **asking, **PRIVATE))
     looking = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
-    tell(watch.tick(lambda past, **values: show(past, may_end=True, **values), **looking, **QUIET))
+    tell(watch.tick(lambda past, **values: show(past, by_timer=True, **values), **looking, **QUIET))
     tell(gr.on([field.change for field in everything.values()], show, **looking, **QUIET))
     return Doctor(folder, follow, edit)

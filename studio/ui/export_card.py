@@ -13,7 +13,7 @@ from studio.jobs import Job
 from studio.summary import Summary, in_words
 from studio.ui import parts
 from studio.ui.doctor_card import Doctor
-from studio.ui.studio import PRIVATE, Studio, refuse
+from studio.ui.studio import PRIVATE, Studio, looks_while, refuse
 
 WORDS = ("The pairs as the edits leave them, as explicit conversations; the file they came from stays as it is. "
          "The Hub token entered above is used for the Hub.")
@@ -65,11 +65,9 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
     watch, folder = gr.Timer(1.0), doctor.folder
     shown = [card, told, watch, stop, download]
 
-    def show(folder: str, may_end: bool = False) -> list[Any]:
-        # Only the timer's own look ends its looking: another one may have been worked out before an export began, and arrive after.
+    def show(folder: str, by_timer: bool = False) -> list[Any]:
         html, at_work, path = state(folder)
-        watching = gr.Timer(active=at_work) if at_work or may_end else gr.skip()
-        return [gr.Accordion(visible=bool(folder)), html, watching, gr.Button(visible=at_work),
+        return [gr.Accordion(visible=bool(folder)), html, looks_while(at_work, by_timer), gr.Button(visible=at_work),
                 gr.Button(link=f"/downloads/{Path(folder).name}" if path else "/", visible=bool(path))]
 
     def begin(folder: str, token: str, **choices: Any) -> list[Any]:
@@ -94,4 +92,4 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
                inputs_kwargs={"repo": repo, "private": private, "overwrite": overwrite}, **PRIVATE)
     stop.click(end, folder, **PRIVATE)
     doctor.follow(show, folder, shown)
-    watch.tick(lambda folder: show(folder, may_end=True), folder, shown, concurrency_limit=None, **PRIVATE)
+    watch.tick(lambda folder: show(folder, by_timer=True), folder, shown, concurrency_limit=None, **PRIVATE)

@@ -60,9 +60,12 @@ def problems_of(values: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
-def in_words(problems: dict[str, str]) -> str:
-    """Complaints by field name as one text, each with its field's caption, for a place that is not under the field."""
-    labels = {choice.name: choice.label for choice in choices()}
+def in_words(problems: dict[str, str], labels: dict[str, str] | None = None) -> str:
+    """Complaints by field name as one text, each with its field's label, for a place that is not under the field.
+
+    `labels` are by field name those of another form than this one.
+    """
+    labels = labels or {choice.name: choice.label for choice in choices()}
     return " ".join(f"{labels.get(name, name)}: {text}" for name, text in problems.items())
 
 

@@ -37,6 +37,14 @@ def refuse(what: str, why: StudioError | str) -> Any:
     return gr.skip()
 
 
+def looks_while(at_work: bool, by_timer: bool = False) -> Any:
+    """The update of a timer that looks while something is at work. `by_timer`: it was the timer that looked.
+
+    Only its own look ends it: another one may have been worked out before the work began, and arrive after.
+    """
+    return gr.Timer(active=at_work) if at_work or by_timer else gr.skip()
+
+
 @dataclass
 class Studio:
     """One studio: a folder with the rooms of those who use it, and who works in it.
