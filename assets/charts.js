@@ -10,12 +10,18 @@ const SMOOTH_FROM = 30;      // points; fewer are drawn as they are, each with a
 const PIXELS_A_BUCKET = 3;   // each bucket keeps its lowest and highest point, so no spike is lost
 const CROWD = 25;            // held-out points; more get smaller marks
 const RETRY_AFTER = 3000;    // milliseconds
+const DRAWING_SHARE = 0.1;   // of the time: a run that computes on the same cores is slowed down by drawing
+const LONGEST_REST = 1000;   // milliseconds
 
 const frame = element.querySelector(".charts");
 const panels = props.panels.map((spec) => {
   const figure = element.querySelector(`#chart-${spec.id}`);
   const part = (name) => figure.querySelector(`.${name}`);
-  return { ...spec, plot: part("plot"), latest: part("latest"), reset: part("reset"), save: part("save"), stale: false };
+  return { ...spec, plot: part("plot"), latest: part("latest"), reset: part("reset"), save: part("save"),
+           behind: false,    // there are rows that it does not show yet
+           stale: false,     // it is drawn in one of the next frames
+           drawn: 0,         // when it was drawn
+           inSight: false };
 });
 
 let run = "";
@@ -24,6 +30,8 @@ let rows = { train: [], eval: [] };
 let fetching = false;
 let retry = 0;
 let nextFrame = 0;
+let rest = 0;
+let spent = 0;                           // milliseconds of drawing since the last rest
 
 // --- rows -----------------------------------------------------------------------------------------------------------
 
@@ -44,6 +52,7 @@ function append(row) {
 async function follow() {
   if (fetching || !element.offsetWidth) return;  // in a tab that is not shown; ResizeObserver calls again
   fetching = true;
+  const before = run;
   try {
     while (true) {
       const wanted = props.value ?? { run: "", count: 0 };
@@ -65,7 +74,8 @@ async function follow() {
     fetching = false;
   }
   frame.dataset.state = received ? "drawn" : "empty";
-  drawAll();
+  if (run === before) drawNews();
+  else drawAll();
 }
 
 // --- numbers --------------------------------------------------------------------------------------------------------
@@ -142,25 +152,57 @@ function library() {
   return window.plotlyLoading;
 }
 
+// All anew: another run, another size, other colours.
 function drawAll() {
-  if (!received) return;
   for (const panel of panels) panel.stale = true;
-  library().then(schedule, (error) => {
+  loaded(schedule);
+}
+
+function drawNews() {
+  for (const panel of panels) panel.behind = true;
+  loaded(nextRound);
+}
+
+function loaded(then) {
+  if (!received) return;
+  library().then(then, (error) => {
     frame.querySelector(".empty").textContent = error.message;
     frame.dataset.state = "empty";
   });
 }
 
-// One panel per frame: eight at once would make the page stutter each second.
+// New rows are drawn in rounds: what is in sight, and one panel of those that are not, so that none is old for long.
+function nextRound() {
+  if (rest) return;
+  const behind = panels.filter((each) => each.behind && each.plot.clientWidth);
+  const seen = behind.filter((each) => each.inSight || !each.plot.data);
+  const unseen = behind.filter((each) => !seen.includes(each)).sort((one, other) => one.drawn - other.drawn);
+  for (const panel of [...seen, ...unseen.slice(0, 1)]) panel.stale = true;
+  schedule();
+}
+
+// One panel per frame: eight at once would make the page stutter.
 function schedule() {
   nextFrame ||= requestAnimationFrame(() => {
     nextFrame = 0;
     const panel = panels.find((each) => each.stale && each.plot.clientWidth);
-    if (!panel) return;
-    panel.stale = false;
+    if (!panel) return takeRest();
+    panel.stale = panel.behind = false;
+    const began = performance.now();
     draw(panel);
+    panel.drawn = performance.now();
+    spent += panel.drawn - began;
     schedule();
   });
+}
+
+function takeRest() {
+  if (rest || !spent) return;
+  rest = setTimeout(() => {
+    rest = 0;
+    nextRound();
+  }, Math.min(spent / DRAWING_SHARE, LONGEST_REST));
+  spent = 0;
 }
 
 function draw(panel) {
@@ -276,6 +318,16 @@ for (const panel of panels) {
                                                                               filename: `${run}-${panel.id}` });
   });
 }
+
+const sight = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) {
+    const panel = panels.find((each) => each.plot === target);
+    panel.inSight = isIntersecting;
+    if (isIntersecting && panel.behind) panel.stale = true;
+  }
+  if (panels.some((each) => each.stale)) loaded(schedule);
+});
+for (const panel of panels) sight.observe(panel.plot);
 
 watch("value", follow);
 new ResizeObserver(() => { follow(); drawAll(); }).observe(element);

@@ -22,7 +22,7 @@ from studio.ui import form, parts
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 KINDS = {"fits": "good", "tight": "warn", "too large": "bad"}
-LATEST = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
+LATEST = PRIVATE | {"trigger_mode": "always_last"}
 """For what is worked out anew at every change: only the last one counts."""
 
 

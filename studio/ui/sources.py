@@ -97,8 +97,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     voted.click(lambda: str(collected.path(studio.root)), None, source, **QUIET)
     upload.upload(lambda path: str(uploads.keep(studio.root, Path(path))), upload, source, **PRIVATE)
     mix.upload(lambda path, also: with_source(also, uploads.keep(studio.root, Path(path))), [mix, also], also, **PRIVATE)
-    source.input(search, [source, token], hub, show_progress="hidden", trigger_mode="always_last", api_visibility="private",
-                 concurrency_limit=4)
+    source.input(search, [source, token], hub, trigger_mode="always_last", concurrency_limit=4, **PRIVATE)
     hub.input(choose, hub, [source, hub], **QUIET)
     again.input(take, again, [*fields.values()], **PRIVATE)
     seen = gr.State(None)

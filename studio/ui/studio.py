@@ -20,10 +20,14 @@ from studio.settings import Settings
 from studio.shape import Shapes
 from studio.ui import form
 
-QUIET = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+NOWHERE = {"show_progress": "hidden", "show_progress_on": []}
+"""For events that show no progress. Hidden alone is not enough: at each begin and end of any event Gradio 6.31 updates every
+component that an event with a place to show it ever gave something, and runs a clock for each that waits."""
+
+QUIET = NOWHERE | {"queue": False, "api_visibility": "private"}
 """For events that only keep the page in step."""
 
-PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
+PRIVATE = NOWHERE | {"api_visibility": "private"}
 """For what a person sets off and may wait for."""
 
 

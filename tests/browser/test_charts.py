@@ -156,6 +156,33 @@ def test_the_hover_box_stays_while_points_arrive(page, source, url):
     expect(box).to_be_visible()
 
 
+def test_what_is_out_of_sight_is_drawn_less_often_and_shows_all_in_the_end(page, source, url):
+    page.set_viewport_size({"width": 1280, "height": 1100})  # the last row, of two, is below
+    source.grow(50)
+    opened(page, url)
+    last = page.locator("#chart-gradient .plot")
+    expect(last).to_have_attribute("aria-label", re.compile("at step 50$"))
+    page.evaluate("""() => {
+      const react = window.Plotly.react;
+      window.drawn = {};
+      window.Plotly.react = (plot, ...rest) => {
+        const panel = plot.closest("figure").id;
+        window.drawn[panel] = (window.drawn[panel] ?? 0) + 1;
+        return react(plot, ...rest);
+      };
+    }""")
+    for step in range(51, 55):
+        source.grow(1)
+        wait_for_step(page, step)
+    drawn = page.evaluate("window.drawn")
+    assert drawn["chart-loss"] >= 4 and drawn.get("chart-gradient", 0) <= 3, drawn
+    expect(last).to_have_attribute("aria-label", re.compile("at step 54$"), timeout=10_000)
+    assert trace(page, "gradient norm", "gradient")["x"][-1] == 54
+    last.scroll_into_view_if_needed()
+    source.grow(1)
+    expect(last).to_have_attribute("aria-label", re.compile("at step 55$"), timeout=3000)
+
+
 def test_only_new_points_travel(page, source, url):
     source.grow(40)
     asked = []
