@@ -1,5 +1,6 @@
 """The page over HTTP: scripts can start, watch and stop a run, and the page process stays light."""
 
+import httpx
 import psutil
 import pytest
 from gradio_client import Client
@@ -63,6 +64,24 @@ def test_a_run_that_is_not_there_is_told(client, name):
 
 def test_only_what_scripts_need_is_public(client):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/start", "/status", "/stop", "/resume"}
+
+
+@pytest.fixture(scope="module")
+def config(studio) -> dict:
+    """The page as a browser is told it."""
+    return httpx.get(studio.url + "/config", headers=studio.headers).json()
+
+
+def test_what_shows_no_progress_has_no_place_to_show_it(config):
+    wrong = [event["api_name"] for event in config["dependencies"]
+             if event["api_visibility"] == "private" and event["show_progress"] == "hidden" and event["show_progress_on"] != []]
+    assert not wrong, f"A browser updates every output of these at each event of the page: {wrong}"
+
+
+@pytest.mark.parametrize("name", ["runs", "compare", "share"])
+def test_a_tab_that_comes_to_the_front_looks_at_once(config, name):
+    tab = next(part["id"] for part in config["components"] if part["type"] == "tabitem" and part["props"].get("id") == name)
+    assert any([tab, "select"] in event["targets"] and event["backend_fn"] for event in config["dependencies"])
 
 
 def test_the_page_process_stays_under_400_megabytes_and_starts_quickly(studio):

@@ -9,6 +9,7 @@ from studio import collected, seal
 from studio.chat import Sampling
 from studio.errors import SettingsError, StudioError
 from studio.preferences.pairs import Message, Pair
+from studio.settings import PRACTICE
 from studio.ui import form, parts
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
@@ -62,11 +63,12 @@ def lead(studio: Studio, name: str | None) -> str:
         return parts.empty(NOT_YET)
     written = seal.trained_with(run)
     template = f" Both read you through the template of the training (seal {written})." if written else ""
-    return parts.note("info", f"Left: {run.settings.model.name} as it was. Right: the same model after run {run.name}.{template}")
+    base = "the practice model" if run.settings.model.name == PRACTICE else run.settings.model.name
+    return parts.note("info", f"Left: {base} as it was. Right: the same model after run {run.name}.{template}")
 
 
-def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
-    """The tab's components and wiring. Returns the timer by which it looks again."""
+def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
+    """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(lead(studio, None), elem_id="compare-head", padding=False)
     with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader
         left = gr.Chatbot(label="Base", height=420, elem_id="chat-base", buttons=["copy"])
@@ -135,14 +137,13 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
         many = f"{count:,} pair{'s' * (count != 1)} collected"
         return parts.note("good", f"Kept as a pair: {many} so far. Under Data they can be learned from."), ""
 
-    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=sampling_fields,
-                             concurrency_limit=1, api_visibility="private", show_progress="hidden")
+    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=sampling_fields, concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)
     clear.click(afresh, None, chats, cancels=[asking], **QUIET)
     in_view.change(afresh, None, chats, cancels=[asking], **QUIET)
     for side, button in votes.items():
         button.click(lambda *given, side=side: vote(*given, side), [in_view, left, right, own], [kept, own], **PRIVATE)
-    in_view.change(lambda name: lead(studio, name), in_view, top, **QUIET)
     watch = gr.Timer(2.0)
-    watch.tick(lambda name: lead(studio, name), in_view, top, **QUIET)
+    for look in (watch.tick, in_view.change, tab.select):
+        look(lambda name: lead(studio, name), in_view, top, **QUIET)
     return watch

@@ -52,13 +52,13 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Train", id="train", render_children=True) as of_train:
                 train = train_tab.build(studio, data.fields, defaults)
             with gr.Tab("Runs", id="runs", render_children=True) as of_runs:
-                run_tab = runs_tab.build(studio, in_view)
+                run_tab = runs_tab.build(studio, in_view, of_runs)
                 adoption_card.build(studio, train.started)
                 trash_card.build(studio, in_view, train.started)
             with gr.Tab("Compare", id="compare") as of_compare:
-                comparing = compare_tab.build(studio, in_view)
+                comparing = compare_tab.build(studio, in_view, of_compare)
             with gr.Tab("Share", id="share") as of_share:
-                sharing = share_tab.build(studio, in_view)
+                sharing = share_tab.build(studio, in_view, of_share)
         data_tab.complete(studio, data, train.everything)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
         _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})

@@ -148,8 +148,8 @@ def resume_button(run: Run, status: str | None) -> gr.Button:
     return gr.Button(f"Resume after step {step}", visible=step is not None)
 
 
-def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
-    """The tab's components and wiring; `in_view` names the run that all tabs share."""
+def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
+    """The components and wiring of `tab`; `in_view` names the run that all tabs share."""
     top = gr.HTML(parts.empty(EMPTY), elem_id="run-head", padding=False)
     with gr.Row():
         halt = gr.Button("Stop and keep the work", variant="stop", visible=False, elem_id="stop")
@@ -231,8 +231,8 @@ def build(studio: Studio, in_view: gr.Dropdown) -> RunsTab:
 
     watch = gr.Timer(1.0)
     looking = [in_view, seen, reads_log]
-    watch.tick(refresh, looking, outputs, concurrency_limit=None, **QUIET)
-    in_view.change(refresh, looking, outputs, concurrency_limit=None, **QUIET)
+    for look in (watch.tick, in_view.change, tab.select):
+        look(refresh, looking, outputs, concurrency_limit=None, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
         button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)
     log_fold.expand(read_log, in_view, log, **QUIET)

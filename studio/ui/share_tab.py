@@ -65,8 +65,8 @@ def ended(run: Run, kind: str, status: str, summary: Summary) -> str:
                              "What was there before is untouched; start it again.")
 
 
-def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
-    """The tab's components and wiring. Returns the timer by which it looks again."""
+def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
+    """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(lead(None), elem_id="share-head", padding=False)
     with gr.Row():
         with gr.Column():
@@ -130,7 +130,7 @@ def build(studio: Studio, in_view: gr.Dropdown) -> gr.Timer:
     merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
     push.click(start_push, [in_view, token], None, inputs_kwargs=push_fields, validator=check, **PRIVATE).then(
         refresh, [in_view, seen], shown, **QUIET)
-    in_view.change(refresh, [in_view, seen], shown, **QUIET)
     watch = gr.Timer(1.0)
-    watch.tick(refresh, [in_view, seen], shown, concurrency_limit=None, **QUIET)
+    for look in (watch.tick, in_view.change, tab.select):
+        look(refresh, [in_view, seen], shown, concurrency_limit=None, **QUIET)
     return watch
