@@ -173,7 +173,7 @@ function loaded(then) {
 
 // New rows are drawn in rounds: what is in sight, and one panel of those that are not, so that none is old for long.
 function nextRound() {
-  if (rest) return;
+  if (rest || nextFrame) return;  // what is behind then has its turn after the rest
   const behind = panels.filter((each) => each.behind && each.plot.clientWidth);
   const seen = behind.filter((each) => each.inSight || !each.plot.data);
   const unseen = behind.filter((each) => !seen.includes(each)).sort((one, other) => one.drawn - other.drawn);

@@ -48,6 +48,12 @@ def test_phases_are_done_current_or_to_do():
     assert shown.count('aria-current="step"') == 1
 
 
+def test_a_phase_that_comes_again_is_still_to_do():
+    names = ["loading", "training", "evaluating"]
+    assert re.findall(r'<li class="(\w+)"', parts.phases(names, "training", set(names))) == ["done", "current", "todo"]
+    assert re.findall(r'<li class="(\w+)"', parts.phases(names, None, set(names))) == ["done", "done", "done"]
+
+
 def test_an_answer_of_several_turns_says_who_speaks():
     assert parts.spoken(ANSWER) == EVIL
     assert "Question: two" in parts.spoken([*ANSWER, {"role": "user", "content": "two"}])

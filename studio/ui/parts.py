@@ -75,14 +75,19 @@ def progress(done: float | None, total: float | None, label: str) -> str:
 
 
 def phases(names: Iterable[str], current: str | None, seen: Collection[str] = ()) -> str:
-    """The phases of a job as steps: done (those seen), current, and to do."""
-    return f'<ol class="phases" aria-label="Phases">{"".join(_phase(name, current, seen) for name in names)}</ol>'
+    """The phases of a job as steps: done (those seen), current, and to do.
+
+    What was seen and stands after the current one is to do again: a run measures before, between and after its steps.
+    """
+    names = list(names)
+    done = [name for name in names[: names.index(current) if current in names else None] if name in seen]
+    return f'<ol class="phases" aria-label="Phases">{"".join(_phase(name, current, done) for name in names)}</ol>'
 
 
-def _phase(name: str, current: str | None, seen: Collection[str]) -> str:
+def _phase(name: str, current: str | None, done: Collection[str]) -> str:
     if name == current:
         return f'<li class="current" aria-current="step">{text(name)}</li>'
-    if name in seen:
+    if name in done:
         return f'<li class="done">{text(name)}<span class="unseen"> (done)</span></li>'
     return f'<li class="todo">{text(name)}</li>'
 
