@@ -1,5 +1,7 @@
 """The page over HTTP: scripts can start, watch and stop a run, and the page process stays light."""
 
+import time
+
 import httpx
 import psutil
 import pytest
@@ -89,3 +91,12 @@ def test_the_page_process_stays_under_400_megabytes_and_starts_quickly(studio):
     print(f"page process: {memory / 1e6:.0f} MB, served after {studio.seconds_to_page:.1f} s")
     assert memory < 400e6
     assert studio.seconds_to_page < 20
+
+
+def test_a_studio_that_nobody_uses_hardly_computes(studio):
+    def taken() -> float:
+        return sum(psutil.Process(studio.process.pid).cpu_times()[:2])
+
+    before, seconds = taken(), 3
+    time.sleep(seconds)
+    assert (taken() - before) / seconds < 0.045, "As a share of a core; Gradio as it comes takes 0.06."
