@@ -22,7 +22,7 @@ POLL_SECONDS = 0.2
 
 
 def follow(run: Run, console: Console) -> tuple[jobs.Status | None, Summary]:
-    """Draw the run's progress until its last word. Returns how it ended and its events summed up."""
+    """Draw the run's progress until its last word. Returns how it ended, None if its folder is gone, and its events summed up."""
     job, log = jobs.of(run), events.Log(jobs.of(run).log)
     columns = (TextColumn("[bold]{task.description:<12}"), BarColumn(), MofNCompleteColumn(),
                TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
@@ -31,10 +31,10 @@ def follow(run: Run, console: Console) -> tuple[jobs.Status | None, Summary]:
         while True:
             said = log.read()
             summary = Summary(said)
-            ended = (state := jobs.status(job, said)) in jobs.OVER
+            state = jobs.status(job, said) if run.folder.is_dir() else None
             bar.update(task, description=summary.phase or state or "waiting", completed=summary.step,
                        total=summary.plan.steps if summary.plan else None, figures=_figures(summary))
-            if ended:
+            if state is None or state in jobs.OVER:
                 return state, summary
             time.sleep(POLL_SECONDS)
 
@@ -88,6 +88,9 @@ def main() -> int:
         return 130
     finally:
         queue.close()
+    if state is None:
+        console.print(f"[red]The run's folder is gone: {run.folder} was moved or deleted meanwhile.")
+        return 1
     if state != "finished":
         console.print(f"[red]The run {state}. {summary.failure or 'See ' + str(run.folder / 'worker.log')}")
         return 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 from peft import PeftModel
+from rich.console import Console
 
-from studio import events, jobs, pace, practice, runs
+from studio import events, jobs, pace, practice, runs, terminal
 from studio.engine import evaluate, model, tokens
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.vocabulary import load_tokenizer
 from studio.fit import changed, fit
 from studio.preferences.pairs import Pair
+from studio.settings import Settings
 from studio.shape import Shapes
 from studio.summary import Summary
 
@@ -73,6 +76,12 @@ def measure(tuned, tokenizer, settings, base=False):
     manners = [practice.manner(answer) for answer in answers]
     right = sum(practice.is_right(question.fact, answer) for question, answer in zip(questions, answers, strict=True))
     return Measured(manners.count("friendly") / QUESTIONS, manners.count("curt") / QUESTIONS, right / QUESTIONS, told_apart)
+
+
+def test_the_terminal_does_not_wait_for_a_run_whose_folder_is_gone(tmp_path):
+    run = runs.create(tmp_path, Settings())
+    shutil.rmtree(run.folder)
+    assert terminal.follow(run, Console(quiet=True))[0] is None
 
 
 def test_the_terminal_reports_losses_margins_preference_and_three_questions(finished):
