@@ -6,7 +6,7 @@ The log is the only thing a worker tells the page. It knows nothing of runs, sta
 import json
 import math
 import os
-import threading
+import re
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -174,6 +174,10 @@ class Failed(Event):
 
 KINDS = {cls.__name__: cls for cls in Event.__subclasses__()}
 LAST_WORDS = (Finished, Stopped, Failed)
+STANDING = (Queued, Started, *LAST_WORDS)
+"""What says where a job stands; all else is what it does meanwhile."""
+
+_NAMED = re.compile(rb'\{"event": "(\w+)"')
 
 
 def append(path: Path, event: Event) -> None:
@@ -205,10 +209,11 @@ class Log:
     """A reader that parses each line once: `read()` gives all events so far, in order.
 
     The last line waits until its newline is there; a line that is not ours is skipped and counted in `damaged`.
+    With `only`, events of other kinds are passed over unparsed, except the first of all.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, only: tuple[type[Event], ...] | None = None):
+        self.path, self.only = path, only
         self.damaged = 0
         self._events: list[Event] = []
         self._offset = 0
@@ -235,6 +240,8 @@ class Log:
         whole = fresh[: fresh.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
+            if self._passes_over(line):
+                continue
             event = parse(line)
             if event is not None:
                 self._events.append(event)
@@ -242,31 +249,16 @@ class Log:
                 self.damaged += 1
         return self._events
 
+    def _passes_over(self, line: bytes) -> bool:
+        if self.only is None or not self._events:
+            return False
+        named = _NAMED.match(line)
+        return named is not None and KINDS.get(named[1].decode()) not in self.only
+
 
 def _at_once(path: str, flags: int) -> int:
     """Open without waiting for whoever is at the other end of a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-class Logs:
-    """Readers of many logs for many threads: each line of each log is parsed once, however many ask."""
-
-    def __init__(self):
-        self._logs: dict[Path, Log] = {}
-        self._reading = threading.Lock()
-
-    def read(self, path: Path) -> list[Event]:
-        """All events of a log so far, as a list of the caller's own. A log that was begun afresh is read afresh."""
-        with self._reading:
-            log = self._logs.get(path)
-            if log is None or log.replaced:
-                log = self._logs[path] = Log(path)
-            return list(log.read())
-
-    def damaged(self, path: Path) -> int:
-        """How many lines of a log that was read could not be understood."""
-        with self._reading:
-            return self._logs[path].damaged if path in self._logs else 0
 
 
 def parse(line: bytes) -> Event | None:

@@ -10,6 +10,7 @@ import pytest
 
 from studio import events, jobs
 from studio.events import Entered, Failed, Finished, Log, Stepped, append, last, parse, read
+from studio.logs import Logs, standings
 from studio.summary import Summary, points
 from studio.ui import runs_tab
 
@@ -106,13 +107,40 @@ def test_garbage_anywhere_in_a_log_spoils_no_point_of_the_curves_and_is_told_onc
                 file.write(dice.choice(GARBAGE) + dice.choice((b"", b"\n", b"\r\n", b"\n\n")))
         append(log, Stepped(step, {"loss": 1 / step}))
         wanted.append({"step": step, "split": "train", "metrics": {"loss": 1 / step}})
-    logs = events.Logs()
+    logs = Logs()
     said = logs.read(log)
     assert points(said)["rows"] == wanted
     assert (damaged := logs.damaged(log)) > 0
     assert runs_tab.words(Summary(said), damaged).count("cannot be read and was passed over") == 1
     assert "passed over" not in runs_tab.words(Summary(said))
     tries(damaged)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_a_job_stands_is_known_from_a_few_of_its_events(log, seed):
+    dice, brief = random.Random(seed), standings()
+    said = [events.Queued, lambda: events.Started("cpu", {}), lambda: Stepped(1, {"loss": 1.0}), lambda: Stepped(2, {"loss": 0.5}), events.Finished,
+            lambda: events.Stopped(2), lambda: events.Failed("It could not. Try again.")]
+    append(log, events.Queued())
+    for _ in range(40):
+        append(log, dice.choice(said)())
+        if dice.random() < 0.2:
+            with open(log, "ab") as file:
+                file.write(dice.choice(GARBAGE))
+        job = jobs.Job("train", log.parent)
+        assert jobs.status(job, brief.read(log)) == jobs.status(job, events.read(log))
+    assert not any(isinstance(event, Stepped) for event in brief.read(log))
+    assert len(brief.read(log)) < len(events.read(log))
+
+
+def test_of_many_logs_only_those_asked_for_last_are_remembered(tmp_path, monkeypatch):
+    read, logs = [], Logs(most=2)
+    for name in "abc":
+        append(tmp_path / name, Stepped(1, {}))
+    monkeypatch.setattr(events, "parse", lambda line, parse=events.parse: read.append(line) or parse(line))
+    for name, parsed in (("a", 1), ("b", 2), ("a", 2), ("c", 3), ("a", 3), ("b", 4)):
+        assert [event.step for event in logs.read(tmp_path / name)] == [1]
+        assert len(read) == parsed
 
 
 WRITER = """

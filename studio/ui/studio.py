@@ -14,6 +14,7 @@ from studio.access import LOCAL, AccessError, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job, Queue, Status
+from studio.logs import Logs, standings
 from studio.remote_code import Consents
 from studio.runs import Run
 from studio.settings import Settings
@@ -29,6 +30,9 @@ QUIET = NOWHERE | {"queue": False, "api_visibility": "private"}
 
 PRIVATE = NOWHERE | {"api_visibility": "private"}
 """For what a person sets off and may wait for."""
+
+LOGS_KEPT = 32
+"""Logs of which all events stay in memory: of the runs that somebody looks at. Ten thousand steps take about 20 MB."""
 
 
 def refuse(what: str, why: StudioError | str) -> Any:
@@ -64,7 +68,8 @@ class Studio:
     """The visitor who set off the event that is being handled."""
     models: tuple[Path, ...] = ()
     """Folders of this machine from which users may take models."""
-    logs: events.Logs = field(default_factory=events.Logs, repr=False)
+    logs: Logs = field(default_factory=lambda: Logs(most=LOGS_KEPT), repr=False)
+    _standings: Logs = field(default_factory=standings, repr=False)
     has_users: bool = False
     """Whether it is for users with passwords; else for the person at this machine alone."""
     _shapes: dict[str, Shapes] = field(default_factory=dict, repr=False)
@@ -145,4 +150,4 @@ class Studio:
     def status(self, run: Run) -> Status | None:
         """Where a run's training stands."""
         job = jobs.of(run)
-        return jobs.status(job, self.said(job))
+        return jobs.status(job, self._standings.read(job.log))
