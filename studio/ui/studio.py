@@ -31,8 +31,8 @@ QUIET = NOWHERE | {"queue": False, "api_visibility": "private"}
 PRIVATE = NOWHERE | {"api_visibility": "private"}
 """For what a person sets off and may wait for."""
 
-LOGS_KEPT = 32
-"""Logs of which all events stay in memory: of the runs that somebody looks at. Ten thousand steps take about 20 MB."""
+LOGS_KEPT = 16
+"""Logs of which all events stay in memory: of the runs that somebody looks at. Ten thousand steps take about 50 MB."""
 
 
 def refuse(what: str, why: StudioError | str) -> Any:
