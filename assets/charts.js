@@ -52,7 +52,7 @@ function append(row) {
 async function follow() {
   if (fetching || !element.offsetWidth) return;  // in a tab that is not shown; ResizeObserver calls again
   fetching = true;
-  const before = run;
+  const [before, had] = [rows, received];
   try {
     while (true) {
       const wanted = props.value ?? { run: "", count: 0 };
@@ -74,8 +74,8 @@ async function follow() {
     fetching = false;
   }
   frame.dataset.state = received ? "drawn" : "empty";
-  if (run === before) drawNews();
-  else drawAll();
+  if (rows !== before) drawAll();  // begun afresh
+  else if (received > had) drawNews();
 }
 
 // --- numbers --------------------------------------------------------------------------------------------------------

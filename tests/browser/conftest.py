@@ -42,6 +42,7 @@ def page(browser: Browser):
     page.on("request", lambda asked: outside.append(asked.url) if not _is_local(asked.url) else None)
     page.on("pageerror", lambda error: thrown.append(str(error)))
     yield page
+    page.unroute_all(behavior="ignoreErrors")  # what a test still holds back when it ends is nobody's any more
     context.close()
     assert not outside
     assert not thrown
