@@ -163,11 +163,11 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
         question.fill(text)
         question.press("Enter")
         expect(opened.locator("#chat-tuned").get_by_text(text)).to_be_visible(timeout=LONG_MS)
+    expect(opened.locator("#prefer-tuned")).to_be_visible(timeout=LONG_MS)  # once both have said their last word
     answers = {}
     for side in ("base", "tuned"):
         bot = opened.locator(f"#chat-{side} [data-testid=bot]")
-        expect(bot).to_have_count(2, timeout=LONG_MS)
-        expect(bot.last).not_to_have_text("…", timeout=LONG_MS)
+        expect(bot).to_have_count(2)
         answers[side] = bot.all_inner_texts()
     assert answers["base"] != answers["tuned"]
     # What cannot be asked is told, and covers nothing.
