@@ -19,7 +19,7 @@ from typing import Literal
 
 from studio import credentials, events, line, output, processes, runs
 from studio.errors import BusyError, StudioError
-from studio.logs import standings
+from studio.logs import Logs
 from studio.runs import Run
 
 Status = Literal["queued", "starting", "running", "finished", "stopped", "failed", "crashed"]
@@ -171,7 +171,7 @@ class Queue:
     def __init__(self, home: Path, poll_seconds: float = 0.5, before_start: Callable[[], None] = lambda: None):
         """`before_start` is called before each start: whoever holds memory for comfort can let go of it."""
         self.home, self.poll_seconds, self.before_start = home, poll_seconds, before_start
-        self._logs = standings()
+        self._logs = Logs(only=events.STANDING)
         self._secrets: dict[Run, dict[str, str]] = {}
         self._over: set[Run] = set()
         self._leaving: dict[processes.Worker, float] = {}

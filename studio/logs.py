@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from studio.events import STANDING, Event, Log
+from studio.events import Event, Log
 
 
 class Logs:
@@ -33,8 +33,3 @@ class Logs:
         """How many lines of a log that was just read could not be understood."""
         with self._reading:
             return self._logs[path].damaged if path in self._logs else 0
-
-
-def standings() -> Logs:
-    """Readers of what says where jobs stand, of as many as there are."""
-    return Logs(only=STANDING)

@@ -10,7 +10,7 @@ import pytest
 
 from studio import events, jobs
 from studio.events import Entered, Failed, Finished, Log, Stepped, append, last, parse, read
-from studio.logs import Logs, standings
+from studio.logs import Logs
 from studio.summary import Summary, points
 from studio.ui import runs_tab
 
@@ -118,7 +118,7 @@ def test_garbage_anywhere_in_a_log_spoils_no_point_of_the_curves_and_is_told_onc
 
 @pytest.mark.parametrize("seed", range(5))
 def test_where_a_job_stands_is_known_from_a_few_of_its_events(log, seed):
-    dice, brief = random.Random(seed), standings()
+    dice, brief = random.Random(seed), Logs(only=events.STANDING)
     said = [events.Queued, lambda: events.Started("cpu", {}), lambda: Stepped(1, {"loss": 1.0}), lambda: Stepped(2, {"loss": 0.5}), events.Finished,
             lambda: events.Stopped(2), lambda: events.Failed("It could not. Try again.")]
     append(log, events.Queued())

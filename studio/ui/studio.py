@@ -14,7 +14,7 @@ from studio.access import LOCAL, AccessError, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job, Queue, Status
-from studio.logs import Logs, standings
+from studio.logs import Logs
 from studio.remote_code import Consents
 from studio.runs import Run
 from studio.settings import Settings
@@ -69,7 +69,7 @@ class Studio:
     models: tuple[Path, ...] = ()
     """Folders of this machine from which users may take models."""
     logs: Logs = field(default_factory=lambda: Logs(most=LOGS_KEPT), repr=False)
-    _standings: Logs = field(default_factory=standings, repr=False)
+    _standings: Logs = field(default_factory=lambda: Logs(only=events.STANDING), repr=False)
     has_users: bool = False
     """Whether it is for users with passwords; else for the person at this machine alone."""
     _shapes: dict[str, Shapes] = field(default_factory=dict, repr=False)
