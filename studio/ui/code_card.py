@@ -32,7 +32,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> None:
     """The card's components and wiring."""
     with gr.Accordion("Code that a model brings", open=False, elem_id="own-code"):
         gr.Markdown(ABOUT)
-        look = gr.Button("Look at this model's code", size="sm", elem_id="look-at-code")
+        look = gr.Button("Look at this model's code", size="sm", elem_id="look-at-code", elem_classes=form.ACTS)
         shown = gr.HTML(padding=False, elem_id="code-shown")
         consent = gr.Checkbox(visible=False, elem_id="allow-code", interactive=True)
         allowed = gr.HTML(padding=False, elem_id="code-allowed")

@@ -124,7 +124,7 @@ class Doctor:
 def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     """The components and their wiring. `everything` is all fields: the examination is for a model and a maximum length too."""
     with gr.Row():
-        go = gr.Button("Examine the pairs", variant="primary", elem_id="examine")
+        go = gr.Button("Examine the pairs", variant="primary", elem_id="examine", elem_classes=form.ACTS)
         cancel = gr.Button("Cancel", visible=False, elem_id="cancel-examination")
         convert = gr.Button("Convert to UTF-8", visible=False, elem_id="convert")
     seen = gr.HTML(parts.empty(EMPTY), elem_id="examination", padding=False)
@@ -185,6 +185,9 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
 
     asking = {"inputs": [history, token], "inputs_kwargs": everything, "outputs": shown}
 
+    def examined_after(filled: Dependency) -> None:
+        tell(filled.then(begin, **asking, **PRIVATE))
+
     def edit(trigger: Callable, make: Callable[..., str], inputs: list[Component]) -> None:
         def made(past: list, edits_: str, leave_out: bool, max_length: int, *given: Any) -> list[Any]:
             before = (edits_, leave_out, max_length)
@@ -194,7 +197,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
             fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
             return [[*past, before][-REMEMBERED:], *fixed(before, fix)]
 
-        tell(trigger(made, [history, *changed, *inputs], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE))
+        examined_after(form.fill(trigger, made, [history, *changed, *inputs], [history, *changed], **PRIVATE))
 
     def undo_last(past: list, *values: Any) -> list[Any]:
         before, past = undone(values, past)
@@ -205,10 +208,10 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     for verb, button in acts.items():
         edit(button.click, lambda chosen, verb=verb: f"{verb} {chosen}" if chosen else "", [value])
     tell(go.click(begin, **asking, validator=check, **PRIVATE))
-    tell(undo.click(undo_last, [history, *changed], [history, *changed], **PRIVATE).then(begin, **asking, **PRIVATE))
+    examined_after(form.fill(undo.click, undo_last, [history, *changed], [history, *changed], **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
-    tell(convert.click(converted, None, [everything["data.source"], everything["data.also"]], inputs_kwargs=everything,
-                       **PRIVATE).then(begin, **asking, **PRIVATE))
+    examined_after(form.fill(convert.click, converted, None, [everything["data.source"], everything["data.also"]],
+                             inputs_kwargs=everything, **PRIVATE))
     looking = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
     tell(watch.tick(lambda past, **values: show(past, by_timer=True, **values), **looking, **QUIET))
     tell(gr.on([field.change for field in everything.values()], show, **looking, **QUIET))

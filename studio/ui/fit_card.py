@@ -143,7 +143,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
 
     # The page is the same for everybody: what stands here of somebody's runs comes with the first tick.
     inside = gr.HTML(_card(parts.empty("Working out whether this run fits, and how long it takes …")), elem_id="fit", padding=False)
-    tried = gr.Button("Try two steps", size="sm", elem_id="two-steps")
+    tried = gr.Button("Try two steps", size="sm", elem_id="two-steps", elem_classes=form.ACTS)
     watch = gr.Timer(1.0)
 
     def count(**values: Any) -> str:

@@ -1,10 +1,11 @@
 """The form, made from the declared choices: one component a choice, checks under the field, values by name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from studio.errors import SettingsError
 from studio.settings import Choice, Settings, choices
@@ -17,6 +18,19 @@ LINES = {"evaluation.prompts": 3, "data.also": 2, "data.edits": 2}
 """Of fields that hold more than one."""
 
 Fields = dict[str, Component]
+
+ACTS = "acts-on-form"
+"""The class of buttons that act on what the form says: they wait while an event fills it."""
+
+_FILLS = """(...given) => {{
+  const count = () => {{
+    window.orpoFills = Math.max(0, (window.orpoFills || 0) + {more});
+    for (const button of document.querySelectorAll(".{acts}")) button.inert = window.orpoFills > 0;
+  }};
+  // A choice that was made while the answer to another was awaited is sent a moment after that answer.
+  {more} > 0 ? count() : setTimeout(count, 100);
+  return given;
+}}"""
 
 
 def component(choice: Choice, value: Any) -> Component:
@@ -37,6 +51,18 @@ def fields(*sections: str, basic: bool, values: dict[str, Any]) -> Fields:
     with gr.Row(elem_classes="fields"):
         return {choice.name: component(choice, values[choice.name]) for choice in choices()
                 if choice.section in sections and choice.basic == basic}
+
+
+def fill(trigger: Callable[..., Dependency], *what: Any, **options: Any) -> Dependency:
+    """`trigger(*what, **options)`, an event whose outputs are fields of the form.
+
+    From the click to the answer, buttons of the class ACTS cannot be pressed: they would act on what the form said before,
+    and a run would be started with settings that its starter no longer sees.
+    """
+    filling = trigger(*what, js=_FILLS.format(more=1, acts=ACTS), **options)
+    over = {"js": _FILLS.format(more=-1, acts=ACTS), "queue": False, "api_visibility": "private"}
+    filling.failure(**over)  # Gradio 6.31 has no `then` after a failure
+    return filling.then(**over)
 
 
 def empty_on_load(page: gr.Blocks, held: Fields, options: dict[str, Any]) -> None:

@@ -63,9 +63,10 @@ def build(studio: Studio) -> gr.Blocks:
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
         _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})
         for button, from_adapter in ((run_tab.again, False), (run_tab.further, True)):
-            train.follow(button.click(
-                lambda name, start=from_adapter: [*train_tab.again(studio, name, train.everything, start), gr.Tabs(selected="train")],
-                in_view, [*train.everything.values(), tabs], **PRIVATE))
+            def repeat(name: str | None, from_adapter: bool = from_adapter) -> list[Any]:
+                return [*train_tab.again(studio, name, train.everything, from_adapter), gr.Tabs(selected="train")]
+
+            train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), tabs], **PRIVATE))
         form.empty_on_load(page, train.everything, QUIET)
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)

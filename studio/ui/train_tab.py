@@ -94,7 +94,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     gr.HTML(parts.note("info", gpu.in_words(gpu.cards())), padding=False)
     card = fit_card.build(studio, everything, token)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
-    go = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
+    go = gr.Button("Start training", variant="primary", size="lg", elem_id="start", elem_classes=form.ACTS)
     started = gr.State("")
 
     def choose(name: str) -> list[Any]:
@@ -121,8 +121,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     def check(token: str, **values: Any) -> list[dict]:
         return [gr.validate(True, ""), *form.check(**values)]
 
-    card.follow(preset.input(choose, preset, [purpose, *everything.values()], **QUIET))
-    card.follow(load.upload(load_file, load, [*everything.values()], **PRIVATE))
+    card.follow(form.fill(preset.input, choose, preset, [purpose, *everything.values()], trigger_mode="always_last", **QUIET))
+    card.follow(form.fill(load.upload, load_file, load, [*everything.values()], **PRIVATE))
     gr.on([as_file.expand, *(field.change for field in everything.values())], show_file, inputs_kwargs=everything, outputs=code,
           trigger_mode="always_last", **QUIET)
     of_data = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]

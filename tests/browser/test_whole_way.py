@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, TimeoutError, expect
 
 from studio import runs
 from studio.summary import Summary
@@ -93,6 +93,40 @@ def test_a_preset_fills_the_form_and_the_file(opened):
     expect(file).to_contain_text("name: meta-llama/Meta-Llama-3-8B")
     opened.locator("#start").click()
     expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
+
+
+def test_start_waits_for_what_fills_the_form_and_the_last_choice_counts(opened):
+    """A preset's values come from the server: a start in between would use those before."""
+    tab(opened, "Train")
+    preset = opened.evaluate("window.gradio_config.components.find(one => one.props.elem_id == 'preset').id")
+    held, start = [], opened.locator("#start")
+
+    def choose(name):
+        opened.locator("#preset input").click()
+        opened.get_by_role("option", name=name).click()
+
+    opened.route("**/run/predict", lambda route: held.append(route) if route.request.post_data_json["trigger_id"] == preset
+                 else route.continue_())
+    choose("gpu-24gb")
+    expect(start).to_have_attribute("inert", "")
+    with pytest.raises(TimeoutError):
+        start.click(timeout=1000)
+    choose("llama-3-8b-tutorial")  # while the answer to the first choice is awaited
+    def answered():
+        while held:
+            held.pop().continue_()
+        opened.wait_for_timeout(50)
+        return start.get_attribute("inert") is None
+
+    until(answered, 20)
+    start.click()
+    expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
+    expect(opened.locator("#field-model-name").locator("input, textarea")).to_have_value("meta-llama/Meta-Llama-3-8B")
+    choose("practice")
+    until(lambda: opened.wait_for_timeout(50) or held, 20)
+    for route in held:
+        route.fulfill(status=500, json={"error": "it broke"})
+    start.click(trial=True)  # what stands there can be started all the same
 
 
 def test_unfolding_the_form_changes_nothing(opened):
