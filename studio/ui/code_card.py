@@ -68,5 +68,5 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> None:
 
     look.click(show, inputs=token, inputs_kwargs=fields, outputs=[shown, consent, allowed, digest], **PRIVATE)
     # Not queued: a start that is pressed right after it must find it.
-    consent.input(allow, [consent, digest], [consent, allowed], **QUIET)
+    consent.input(allow, [consent, digest], [consent, allowed], trigger_mode="always_last", **QUIET)
     gr.on([fields[name].change for name in ("model.name", "model.revision")], nothing, outputs=[shown, consent, allowed, digest], **QUIET)

@@ -130,8 +130,8 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
         return lambda folder, place: f"{verb} {Shelf(Path(folder)).numbers[place]}" if place >= 0 else ""
 
     doctor.follow(arrive, [folder, arrived, number], [arrived, browser, *shown, *texts])
-    number.submit(look, [folder, number], [*shown, *texts], **PRIVATE)
-    search.submit(find, [folder, search, place], [*shown, *texts], **PRIVATE)
+    number.submit(look, [folder, number], [*shown, *texts], trigger_mode="always_last", **PRIVATE)
+    search.submit(find, [folder, search, place], [*shown, *texts], trigger_mode="always_last", **PRIVATE)
     back.click(lambda folder, place: move(folder, place, -1), [folder, place], [*shown, *texts], **PRIVATE)
     forth.click(lambda folder, place: move(folder, place, 1), [folder, place], [*shown, *texts], **PRIVATE)
     read.click(read_it, [folder, token, place], tokens, inputs_kwargs=everything, concurrency_limit=2, api_visibility="private",
