@@ -33,6 +33,9 @@ CURVES = {"loss": "Loss", "nll_loss": "Loss of the chosen answer", "rewards/marg
 UNSAID = {"model.name", "model.revision", "model.device", "training.report_to"}
 """Settings that are said elsewhere in the card, or that change nothing about the result."""
 
+BASE = "path/to/the/base"
+"""Stands in a snippet for a base that only this machine has."""
+
 CITATION = """## Citation
 
 ```bibtex
@@ -159,39 +162,41 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def _usage(run: Run, what: What, repo: str) -> str:
-    if what == "merged":
-        load = f'model = AutoModelForCausalLM.from_pretrained("{repo}", dtype="auto", device_map="auto")'
-        serve = f"vllm serve {repo}"
-    else:
-        base, commit = hub_base(run) or "path/to/the/base", base_commit(run)
-        pinned = f', revision="{commit}"' if commit else ""
-        load = (f'base = AutoModelForCausalLM.from_pretrained("{base}"{pinned}, dtype="auto", device_map="auto")\n'
-                + f'model = PeftModel.from_pretrained(base, "{repo}")')
+    first, serve = "", f"vllm serve {repo}"
+    if what == "adapter":
+        first, base = _before_use(run), hub_base(run) or BASE
         rank = max(8, 1 << (run.settings.adapter.rank - 1).bit_length())
         serve = f"vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules tuned={repo}"
-    first = _before_use(run) if what == "adapter" else ""
-    peft = "from peft import PeftModel\n" if what == "adapter" else ""
-    return f"""## Use
+    return f"## Use\n\n{first}```python\n{snippet(run, what, repo)}```\n\nWith vLLM: `{serve}`"
 
-{first}```python
-{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{repo}")
-{load}
+def snippet(run: Run, what: What, where: str, local_base: str = BASE) -> str:
+    """Python that answers with what lies at `where`, a repository or a folder; `local_base` is the path of a base that has no Hub id."""
+    from_where = json.dumps(where, ensure_ascii=False)  # a folder's name may hold anything
+    peft, loaded = "", f'model = AutoModelForCausalLM.from_pretrained({from_where}, dtype="auto", device_map="auto")'
+    if what == "adapter":
+        commit = base_commit(run)
+        pinned = f', revision="{commit}"' if commit else ""
+        peft = "from peft import PeftModel\n"
+        base = json.dumps(hub_base(run) or local_base, ensure_ascii=False)
+        loaded = (f'base = AutoModelForCausalLM.from_pretrained({base}{pinned}, dtype="auto", device_map="auto")\n'
+                  f"model = PeftModel.from_pretrained(base, {from_where})")
+    return f"""{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({from_where})
+{loaded}
 messages = [{{"role": "user", "content": "Hello!"}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
 answer = model.generate(**inputs.to(model.device), max_new_tokens=256, eos_token_id=tokenizer.eos_token_id)
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-```
-
-With vLLM: `{serve}`"""
+"""
 
 
 def _before_use(run: Run) -> str:
     """What the adapter's snippet cannot do by itself."""
     told = []
     if not hub_base(run):
-        told.append(f"The base is not on the Hub: it is {_base(run)}. Put your copy of it in place of `path/to/the/base`.")
+        told.append(f"The base is not on the Hub: it is {_base(run)}. Put your copy of it in place of `{BASE}`.")
     if run.settings.model.template == "chatml":
         told.append("ChatML was added to the base. If `len(tokenizer)` exceeds the base's vocabulary, use a merged model: "
                     "the embeddings of the new tokens are not part of the adapter.")

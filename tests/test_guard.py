@@ -124,7 +124,8 @@ def test_a_link_on_another_site_leads_to_the_page_and_nowhere_else(http):
 # --- who ------------------------------------------------------------------------------------------------------------------
 
 ADDRESSES = [("GET", path) for path in sorted(guard.GET - {"/login", "/robots.txt", "/favicon.ico"})] + [
-    ("GET", "/gradio_api/heartbeat/x"), ("GET", "/gradio_api/call/start/x"), ("GET", "/downloads/0123456789abcdef"), ("GET", "/assets/x.js"),
+    ("GET", "/gradio_api/heartbeat/x"), ("GET", "/gradio_api/call/start/x"), ("GET", "/downloads/0123456789abcdef"),
+    ("GET", "/downloads/runs/some-run/adapter"), ("GET", "/assets/x.js"),
     *(("POST", path) for path in sorted(guard.POST - {"/login", "/logout"})), ("POST", START), ("POST", "/gradio_api/run/predict")]
 
 

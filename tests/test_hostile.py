@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from studio import jobs, runs
+from studio import jobs, parcel, runs
 from studio.engine import adapter, checkpoints, rendering, snapshot
 from studio.engine.chat import Duet
 from studio.engine.examine import examine
@@ -315,10 +315,8 @@ def test_a_sound_adapter_is_let_through_also_one_of_an_older_version(run):
 
 def test_what_is_a_link_is_not_published(run, tmp_path):
     (run.adapter / "vocab.json").symlink_to("/etc/hostname")
-    from studio.engine.push import _additions
-
     with pytest.raises(StudioError, match="is a link to somewhere else"):
-        _additions(run, run.adapter, "")
+        parcel.contents(run, "adapter", "ada/tuned")
 
 
 @pytest.mark.slow

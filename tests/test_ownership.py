@@ -43,7 +43,8 @@ def anna(home, tmp_path_factory):
                   events.Finished()):
         events.append(jobs.of(run).log, event)
     run.adapter.mkdir()
-    for name in ("adapter/adapter_config.json", "worker.log", "held_out.jsonl"):
+    (run.adapter / "adapter_config.json").write_text(json.dumps({"peft_type": SECRET}), encoding="utf-8")
+    for name in ("worker.log", "held_out.jsonl"):
         (run.folder / name).write_text(SECRET, encoding="utf-8")
     collected.add(room, Pair([turn], [turn | {"role": "assistant"}], [{"role": "assistant", "content": "another"}]), run.name)
     examined = examination.begin(room, settings)
@@ -125,6 +126,23 @@ def test_files_are_handed_to_their_owner_only(studio, bert, anna):
     assert answer.headers["content-disposition"].startswith("attachment") and answer.headers["x-content-type-options"] == "nosniff"
     for address in (f"/downloads/{digest}", f"/downloads/../anna/.examined/{digest}", f"/gradio_api/file={file}", f"/gradio_api/file={uploads.kept(anna)[0]}"):
         assert bert.http.get(address).status_code in (403, 404)
+
+
+@pytest.mark.fault("T46")
+def test_adapters_are_handed_to_their_owner_and_to_an_administrator_only(studio, bert, anna):
+    name = run_of(anna).name
+    address = f"/downloads/runs/{name}/adapter"
+    for entitled in ("anna", "carla"):
+        answer = visitor(studio, entitled).http.get(address)
+        assert answer.status_code == 200 and SECRET in answer.content.decode("latin-1")
+        assert answer.headers["content-disposition"] == f'attachment; filename="{name}-adapter.zip"'
+        assert answer.headers["cache-control"] == "no-store" and answer.headers["x-content-type-options"] == "nosniff"
+    nobody_s = bert.http.get("/downloads/runs/no-such-run/adapter")
+    for theirs in (address, address.replace("adapter", "merged"), f"/downloads/runs/..%2fanna%2f{name}/adapter"):
+        answer = bert.http.get(theirs)
+        assert answer.status_code == 404 and SECRET not in answer.text
+        assert answer.json() == nobody_s.json() or "%2f" in theirs
+    assert visitor(studio, "anna").http.get(address.replace("/adapter", "/worker.log")).status_code == 422
 
 
 def test_what_somebody_uploads_is_read_by_nobody_else(studio, bert):

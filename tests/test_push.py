@@ -138,7 +138,7 @@ def test_what_cannot_be_pushed_is_refused_before_anything_is_made(hub, run):
 
 @pytest.mark.parametrize(("what", "words"), [
     ("adapter", "No token was entered."),
-    ("merged", "This run has not been merged yet. Merge it first, or push the adapter."),
+    ("merged", "This run has not been merged yet. Merge it first, or take the adapter."),
 ])
 def test_what_is_missing_here_is_said_without_asking_the_hub(run, what, words):
     run.job("push").mkdir()

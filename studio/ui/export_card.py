@@ -11,7 +11,7 @@ from studio.events import Pushed, last
 from studio.export import ExportRequest
 from studio.jobs import Job
 from studio.summary import Summary, in_words
-from studio.ui import parts
+from studio.ui import downloads, parts
 from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, Studio, looks_while, refuse
 
@@ -68,7 +68,7 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
     def show(folder: str, by_timer: bool = False) -> list[Any]:
         html, at_work, path = state(folder)
         return [gr.Accordion(visible=bool(folder)), html, looks_while(at_work, by_timer), gr.Button(visible=at_work),
-                gr.Button(link=f"/downloads/{Path(folder).name}" if path else "/", visible=bool(path))]
+                gr.Button(link=downloads.of_pairs(Path(folder).name) if path else "/", visible=bool(path))]
 
     def begin(folder: str, token: str, **choices: Any) -> list[Any]:
         if not folder:

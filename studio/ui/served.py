@@ -1,24 +1,19 @@
-"""The page as it is served: Gradio's application behind the guard, with the files that a person takes away."""
-
-import re
+"""The page as it is served: Gradio's application behind the guard, with what a person downloads."""
 
 import gradio as gr
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from gradio.context import LocalContext
-from starlette.responses import FileResponse
 from starlette.types import ASGIApp
 
-from studio import export, runs
 from studio.access import AccessError, Visitor
 from studio.doors import VISITOR, Doors, Sessions
 from studio.guard import LARGEST_UPLOAD, Guard
-from studio.jobs import Job
+from studio.ui import downloads
 from studio.ui.charts import PLOTLY
 from studio.ui.page import build
 from studio.ui.studio import Studio
 from studio.ui.theme import launch_options
 
-DIGEST = re.compile(r"[0-9a-f]{16}")
 WAITING_EVENTS = 300
 """Events that may wait in line before the next one is turned away."""
 LOOKS_FOR_EVENTS = 0.02
@@ -42,15 +37,7 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     page._queue.sleep_when_free = LOOKS_FOR_EVENTS
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/downloads/{digest}")
-    def download(digest: str, request: Request) -> FileResponse:
-        """The pairs that were exported from an examination of the visitor's."""
-        room = runs.room(studio.home, request.scope[VISITOR].name)
-        path = export.result(export.job_of(Job("examine", room / ".examined" / digest))) if DIGEST.fullmatch(digest) else None
-        if path is None or path.is_symlink():
-            raise HTTPException(404, "There is no such file. Export the pairs again.")
-        return FileResponse(path, filename=path.name, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
-
+    app.include_router(downloads.routes(studio))
     # The guard has let nobody else through; Gradio asks again for each of its own addresses.
     gr.mount_gradio_app(app, page, "/", auth_dependency=lambda request: _name(request), show_error=True, ssr_mode=False,
                         run_history=False, footer_links=[], max_file_size=LARGEST_UPLOAD, **launch_options())

@@ -1,25 +1,31 @@
-"""Share: merge the adapter into its base, and push either to the Hub, private unless asked otherwise."""
+"""Share: merge the adapter into its base; take either away as a file, or push it to the Hub, private unless asked otherwise."""
 
 from typing import Any
 
 import gradio as gr
 
-from studio import account, jobs
+from studio import account, card, jobs, parcel, practice
+from studio.card import What
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
 from studio.runs import Run
+from studio.settings import PRACTICE
 from studio.share import PushRequest
 from studio.summary import Summary, in_words
-from studio.ui import parts, token_field
+from studio.summary import size as in_bytes
+from studio.ui import downloads, parts, token_field
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
-EMPTY = "Choose a run that has ended, above: its adapter can then be merged and pushed from here."
-NOT_YET = "This run has no adapter yet. When it is finished or stopped, merge and push it here."
+EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
+NOT_YET = "This run has no adapter yet. When it is finished or stopped, download, merge and push it here."
+TAKE = ("A ZIP file with the weights, the tokenizer and a card that holds data, settings, results and how to use them. "
+        "The adapter is small and needs its base; the merged model stands alone.")
 MERGE = ("## Merge\nWrites base and adapter as one 16-bit model, which runs anywhere without the studio. "
          "The merged model is checked against the adapter before it is kept.")
 PUSH = "## Push to the Hub\nOne commit with weights, tokenizer and a model card that holds data, settings and results."
 MERGE_PHASES = ("loading", "merging", "checking", "saving")
 PUSH_PHASES = ("checking", "uploading")
+WHATS = {"adapter": "adapter", "merged": "merged model"}
 NOT_DONE = {"merge": "Trained, not merged", "push": "Trained, not pushed"}
 
 
@@ -30,6 +36,25 @@ def lead(run: Run | None) -> str:
     if not run.adapter.is_dir():
         return parts.empty(NOT_YET)
     return parts.note("info", f"Run {run.name}: the adapter is in {run.adapter}.")
+
+
+def offered(run: Run | None, what: What) -> gr.Button:
+    """The button that downloads an adapter or merged model, with its size; hidden where there is none."""
+    size = parcel.size(run, what) if run is not None else None
+    if size is None:
+        return gr.Button(visible=False, link="/")
+    return gr.Button(f"Download the {WHATS[what]} ({in_bytes(size)})", visible=True, link=downloads.of_run(run, what))
+
+
+def how_to_use(studio: Studio, run: Run | None) -> str:
+    """Python that loads the merged model, or the adapter while there is none; of a studio's user the downloaded one."""
+    what = next((what for what in ("merged", "adapter") if run is not None and parcel.size(run, what) is not None), None)
+    if what is None:
+        return ""
+    if studio.who().name:
+        return card.snippet(run, what, downloads.folder(run, what))
+    model = run.settings.model.name
+    return card.snippet(run, what, str(parcel.folder(run, what)), str(practice.MODEL) if model == PRACTICE else model)
 
 
 def state(studio: Studio, run: Run | None, kind: str) -> str:
@@ -68,6 +93,12 @@ def ended(run: Run, kind: str, status: str, summary: Summary) -> str:
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(lead(None), elem_id="share-head", padding=False)
+    with gr.Column(visible=False, elem_id="take-away") as away:
+        gr.Markdown(TAKE)
+        with gr.Row():
+            take = {what: gr.Button(visible=False, link="/", elem_id=f"download-{what}") for what in WHATS}
+        with gr.Accordion("Use it in Python", open=False):
+            code = gr.Code(language="python", interactive=False, buttons=["copy"], show_label=False, elem_id="snippet")
     with gr.Row():
         with gr.Column():
             gr.Markdown(MERGE)
@@ -90,12 +121,16 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
     seen = gr.State(None)
-    shown = [top, merged, pushed, seen]
+    shown = [top, merged, pushed, away, *take.values(), code, seen]
 
     def refresh(name: str | None, before: tuple | None) -> tuple:
         run = studio.find(name)
-        now = (lead(run), state(studio, run, "merge"), state(studio, run, "push"))
-        return (gr.skip(),) * 4 if now == before else (*now, now)
+        told = (lead(run), state(studio, run, "merge"), state(studio, run, "push"))
+        now = (*told, *(run and parcel.size(run, what) for what in WHATS))
+        if now == before:
+            return (gr.skip(),) * len(shown)
+        has_something = run is not None and run.adapter.is_dir()
+        return *told, gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run), now
 
     def ready(name: str | None) -> Run:
         run = studio.find(name)

@@ -1,6 +1,7 @@
 """The whole way, clicked: practice run, curves, reload, finished, compare, merge, push. One studio, one Hub, in order."""
 
 import re
+from zipfile import ZipFile
 
 import pytest
 from playwright.sync_api import Page, TimeoutError, expect
@@ -241,6 +242,19 @@ def test_the_adapter_is_merged_and_checked(opened, studio):
     opened.locator("#merge").click()
     expect(opened.locator("#merge-state")).to_contain_text("The merged model is in", timeout=LONG_MS)
     assert (runs.listed(studio.runs)[0].merged / "model.safetensors").is_file()
+
+
+def test_adapter_and_merged_model_are_downloaded_whole(opened, studio):
+    tab(opened, "Share")
+    run = runs.listed(studio.runs)[0]
+    for what, folder, weights in (("adapter", run.adapter, "adapter_model.safetensors"), ("merged", run.merged, "model.safetensors")):
+        with opened.expect_download() as download:
+            opened.locator(f"#download-{what}").click()
+        assert download.value.suggested_filename == f"{run.name}-{what}.zip"
+        with ZipFile(download.value.path()) as archive:
+            assert archive.read(f"{run.name}-{what}/{weights}") == (folder / weights).read_bytes()
+    opened.get_by_role("button", name="Use it in Python").click()
+    expect(opened.locator("#snippet")).to_contain_text(str(run.merged))
 
 
 def test_a_push_without_a_token_is_told_and_nothing_is_lost(opened, studio):

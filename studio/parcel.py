@@ -1,0 +1,67 @@
+"""What of a run leaves this machine: the files of its adapter or merged model, the same whether pushed or downloaded.
+
+A card goes with them, and an adapter's configuration names its base for everyone, not by a path of this machine.
+"""
+
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+
+from studio import card
+from studio.card import What
+from studio.errors import StudioError
+from studio.runs import Run
+
+FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
+         "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+         "vocab.json", "merges.txt", "tokenizer.model", "spiece.model")
+"""What is handed on; whatever else lies beside it stays here."""
+
+
+def folder(run: Run, what: What) -> Path:
+    """Where the adapter or merged model lies. Raises StudioError if it is not there or cannot be handed on."""
+    found = run.adapter if what == "adapter" else run.merged
+    if not found.is_dir():
+        raise StudioError("This run has no adapter yet. Let it train to the end, or stop it." if what == "adapter" else
+                          "This run has not been merged yet. Merge it first, or take the adapter.")
+    if any(found.glob("*.py")):
+        raise StudioError("This model needs code of its own, which is others' and is not handed on. Take the adapter.")
+    return found
+
+
+def paths(run: Run, what: What) -> list[Path]:
+    """The files that are handed on as they are, and the adapter's configuration. Raises StudioError."""
+    found = sorted(folder(run, what).iterdir())
+    for path in found:
+        if path.is_symlink():
+            raise StudioError(f"{path.name} in {path.parent.name} is a link to somewhere else, so nothing was handed on. "
+                              "Put the file itself there.")
+    return [path for path in found if any(fnmatch(path.name, pattern) for pattern in FILES)]
+
+
+def size(run: Run, what: What) -> int | None:
+    """Bytes of what is handed on, or None where nothing can be."""
+    try:
+        return sum(path.stat().st_size for path in paths(run, what))
+    except (StudioError, OSError):
+        return None
+
+
+def contents(run: Run, what: What, name: str, licence: dict[str, str] | None = None) -> dict[str, bytes | Path]:
+    """All that is handed on, by file name: bytes, or where they lie. Raises StudioError.
+
+    `name` is that of the repository or folder they are put into; `licence` the base's, see `card.render`.
+    """
+    files = {path.name: _adapter_config(run, path) if path.name == "adapter_config.json" else path for path in paths(run, what)}
+    return {"README.md": card.render(run, what, name, licence).encode()} | files
+
+
+def _adapter_config(run: Run, path: Path) -> bytes:
+    """The configuration with the base's Hub id and commit, or a local base's name without its path."""
+    try:
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise StudioError(f"{path.name} of {run.name} cannot be read, so nothing was handed on. Resume the run, or train again.") from None
+    config["base_model_name_or_path"] = card.hub_base(run) or Path(run.settings.model.name).name
+    config["revision"] = card.base_commit(run)
+    return json.dumps(config, indent=2, sort_keys=True).encode()
