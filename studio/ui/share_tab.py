@@ -18,7 +18,7 @@ from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, download, merge and push it here."
-TAKE = ("A ZIP file with the weights, the tokenizer and a card that holds data, settings, results and how to use them. "
+TAKE = ("## Download\nA ZIP file with the weights, the tokenizer and a card that holds data, settings, results and how to use them. "
         "The adapter is small and needs its base; the merged model stands alone.")
 MERGE = ("## Merge\nWrites base and adapter as one 16-bit model, which runs anywhere without the studio. "
          "The merged model is checked against the adapter before it is kept.")
