@@ -12,6 +12,7 @@ from typing import Literal
 from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 
 from studio import events
+from studio.held_out import compared
 from studio.jobs import of
 from studio.preferences import edits
 from studio.runs import Run
@@ -152,7 +153,19 @@ def _results(summary: Summary) -> str:
                      for name, words in METRICS.items())
     return (f"## Results\n\nMeasured on {tuned.get('n', '?')} pairs that training did not see. Accuracy is the share in which "
             "the chosen answer is more likely, token for token, than the rejected one.\n\n"
-            f"| | Base | Tuned |\n|---|---|---|\n{rows}")
+            f"| | Base | Tuned |\n|---|---|---|\n{rows}{_certainty(summary)}")
+
+
+def _certainty(summary: Summary) -> str:
+    """How far chance alone reaches, where base and tuned were measured pair by pair."""
+    found = compared(summary)
+    if found is None:
+        return ""
+    before, after = (f"{100 * low:.1f} to {percent(high)}" for low, high in (found.before_interval, found.after_interval))
+    lowest, highest = found.margin_interval
+    return (f"\n| 95 % interval of the accuracy | {before} | {after} |\n\n"
+            f"{found.gained} pairs changed for the better and {found.lost} for the worse (exact sign test: p = {found.by_chance:.2g}). "
+            f"The margin changed by {found.margin:+.4f} on average (95 % interval {lowest:+.4f} to {highest:+.4f}).")
 
 
 def _figure(name: str, value: float | None) -> str:

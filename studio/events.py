@@ -8,6 +8,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -105,11 +106,15 @@ class Repaired(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training."""
+    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training.
+
+    `margins` are the reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps.
+    """
 
     step: int
     model: str
     metrics: dict[str, float | None]
+    margins: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,8 @@ def _last_byte(log) -> bytes:
 def _finite(value):
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

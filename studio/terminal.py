@@ -15,6 +15,7 @@ from rich.table import Table
 
 from studio import events, gpu, jobs, presets
 from studio.errors import StudioError
+from studio.held_out import compared
 from studio.runs import Run
 from studio.summary import Summary, duration, percent, size
 
@@ -56,6 +57,9 @@ def report(summary: Summary, console: Console) -> None:
     table.add_row("reward margin (held out)", f"{base['rewards/margins']:+.3f}", f"{tuned['rewards/margins']:+.3f}")
     table.add_row(f"prefers the better answer (held out, n={tuned['n']:.0f})",
                   percent(base["rewards/accuracies"]), percent(tuned["rewards/accuracies"]))
+    if (found := compared(summary)) is not None:
+        ends = (found.before_interval, found.after_interval)
+        table.add_row("95 % interval of it", *(f"{100 * low:.1f} to {percent(high)}" for low, high in ends))
     console.print(table)
     answers = Table(title="The same questions, before and after", show_lines=True)
     for column in ("question", "base", "tuned"):

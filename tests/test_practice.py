@@ -72,7 +72,7 @@ def measure(tuned, tokenizer, settings, base=False):
     pairs = [Pair(**row) for row in practice.held_out_pairs(HELD_OUT_PAIRS, SEED)]
     rows = tokens.tokenize(pairs, tokenizer, settings.training.max_length)
     scorer = Scorer(tuned, tokenizer.pad_token_id).choose(rows)
-    told_apart = evaluate.measure(scorer, rows, beta=settings.training.beta, batch_size=16, base=base)["rewards/accuracies"]
+    told_apart = evaluate.measure(scorer, rows, beta=settings.training.beta, batch_size=16, base=base).metrics["rewards/accuracies"]
     manners = [practice.manner(answer) for answer in answers]
     right = sum(practice.is_right(question.fact, answer) for question, answer in zip(questions, answers, strict=True))
     return Measured(manners.count("friendly") / QUESTIONS, manners.count("curt") / QUESTIONS, right / QUESTIONS, told_apart)

@@ -99,19 +99,19 @@ class Examiner:
         every = self.settings.evaluation.every
         return max(1, round(every * steps if every < 1 else every)) if len(self.rows) else None
 
-    def measure(self, step: int, base: bool = False) -> None:
-        """Say what the held-out pairs give at this step, with the adapter or without."""
+    def measure(self, step: int, base: bool = False, pair_by_pair: bool = True) -> None:
+        """Say what the held-out pairs give at this step, with the adapter or without; each pair's margin too, or only the means."""
         if not len(self.rows):
             return
         self.desk.enter("evaluating")
-        metrics = evaluate.measure(
+        found = evaluate.measure(
             self.scorer, self.rows, beta=self.settings.training.beta, base=base, batch_size=self.settings.evaluation.batch_size,
             progress=lambda done: self.desk.progress(done, len(self.rows), "held-out pairs"))
-        self.desk.say(events.Evaluated(step, "base" if base else "tuned", metrics))
+        self.desk.say(events.Evaluated(step, "base" if base else "tuned", found.metrics, found.margins if pair_by_pair else ()))
 
     def measure_between_steps(self, step: int) -> None:
         """The same in the middle of training, which then goes on."""
-        self.measure(step)
+        self.measure(step, pair_by_pair=False)
         self.desk.enter("training")
 
     def sample(self, step: int) -> None:

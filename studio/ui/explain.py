@@ -5,7 +5,8 @@ from statistics import fmean
 from typing import Literal
 
 from studio.events import Stepped
-from studio.summary import Summary
+from studio.held_out import Compared, compared
+from studio.summary import Summary, percent
 
 ENOUGH_STEPS = 10
 """Steps before anything is said about a trend."""
@@ -29,10 +30,13 @@ def remarks(summary: Summary) -> list[Remark]:
 
 
 def verdict(summary: Summary) -> Remark | None:
-    """The outcome on the held-out pairs, base against tuned, with their number."""
+    """The outcome on the held-out pairs, base against tuned, with their number and how far chance reaches."""
     base, tuned = summary.held_out("base"), summary.held_out("tuned")
     if not base or not tuned:
         return None
+    found = compared(summary)
+    if found is not None:
+        return _paired(found)
     count = round(tuned.get("n") or 0)
     before, after = base["rewards/accuracies"], tuned["rewards/accuracies"]
     said = (f"On {count:,} pairs it never saw, the model prefers the better answer in {100 * after:.1f} % "
@@ -40,6 +44,33 @@ def verdict(summary: Summary) -> Remark | None:
     if after > before:
         return Remark("good", said)
     return Remark("warn", said + " That is no improvement: more pairs, more epochs or a higher learning rate may help.")
+
+
+def _paired(found: Compared) -> Remark:
+    """The same where every pair was measured before and after: with intervals, and whether chance alone could do it."""
+    before, after = (f"{percent(share)} ({_interval(ends)})" for share, ends in ((found.before, found.before_interval),
+                                                                                (found.after, found.after_interval)))
+    lowest, highest = found.margin_interval
+    said = (f"On {found.pairs:,} pairs it never saw, the model prefers the better answer in {after}, before in {before}. {_changed(found)}"
+            f"The reward margin changed by {found.margin:+.4f} on average (95 % interval {lowest:+.4f} to {highest:+.4f}).")
+    if found.is_clear and found.lost > found.gained:
+        return Remark("bad", said + " Training made it worse: see under Data whether answers are exchanged, and try a lower learning rate.")
+    if found.is_clear or (lowest > 0 and found.before == 1):
+        return Remark("good", said)
+    if lowest > 0:
+        return Remark("info", said + " Hold out more pairs to see whether the preference moved.")
+    return Remark("warn", said + " That is no improvement: more pairs, more epochs or a higher learning rate may help.")
+
+
+def _changed(found: Compared) -> str:
+    if not found.gained and not found.lost:
+        return "No pair changed sides. "
+    told = f"{found.gained:,} pair{'s' * (found.gained != 1)} changed for the better, {found.lost:,} for the worse"
+    return f"{told}, more than chance would do. " if found.is_clear else f"{told}, which chance alone could do. "
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"95 % interval {100 * ends[0]:.1f} to {percent(ends[1])}"
 
 
 def _margin(first: list[Stepped], latest: list[Stepped]) -> Remark | None:
