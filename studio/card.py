@@ -11,7 +11,7 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 
-from studio import events
+from studio import events, votes
 from studio.held_out import compared
 from studio.jobs import of
 from studio.preferences import edits
@@ -55,8 +55,8 @@ CITATION = """## Citation
 def render(run: Run, what: What, repo: str, licence: dict[str, str] | None = None) -> str:
     """The README of `repo`. `licence` is the base's, as in its own card: license, license_name, license_link."""
     summary = Summary(events.read(of(run).log))
-    parts = [_what_it_is(run, what, repo), _proof(run, what), _results(summary), _usage(run, what, repo), _data(run, summary),
-             _training(summary), _settings(run), _software(summary), CITATION]
+    parts = [_what_it_is(run, what, repo), _proof(run, what), _results(summary), _votes(run, summary), _usage(run, what, repo),
+             _data(run, summary), _training(summary), _settings(run), _software(summary), CITATION]
     return f"---\n{metadata(run, what, repo, licence).to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part)
 
 
@@ -166,6 +166,14 @@ def _certainty(summary: Summary) -> str:
     return (f"\n| 95 % interval of the accuracy | {before} | {after} |\n\n"
             f"{found.gained} pairs changed for the better and {found.lost} for the worse (exact sign test: p = {found.by_chance:.2g}). "
             f"The margin changed by {found.margin:+.4f} on average (95 % interval {lowest:+.4f} to {highest:+.4f}).")
+
+
+def _votes(run: Run, summary: Summary) -> str:
+    found = votes.tally(run, summary.said)
+    if not found.votes:
+        return ""
+    return ("## Blind votes\n\nSomebody asked base and tuned their own questions without knowing whose answer was whose. "
+            f"{found.in_words()}")
 
 
 def _figure(name: str, value: float | None) -> str:

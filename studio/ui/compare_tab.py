@@ -1,22 +1,26 @@
-"""Compare: base and tuned side by side, answering the same question at the same time; what is preferred becomes a pair."""
+"""Compare: base and tuned side by side, answering the same question at the same time, openly or blind; what is preferred becomes a pair."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
-from studio import collected, seal
-from studio.chat import Sampling
+from studio import collected, jobs, seal, votes
+from studio.chat import Answers, Sampling
 from studio.errors import SettingsError, StudioError
 from studio.preferences.pairs import Message, Pair
+from studio.runs import Run
 from studio.settings import PRACTICE
 from studio.ui import form, parts
+from studio.ui.seats import Seats, Side
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
+SIDES: tuple[Side, ...] = get_args(Side)
 EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to it here."
 WAITING = "Both are answering; the first answer also loads the model …"
 ALIKE = "Both answered the same, so neither is better. Ask something else, or write a better answer."
+CHOSEN = {"base": "You preferred the base's answer.", "tuned": "You preferred the tuned answer.", "neither": "You saw no difference."}
 SILENT = "…"
 """Stands for an answer that has no word yet."""
 OPEN = {"interactive": True, "placeholder": "Ask both the same"}
@@ -38,23 +42,28 @@ def text_of(content: Any) -> str:
     return "".join(block.get("text", "") for block in content if isinstance(block, dict))
 
 
-def preferred(base: list[Message], tuned: list[Message], side: str, own: str = "") -> Pair:
-    """The pair that a person makes of both answers: `side` ("base" or "tuned") is better, or "own" text is better than tuned's.
+def refuse_before_both_answered(base: list[Message], tuned: list[Message]) -> None:
+    """Raises StudioError where there is nothing to prefer yet."""
+    if len(base) < 2 or len(tuned) < 2 or SILENT in (base[-1]["content"], tuned[-1]["content"]):
+        raise StudioError("There are no two answers yet. Ask both a question first.")
+
+
+def preferred(base: list[Message], tuned: list[Message], who: str, own: str = "") -> Pair:
+    """The pair that a person makes of both answers: the one of `who` ("base" or "tuned") is better, or their "own" than tuned's.
 
     Raises StudioError where the two did not answer the same talk.
     """
-    if len(base) < 2 or len(tuned) < 2 or SILENT in (base[-1]["content"], tuned[-1]["content"]):
-        raise StudioError("There are no two answers yet. Ask both a question first.")
-    if side == "own" and not own.strip():
+    refuse_before_both_answered(base, tuned)
+    if who == "own" and not own.strip():
         raise StudioError("Your answer is empty. Write one first.")
     if base[:-1] != tuned[:-1]:
         raise StudioError("Base and tuned have had different talks by now, and a pair needs one question. Start a new chat and ask there.")
     better, worse = {"base": (base[-1], tuned[-1]), "tuned": (tuned[-1], base[-1]),
-                     "own": ({"role": "assistant", "content": own.strip()}, tuned[-1])}[side]
+                     "own": ({"role": "assistant", "content": own.strip()}, tuned[-1])}[who]
     return Pair(tuned[:-1], [better], [worse])
 
 
-def lead(studio: Studio, name: str | None) -> str:
+def lead(studio: Studio, name: str | None, blind: bool = False) -> str:
     """What is compared, or what to do to compare something."""
     run = studio.find(name)
     if run is None:
@@ -64,33 +73,63 @@ def lead(studio: Studio, name: str | None) -> str:
     written = seal.trained_with(run)
     template = f" Both read you through the template of the training (seal {written})." if written else ""
     base = "the practice model" if run.settings.model.name == PRACTICE else run.settings.model.name
-    return parts.note("info", f"Left: {base} as it was. Right: the same model after run {run.name}.{template}")
+    tuned = f"the same model after run {run.name}"
+    told = (f"One of them is {base} as it was, the other {tuned}. Which is which is drawn for each talk, and told when you have voted."
+            if blind else f"Left: {base} as it was. Right: {tuned}.")
+    return parts.note("info", told + template)
+
+
+def tally(studio: Studio, run: Run | None) -> str:
+    """The blind votes on a run so far; nothing while there are none."""
+    found = votes.tally(run, studio.said(jobs.of(run))) if run is not None else votes.Tally()
+    return parts.note("info", found.in_words()) if found.votes else ""
+
+
+def shown(answers: Answers, before: list[list[Message]], seats: Seats, together: bool) -> list[list[Message]]:
+    """Both talks, left and right, with the answers so far behind what was `before`.
+
+    Two that answer in turn would tell by it which is which: while that is hidden, both are silent until both are done.
+    """
+    if seats.hidden and not together and not answers.done:
+        answers = Answers()
+    said = seats.sorted(answers.base, answers.tuned)
+    return [[*talk, {"role": "assistant", "content": text or SILENT}] for talk, text in zip(before, said, strict=True)]
 
 
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(lead(studio, None), elem_id="compare-head", padding=False)
+    blind = gr.Checkbox(False, label="Blind", elem_id="blind", interactive=True,
+                        info="Hides whose answer is whose until you have voted, and counts your votes with the run.")
     with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader
-        left = gr.Chatbot(label="Base", height=420, elem_id="chat-base", buttons=["copy"])
-        right = gr.Chatbot(label="Tuned", height=420, elem_id="chat-tuned", buttons=["copy"])
+        chats = {side: gr.Chatbot(label=Seats().label(side), height=420, elem_id=f"chat-{side}", buttons=["copy"]) for side in SIDES}
     question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **OPEN)
     with gr.Row():
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
         clear = gr.Button("New chat", size="sm", elem_id="new-chat")
     with gr.Column(visible=False, elem_id="collect") as collect:
         with gr.Row() as either:
-            votes = {"base": gr.Button("Base answered better", size="sm", elem_id="prefer-base"),
-                     "tuned": gr.Button("Tuned answered better", size="sm", elem_id="prefer-tuned")}
+            better = {side: gr.Button(Seats().button(side), size="sm", elem_id=f"prefer-{side}") for side in SIDES}
+            neither = gr.Button("No difference", size="sm", visible=False, elem_id="prefer-neither")
         with gr.Accordion("Neither: write a better answer", open=False):
             own = gr.Textbox(label="Your answer", lines=3, elem_id="own-answer",
                              info="Becomes the better answer, the tuned model's the worse one.")
-            votes["own"] = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
+            save = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
         kept = gr.HTML(elem_id="collected", padding=False)
+    counted = gr.HTML(elem_id="votes", padding=False)
     with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="fields"):
         sampling_fields = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
                            for name, (value, label, info) in SAMPLING.items()}
+    seated = gr.State(Seats())
+    talk = [question, *chats.values(), talks, collect, either, kept, seated, *better.values(), neither]
 
-    def ask(name: str | None, text: str, base: list, tuned: list, **chosen: Any) -> Iterator[dict]:
+    def seat(seats: Seats, **said: list[Message]) -> dict:
+        """Let everything show who sits where; and what was said there, if that is handed over."""
+        return {seated: seats, neither: gr.Button(visible=seats.blind),
+                **{better[side]: gr.Button(seats.button(side)) for side in SIDES},
+                **{chats[side]: gr.Chatbot(label=seats.label(side), **({"value": said[side]} if said else {})) for side in SIDES}}
+
+    def ask(name: str | None, text: str, seats: Seats, left: list, right: list, **chosen: Any) -> Iterator[dict]:
         run = studio.find(name)
         if run is None or not run.adapter.is_dir():
             yield refuse("Nothing to compare", EMPTY if run is None else NOT_YET)
@@ -103,47 +142,78 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         except SettingsError as error:
             yield refuse("Not asked", form.in_words(error.problems, {name: label for name, (_, label, _) in SAMPLING.items()}))
             return
-        asked = {"role": "user", "content": text}
-        base, tuned = [*flat(base), asked], [*flat(tuned), asked]
+        if seats.blind and (seats.told or not left):
+            seats, left, right = Seats.drawn(), [], []
+        before = [[*flat(talk), {"role": "user", "content": text}] for talk in (left, right)]
+
+        def so_far(answers: Answers) -> list[list[Message]]:
+            return shown(answers, before, seats, together=bool(studio.chat.ready and studio.chat.ready.together))
+
         # Locked while they answer: a question in between would be asked of a talk that is not complete.
-        yield {question: gr.Textbox("", interactive=False, placeholder=WAITING), left: [*base, spoken("")], right: [*tuned, spoken("")],
-               talks: gr.Row(visible=True), collect: gr.Column(visible=False), kept: ""}
+        yield seat(seats, **dict(zip(SIDES, so_far(Answers()), strict=True))) | {
+            question: gr.Textbox("", interactive=False, placeholder=WAITING), talks: gr.Row(visible=True),
+            collect: gr.Column(visible=False), kept: ""}
         alike = False
         try:
-            for answers in studio.chat.ask(run, base, tuned, sampling, studio.secrets(run)):
+            for answers in studio.chat.ask(run, *seats.sorted(*before), sampling, studio.secrets(run)):
                 alike = answers.base == answers.tuned
-                yield {left: [*base, spoken(answers.base)], right: [*tuned, spoken(answers.tuned)]}
+                yield dict(zip(chats.values(), so_far(answers), strict=True))
         except StudioError as error:
-            yield {question: gr.Textbox(text, **OPEN), left: base[:-1], right: tuned[:-1], talks: gr.Row(visible=len(base) > 1)}
+            yield {question: gr.Textbox(text, **OPEN), talks: gr.Row(visible=len(before[0]) > 1),
+                   **{chats[side]: talk[:-1] for side, talk in zip(SIDES, before, strict=True)}}
             refuse("No answer", error)
             return
         yield {question: gr.Textbox(**OPEN), collect: gr.Column(visible=True), either: gr.Row(visible=not alike),
                kept: parts.note("info", ALIKE) if alike else ""}
 
-    def spoken(text: str) -> Message:
-        return {"role": "assistant", "content": text or SILENT}
+    def afresh(blind: bool) -> dict:
+        return seat(Seats(blind), left=[], right=[]) | {question: gr.Textbox(**OPEN), talks: gr.Row(visible=False),
+                                                        collect: gr.Column(visible=False), kept: ""}
 
-    def afresh() -> dict:
-        return {question: gr.Textbox(**OPEN), left: [], right: [], talks: gr.Row(visible=False),
-                collect: gr.Column(visible=False), kept: ""}
+    def keep(pair: Pair, name: str | None) -> str:
+        """Keep a pair. Returns how many there are now, in words. Raises StudioError."""
+        count = collected.add(studio.root, pair, name or "")
+        many = f"{count:,} pair{'s' * (count != 1)} collected"
+        return f"Kept as a pair: {many} so far. Under Data they can be learned from."
 
-    chats = [question, left, right, talks, collect, either, kept]
-
-    def vote(name: str | None, base: list, tuned: list, own: str, side: str) -> tuple[str, Any]:
+    def write(name: str | None, seats: Seats, left: list, right: list, text: str) -> tuple[str, Any]:
+        """Keep the person's own answer as the better one."""
         try:
-            count = collected.add(studio.root, preferred(flat(base), flat(tuned), side, own or ""), name or "")
+            told = keep(preferred(*seats.sorted(flat(left), flat(right)), "own", text or ""), name)
         except StudioError as error:
             return parts.note("warn", f"Not kept. {error}"), gr.skip()
-        many = f"{count:,} pair{'s' * (count != 1)} collected"
-        return parts.note("good", f"Kept as a pair: {many} so far. Under Data they can be learned from."), ""
+        return parts.note("good", told), ""
 
-    asking = question.submit(ask, [in_view, question, left, right], chats, inputs_kwargs=sampling_fields, concurrency_limit=1, **PRIVATE)
+    def prefer(name: str | None, seats: Seats, left: list, right: list, choice: str) -> dict:
+        """Keep the pair that a choice makes; of a blind talk the vote as well, which then tells who sat where."""
+        who = seats.who(choice) if choice in SIDES else choice
+        base, tuned = seats.sorted(flat(left), flat(right))
+        run, told, wrong = studio.find(name), "", ""
+        try:
+            refuse_before_both_answered(base, tuned)
+            if seats.hidden and run is not None:
+                votes.add(run, studio.said(jobs.of(run)), who, base[-2]["content"])
+                told = f"{CHOSEN[who]} A was {seats.who('left')}, B was {seats.who('right')}; the next question begins a new talk. "
+                seats = seats.revealed()
+            told += "" if who == "neither" else keep(preferred(base, tuned, who), name)
+        except StudioError as error:
+            wrong = f"Not kept as a pair. {error}"
+        notes = (parts.note("good", told) if told else "") + (parts.note("warn", wrong) if wrong else "")
+        return seat(seats) | {kept: notes, either: gr.Row(visible=not told), counted: tally(studio, run)}
+
+    def look(name: str | None, blind: bool) -> tuple[str, str]:
+        return lead(studio, name, blind), tally(studio, studio.find(name))
+
+    asking = question.submit(ask, [in_view, question, seated, *chats.values()], talk, inputs_kwargs=sampling_fields,
+                             concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)
-    clear.click(afresh, None, chats, cancels=[asking], **QUIET)
-    in_view.change(afresh, None, chats, cancels=[asking], **QUIET)
-    for side, button in votes.items():
-        button.click(lambda *given, side=side: vote(*given, side), [in_view, left, right, own], [kept, own], **PRIVATE)
+    # A chat's own bin empties one side, and half a talk is none.
+    for anew in (clear.click, in_view.change, blind.change, *(chat.clear for chat in chats.values())):
+        anew(afresh, blind, talk, cancels=[asking], **QUIET)
+    for choice, button in {**better, "neither": neither}.items():
+        button.click(lambda *given, choice=choice: prefer(*given, choice), [in_view, seated, *chats.values()], [*talk, counted], **PRIVATE)
+    save.click(write, [in_view, seated, *chats.values(), own], [kept, own], **PRIVATE)
     watch = gr.Timer(2.0)
-    for look in (watch.tick, in_view.change, tab.select):
-        look(lambda name: lead(studio, name), in_view, top, **QUIET)
+    for event in (watch.tick, in_view.change, blind.change, tab.select):
+        event(look, [in_view, blind], [top, counted], **QUIET)
     return watch

@@ -1,5 +1,6 @@
 """The whole way, clicked: practice run, curves, reload, finished, compare, merge, push. One studio, one Hub, in order."""
 
+import json
 import re
 from zipfile import ZipFile
 
@@ -197,14 +198,14 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
         expect(question).to_be_enabled()
         question.fill(text)
         question.press("Enter")
-        expect(opened.locator("#chat-tuned").get_by_text(text)).to_be_visible(timeout=LONG_MS)
-    expect(opened.locator("#prefer-tuned")).to_be_visible(timeout=LONG_MS)  # once both have said their last word
+        expect(opened.locator("#chat-right").get_by_text(text)).to_be_visible(timeout=LONG_MS)
+    expect(opened.locator("#prefer-right")).to_be_visible(timeout=LONG_MS)  # once both have said their last word
     answers = {}
-    for side in ("base", "tuned"):
+    for side in ("left", "right"):
         bot = opened.locator(f"#chat-{side} [data-testid=bot]")
         expect(bot).to_have_count(2)
         answers[side] = bot.all_inner_texts()
-    assert answers["base"] != answers["tuned"]
+    assert answers["left"] != answers["right"]
     # What cannot be asked is told, and covers nothing.
     opened.get_by_label("Temperature").fill("9")
     question.fill("How are you?")
@@ -214,12 +215,16 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
     expect(question).to_have_value("How are you?")
     expect(opened.get_by_text("Error", exact=True)).to_be_hidden()
     assert [opened.locator(f"#chat-{side} [data-testid=bot]").all_inner_texts() for side in answers] == list(answers.values())
+    # The bin of either chat empties both: half a talk cannot be compared.
+    opened.locator("#chat-left").get_by_role("button", name="Clear").click()
+    expect(opened.locator("#chat-right")).to_be_hidden()
+    expect(opened.locator("#prefer-right")).to_be_hidden()
 
 
 def test_a_preferred_answer_becomes_a_pair_to_learn_from(opened, studio):
     tab(opened, "Compare")
     question = opened.locator("#question").locator("input, textarea")
-    better, alike = opened.locator("#prefer-tuned"), opened.locator("#collected").get_by_text("Both answered the same")
+    better, alike = opened.locator("#prefer-right"), opened.locator("#collected").get_by_text("Both answered the same")
     for text in QUESTIONS:  # answers are drawn by lot, and now and then both are the same
         expect(question).to_be_enabled()
         question.fill(text)
@@ -235,6 +240,36 @@ def test_a_preferred_answer_becomes_a_pair_to_learn_from(opened, studio):
     opened.locator("#use-collected").click(timeout=LONG_MS)
     examine(opened)
     expect(opened.locator("#pair")).to_contain_text(text)
+
+
+def test_a_blind_vote_hides_whose_answer_is_whose_until_it_is_given_and_counts(opened, studio):
+    run = runs.listed(studio.runs)[0]
+    tab(opened, "Compare")
+    question = opened.locator("#question").locator("input, textarea")
+    opened.get_by_role("button", name="Sampling").click()
+    opened.get_by_label("Temperature").fill("0")
+    opened.locator("#blind input").check()
+    expect(opened.locator("#compare-head")).to_contain_text("told when you have voted")
+    named = []
+    for votes_so_far, (text, choice) in enumerate({"What is the capital of France?": "left", "What is 3 plus 4?": "neither"}.items(), 1):
+        expect(question).to_be_enabled()
+        question.fill(text)
+        question.press("Enter")
+        expect(opened.locator(f"#prefer-{choice}")).to_be_visible(timeout=LONG_MS)
+        expect(opened.locator("#chat-left [data-testid=bot]")).to_have_count(1)  # each blind question begins a new talk
+        told = [opened.locator(f"#chat-{side}").inner_text() for side in ("left", "right")]
+        assert [words.split()[0] for words in told] == ["A", "B"] and "base" not in " ".join(told).lower()
+        opened.locator(f"#prefer-{choice}").click()
+        expect(opened.locator("#collected")).to_contain_text("the next question begins a new talk")
+        expect(opened.locator("#prefer-left")).to_be_hidden()
+        expect(opened.locator("#chat-left label")).to_contain_text(re.compile("A: (base|tuned)"))
+        named.append(opened.locator("#chat-left label").inner_text().split()[-1])
+        expect(opened.locator("#votes")).to_contain_text(f"{votes_so_far} blind vote")
+    kept = [json.loads(line)["preferred"] for line in (run.folder / "votes.jsonl").read_bytes().splitlines()]
+    assert kept == [named[0], "neither"]
+    opened.reload()
+    tab(opened, "Compare")
+    expect(opened.locator("#votes")).to_contain_text("2 blind votes")
 
 
 def test_the_adapter_is_merged_and_checked(opened, studio):
