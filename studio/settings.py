@@ -192,7 +192,7 @@ class EvaluationSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
     prompts: Annotated[str, Field(title="Prompts to sample")] = ""
-    """Questions, one a line, answered by base and tuned at the end of the run. Empty takes three held-out ones."""
+    """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three held-out ones."""
 
 
 class Settings(Section):

@@ -96,8 +96,20 @@ class Summary:
         return measured[-1].metrics if measured else None
 
     @cached_property
+    def sampled(self) -> list[events.Sampled]:
+        """Every sample once: those that a run took again after it was resumed as they were taken last."""
+        taken: list[events.Sampled] = []
+        for event in self.said:
+            if isinstance(event, events.Sampled):
+                taken.append(event)
+            elif isinstance(event, events.Resumed):
+                taken = [sample for sample in taken if sample.step <= event.step]
+        return taken
+
+    @cached_property
     def samples(self) -> list[events.Sampled]:
-        return [event for event in self.said if isinstance(event, events.Sampled)]
+        """The latest answers to each of the fixed prompts."""
+        return list({sample.prompt: sample for sample in self.sampled}.values())
 
     @cached_property
     def notes(self) -> list[str]:

@@ -70,6 +70,13 @@ def test_checkpoints_are_taken_and_the_latest_kept_and_hold_nothing_that_could_r
     assert {path.suffix for path in whole.checkpoints.rglob("*") if path.is_file()} == {".json", ".safetensors"}
 
 
+def test_looking_at_the_model_in_between_changes_nothing(queue, whole):
+    run = queue.add(practice(**CHOICES | {"evaluation.every": 100}))
+    assert ended(run) == "finished", log_of(run)
+    assert {event.step for event in heard(run, events.Sampled)} == {STEPS} < {event.step for event in heard(whole, events.Sampled)}
+    is_as_if_nothing_had_happened(run, whole)
+
+
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_exactly(queue, whole):
     run = queue.add(practice(**CHOICES))

@@ -3,9 +3,9 @@
 import pytest
 
 from studio import summary
-from studio.events import Entered, Evaluated, Noted, Planned, Progressed, Started, Stepped
+from studio.events import Entered, Evaluated, Noted, Planned, Progressed, Resumed, Sampled, Started, Stepped
 from studio.summary import Summary
-from studio.ui import explain
+from studio.ui import explain, runs_tab
 
 
 def steps(margins, logps=None):
@@ -38,6 +38,17 @@ def test_progress_belongs_to_the_present_phase():
     said = [Entered("downloading"), Progressed(5, 10, "bytes")]
     assert Summary(said).progress.done == 5
     assert Summary([*said, Entered("loading")]).progress is None
+
+
+def test_the_latest_answers_are_shown_and_how_they_changed():
+    """Those of steps that a resumed run takes again are void."""
+    said = [Sampled(step, prompt, "curt", f"{prompt} {step} <b>") for step in (4, 8, 9) for prompt in ("Why?", "How?")]
+    seen = Summary([*said[:6], Resumed(8), Stepped(9, {})])
+    assert [(sample.prompt, sample.step) for sample in seen.samples] == [("Why?", 8), ("How?", 8)]
+    shown = runs_tab.samples(seen)
+    assert "before and after step 8" in shown and "<b>" not in shown
+    assert shown.index("How the answers changed") < shown.index("Why? 4") < shown.rindex("Why? 8") < shown.index("How? 4")
+    assert "How the answers changed" not in runs_tab.samples(Summary(said[:2])) and runs_tab.samples(Summary([])) == ""
 
 
 def test_points_are_only_those_not_had_yet():

@@ -12,6 +12,7 @@ from studio import events, gpu, jobs, runs
 from studio.errors import NoSpaceError, StudioError
 from studio.jobs import Queue
 from studio.practice import MODEL
+from studio.summary import Summary
 from tests.jobs_at_work import ended, heard, log_of, practice, said
 
 
@@ -55,11 +56,26 @@ def test_a_run_says_its_phases_its_steps_its_measurements_and_leaves_an_adapter(
     measured = heard(run, events.Evaluated)
     assert (measured[0].model, measured[0].step) == ("base", 0) and (measured[-1].model, measured[-1].step) == ("tuned", 4)
     assert all(event.metrics["n"] == 8 for event in measured)
-    assert len(heard(run, events.Sampled)) == 3
+    sampled = heard(run, events.Sampled)  # as training goes, always the same questions; the base does not change
+    assert [event.step for event in sampled] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert len({(event.prompt, event.base) for event in sampled}) == 3 == len(Summary(said(run)).samples)
     weights = load_file(run.adapter / "adapter_model.safetensors")
     assert any(value.any() for name, value in weights.items() if "lora_B" in name)
     assert (run.adapter / "chat_template.jinja").read_bytes() == (MODEL / "chat_template.jinja").read_bytes()
     assert len(run.held_out.read_text(encoding="utf-8").splitlines()) == 8
+
+
+def test_a_prompt_that_the_template_refuses_is_told_and_the_run_goes_on(root, tmp_path):
+    picky = tmp_path / "picky"
+    shutil.copytree(MODEL, picky)
+    template = picky / "chat_template.jinja"
+    refusing = "{% if 'secret' in messages[0]['content'] %}{{ raise_exception('no secrets') }}{% endif %}"
+    template.write_text(refusing + template.read_text(encoding="utf-8"), encoding="utf-8")
+    run, how = trained(root, **{"model.name": str(picky), "data.held_out": 0.0, "evaluation.prompts": "Who are you?\nTell me a secret"})
+    assert how == "finished", log_of(run)
+    assert [(event.step, event.prompt) for event in heard(run, events.Sampled)] == [(1, "Who are you?")]
+    assert "From step 1 on no answers are sampled, because the chat template refuses a prompt (no secrets)." in str(heard(run, events.Noted))
+    assert len(heard(run, events.Stepped)) == 4 and not heard(run, events.Evaluated)
 
 
 @pytest.mark.parametrize(("quantization", "optimizer"), [("nf4", "paged_adamw_8bit"), pytest.param("int8", "adamw_8bit", marks=pytest.mark.slow)])

@@ -15,12 +15,15 @@ from studio.engine import adapter, checkpoints, evaluate, model
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
 from studio.engine.material import Material
+from studio.engine.orpo import relief
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
+from studio.engine.rendering import Refusal
 from studio.engine.reporter import Reporter, guard_trackers
-from studio.engine.sample import answers
+from studio.engine.sample import Sampler
 from studio.engine.worker import Desk
 from studio.errors import StudioError
+from studio.preferences.pairs import Message
 from studio.runs import Run
 from studio.settings import Settings
 
@@ -42,7 +45,7 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     if checkpoint is None:
         examiner.measure(0, base=True)
     desk.enter("training")
-    reporter = Reporter(desk, examiner.interval(steps), examiner.measure_between_steps, keeper.keep, keeper.interval(steps))
+    reporter = Reporter(desk, examiner.interval(steps), examiner.look_between_steps, keeper.keep, keeper.interval(steps))
     guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
     trainer.add_callback(reporter)
     with closing(keeper):
@@ -91,13 +94,14 @@ class Examiner:
     """Measures the held-out pairs and samples answers, and says both."""
 
     def __init__(self, desk: Desk, trainer: ORPOTrainer, material: Material, settings: Settings):
-        self.desk, self.scorer, self.tokenizer, self.settings = desk, trainer.scorer, trainer.processing_class, settings
-        self.held_out, self.rows = material.held_out, material.held_out_tokens
+        self.desk, self.scorer, self.settings = desk, trainer.scorer, settings
+        self.rows = material.held_out_tokens
+        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, _prompts(settings, material))
 
     def interval(self, steps: int) -> int | None:
-        """Optimizer steps between measurements, or None when nothing is held out."""
+        """Optimizer steps between looks at the model, or None when there is nothing to look at: none held out, no prompts."""
         every = self.settings.evaluation.every
-        return max(1, round(every * steps if every < 1 else every)) if len(self.rows) else None
+        return max(1, round(every * steps if every < 1 else every)) if len(self.rows) or self._sampler.prompts else None
 
     def measure(self, step: int, base: bool = False, pair_by_pair: bool = True) -> None:
         """Say what the held-out pairs give at this step, with the adapter or without; each pair's margin too, or only the means."""
@@ -109,20 +113,36 @@ class Examiner:
             progress=lambda done: self.desk.progress(done, len(self.rows), "held-out pairs"))
         self.desk.say(events.Evaluated(step, "base" if base else "tuned", found.metrics, found.margins if pair_by_pair else ()))
 
-    def measure_between_steps(self, step: int) -> None:
-        """The same in the middle of training, which then goes on."""
+    def look_between_steps(self, step: int) -> None:
+        """Measure and sample in the middle of training, which then goes on."""
         self.measure(step, pair_by_pair=False)
+        self.sample(step)
         self.desk.enter("training")
 
     def sample(self, step: int) -> None:
-        """Say what base and tuned answer to the fixed prompts, or to three held-out ones."""
-        asked = [line.strip() for line in self.settings.evaluation.prompts.splitlines() if line.strip()]
-        prompts = [[{"role": "user", "content": text}] for text in asked]
-        if not prompts and self.held_out:
-            short = [pair.prompt for pair in self.held_out if len(pair.prompt) == 1] or [self.held_out[0].prompt]
-            prompts = random.Random(self.settings.data.seed).sample(short, min(3, len(short)))
-        for prompt, base, tuned in answers(self.scorer.model, self.tokenizer, prompts):
-            self.desk.say(events.Sampled(step, prompt[-1]["content"], base, tuned))
+        """Say what base and tuned answer to the fixed prompts. No run ends for want of a sample."""
+        if self._sampler is None:
+            return
+        self.desk.enter("evaluating")
+        try:
+            for question, base, tuned in self._sampler.answers():
+                self.desk.say(events.Sampled(step, question, base, tuned))
+        except Exception as error:
+            if not (relief.ran_out(error) or isinstance(error, Refusal)):
+                raise
+            self._sampler = None
+            why = "memory is short" if relief.ran_out(error) else f"the chat template refuses a prompt ({error})"
+            self.desk.say(events.Noted(f"From step {step} on no answers are sampled, because {why}. The run itself goes on."))
+            relief.release()
+
+
+def _prompts(settings: Settings, material: Material) -> list[list[Message]]:
+    """The prompts that a person chose, or three held-out ones."""
+    asked = [line.strip() for line in settings.evaluation.prompts.splitlines() if line.strip()]
+    if asked or not material.held_out:
+        return [[{"role": "user", "content": text}] for text in asked]
+    short = [pair.prompt for pair in material.held_out if len(pair.prompt) == 1] or [material.held_out[0].prompt]
+    return random.Random(settings.data.seed).sample(short, min(3, len(short)))
 
 
 def save(tuned: PeftModel, tokenizer, run: Run) -> None:

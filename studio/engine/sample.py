@@ -1,6 +1,7 @@
-"""The answers of base and tuned to the same prompts, for the record of a run."""
+"""The answers of base and tuned to the same prompts, as training goes, for the record of a run."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import PeftModel
@@ -9,27 +10,46 @@ from transformers import PreTrainedTokenizerBase
 from studio.engine.rendering import render
 from studio.preferences.pairs import Message
 
+LONGEST = 96
+"""Tokens of an answer."""
 
-@torch.no_grad()
-def answers(model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[Message]],
-            max_new_tokens: int = 96) -> Iterator[tuple[list[Message], str, str]]:
-    """(prompt, base's answer, tuned's answer) for each prompt, chosen greedily: the same every time."""
-    model.eval()
-    for prompt in prompts:
+
+class Sampler:
+    """Asks one model the same prompts again and again. Every answer is the greedy one, so that only training changes it."""
+
+    def __init__(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[Message]]):
+        self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
+        self._of_base: list[str] = []
+
+    def answers(self) -> Iterator[tuple[str, str, str]]:
+        """(question, base's answer, tuned's answer) for each prompt. The base is asked the first time only.
+
+        Draws no random number, and leaves the model in the mode that it was in.
+        """
+        for place, prompt in enumerate(self.prompts):
+            if place == len(self._of_base):
+                self._of_base.append(self._answer(prompt, as_base=True))
+            yield prompt[-1]["content"], self._of_base[place], self._answer(prompt)
+
+    @torch.no_grad()
+    def _answer(self, prompt: list[Message], as_base: bool = False) -> str:
+        tokenizer, config = self.tokenizer, self.model.generation_config
         text = render(tokenizer, prompt, add_generation_prompt=True)
-        inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
-        with model.disable_adapter():
-            base = _answer(model, tokenizer, inputs, max_new_tokens)
-        yield prompt, base, _answer(model, tokenizer, inputs, max_new_tokens)
+        inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self.model.device)
+        ends = config.eos_token_id
+        stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        with _evaluating(self.model), self.model.disable_adapter() if as_base else nullcontext():
+            written = self.model.generate(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False, temperature=None, top_p=None,
+                top_k=None, max_new_tokens=LONGEST, eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_token_id)
+        return tokenizer.decode(written[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip()
 
 
-def _answer(model: PeftModel, tokenizer: PreTrainedTokenizerBase, inputs, max_new_tokens: int) -> str:
-    stops = {tokenizer.eos_token_id, *_listed(model.generation_config.eos_token_id)} - {None}
-    written = model.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False,
-                             temperature=None, top_p=None, top_k=None, max_new_tokens=max_new_tokens,
-                             eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_token_id)
-    return tokenizer.decode(written[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip()
-
-
-def _listed(value) -> list:
-    return value if isinstance(value, list) else [value]
+@contextmanager
+def _evaluating(model: PeftModel) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

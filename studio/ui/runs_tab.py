@@ -8,6 +8,7 @@ import gradio as gr
 
 from studio import jobs, line, pulse
 from studio.errors import StudioError, redact
+from studio.events import Sampled
 from studio.jobs import Status
 from studio.runs import Run
 from studio.summary import PHASES, Summary, count_points, duration, in_words, percent, points, size
@@ -125,11 +126,20 @@ def words(summary: Summary, damaged: int = 0) -> str:
 
 
 def samples(summary: Summary) -> str:
-    """The fixed prompts with both answers."""
+    """The fixed prompts with both answers, and how tuned's changed as training went."""
     if not summary.samples:
         return ""
     rows = [(sample.prompt, sample.base, sample.tuned) for sample in summary.samples]
-    return "<h3>The same questions, before and after</h3>" + parts.table(("Question", "Base", "Tuned"), rows)
+    latest = summary.sampled[-1].step
+    table = f"<h3>The same questions, before and after step {latest}</h3>" + parts.table(("Question", "Base", "Tuned"), rows)
+    told = "".join(_changed(sample, [other for other in summary.sampled if other.prompt == sample.prompt]) for sample in summary.samples)
+    return table + (f'<details class="noted"><summary>How the answers changed</summary>{told}</details>' if told else "")
+
+
+def _changed(latest: Sampled, taken: list[Sampled]) -> str:
+    """One prompt's answers step by step; nothing for one that was asked once."""
+    rows = [("base", latest.base), *((f"step {sample.step}", sample.tuned) for sample in taken)]
+    return parts.table(("After", latest.prompt), rows) if len(taken) > 1 else ""
 
 
 def tail(log: Path) -> str:
