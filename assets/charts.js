@@ -1,14 +1,15 @@
-// The live charts of one run: keeps its rows, asks for those that are missing, draws them with Plotly.
+// The live charts of one run, with others laid over it: keeps their rows, asks for those that are missing, draws them with Plotly.
 //
 // Gradio runs this file as the body of a function, once per component, and hands in
 //   element  the component's node; studio/ui/charts.py has put one <figure> per panel into it
-//   props    value {run, count} follows the run; panels and library are set once
+//   props    value {run, count, others: {run: count}} follows the runs; panels and library are set once
 //   server   server.fresh({run, have}) -> {rows, total}: the rows from index `have` on
 //   watch    calls back when Python has changed a prop
 
 const SMOOTH_FROM = 30;      // points; fewer are drawn as they are, each with a mark
 const PIXELS_A_BUCKET = 3;   // each bucket keeps its lowest and highest point, so no spike is lost
 const CROWD = 25;            // held-out points; more get smaller marks
+const OVERLAID = ["dash", "dot", "dashdot"];
 const RETRY_AFTER = 3000;    // milliseconds
 const DRAWING_SHARE = 0.1;   // of the time: a run that computes on the same cores is slowed down by drawing
 const LONGEST_REST = 1000;   // milliseconds
@@ -24,9 +25,7 @@ const panels = props.panels.map((spec) => {
            inSight: false };
 });
 
-let run = "";
-let received = 0;                        // rows fetched; the next request starts here
-let rows = { train: [], eval: [] };
+let shown = [begun("", 0)];              // the run in view, then those laid over it
 let fetching = false;
 let retry = 0;
 let nextFrame = 0;
@@ -35,47 +34,54 @@ let spent = 0;                           // milliseconds of drawing since the la
 
 // --- rows -----------------------------------------------------------------------------------------------------------
 
-function forget(name) {
-  run = name;
-  received = 0;
-  rows = { train: [], eval: [] };
+// What is known of a run: rows fetched (the next request starts there), of `count` that there are.
+function begun(run, count) {
+  return { run, count, received: 0, rows: { train: [], eval: [] } };
 }
 
-function append(row) {
-  const track = rows[row.split];
+function append(track, row) {
+  const rows = track.rows[row.split];
   // A resumed run takes some steps a second time. The later account holds.
-  while (track.length && track.at(-1).step >= row.step) track.pop();
-  track.push(row);
+  while (rows.length && rows.at(-1).step >= row.step) rows.pop();
+  rows.push(row);
+}
+
+// The runs that props.value asks for. Of one with fewer rows than we hold, the log was begun afresh under the same name.
+function wanted() {
+  const { run, count, others } = props.value ?? { run: "", count: 0 };
+  return [[run, count], ...Object.entries(others ?? {})].map(([name, many]) => {
+    const known = shown.find((track) => track.run === name && track.received <= many);
+    return known ? Object.assign(known, { count: many }) : begun(name, many);
+  });
 }
 
 // Brings the rows up to props.value. Never two requests at once: a change during one is seen when it ends.
 async function follow() {
   if (fetching || !element.offsetWidth) return;  // in a tab that is not shown; ResizeObserver calls again
   fetching = true;
-  const [before, had] = [rows, received];
+  const before = shown, had = shown.map((track) => track.received);
   try {
     while (true) {
-      const wanted = props.value ?? { run: "", count: 0 };
-      // Fewer rows than we hold: the log was begun afresh under the same name.
-      if (wanted.run !== run || wanted.count < received) forget(wanted.run);
-      if (received >= wanted.count) break;
-      const fresh = await server.fresh({ run, have: received });
-      if (props.value.run !== run) continue;     // another run came into view meanwhile
+      shown = wanted();
+      const track = shown.find((each) => each.received < each.count);
+      if (!track) break;
+      const fresh = await server.fresh({ run: track.run, have: track.received });
       if (!fresh) {                              // Gradio reports a failed request as undefined
         clearTimeout(retry);
         retry = setTimeout(follow, RETRY_AFTER);
         break;
       }
       if (!fresh.rows.length) break;
-      fresh.rows.forEach(append);
-      received += fresh.rows.length;
+      for (const row of fresh.rows) append(track, row);
+      track.received += fresh.rows.length;
     }
   } finally {
     fetching = false;
   }
-  frame.dataset.state = received ? "drawn" : "empty";
-  if (rows !== before) drawAll();  // begun afresh
-  else if (received > had) drawNews();
+  frame.dataset.state = shown[0].received ? "drawn" : "empty";
+  const same = shown.length === before.length && shown.every((track, place) => track === before[place]);
+  if (!same) drawAll();  // other runs, or one begun afresh
+  else if (shown.some((track, place) => track.received > had[place])) drawNews();
 }
 
 // --- numbers --------------------------------------------------------------------------------------------------------
@@ -164,7 +170,7 @@ function drawNews() {
 }
 
 function loaded(then) {
-  if (!received) return;
+  if (!shown[0].received) return;
   library().then(then, (error) => {
     frame.querySelector(".empty").textContent = error.message;
     frame.dataset.state = "empty";
@@ -208,11 +214,13 @@ function takeRest() {
 function draw(panel) {
   const style = getComputedStyle(element);
   const look = (name) => style.getPropertyValue(`--${name}`).trim();
+  const [{ rows }, ...others] = shown;
   const columns = panel.lines.map((line) => rows.train.map((row) => valueOf(line, row)));
   const picked = chosenRows(rows.train, columns, panel.view, panel.plot.clientWidth);
   const held = panel.lines.filter((line) => line.held_out && rows.eval.some((row) => valueOf(line, row) !== null));
   const traces = [...panel.lines.flatMap((line, index) => trainTraces(panel, line, columns[index], picked, look)),
-                  ...held.map((line, index) => heldOutTrace(panel, line, index === 0, look))];
+                  ...held.map((line, index) => heldOutTrace(panel, line, index === 0, look)),
+                  ...others.map((track, index) => overlaidTrace(panel, track, index, look))];
   const first = !panel.plot.data;
   window.Plotly.react(panel.plot, traces, layout(panel, traces, look), { displayModeBar: false, doubleClick: "autosize" });
   if (first) panel.plot.on("plotly_relayout", () => zoomed(panel));
@@ -221,6 +229,7 @@ function draw(panel) {
 
 // The noisy line, faint, and the smoothed one over it; both always there, so that Plotly knows them again.
 function trainTraces(panel, line, own, picked, look) {
+  const { rows } = shown[0];
   const smooth = panel.smooth && rows.train.length > SMOOTH_FROM;
   const drawn = smooth ? smoothed(own) : own;
   const steps = picked.map((i) => rows.train[i].step);
@@ -237,6 +246,7 @@ function trainTraces(panel, line, own, picked, look) {
 
 // Diamonds. One entry in the legend stands for all held-out curves of a panel.
 function heldOutTrace(panel, line, listed, look) {
+  const { rows } = shown[0];
   const color = look(line.ink === "main" ? "chart-held-out" : `chart-${line.ink}`);
   const told = panel.lines.length > 1 ? `${line.name}, held-out` : "held-out";
   return {
@@ -249,13 +259,26 @@ function heldOutTrace(panel, line, listed, look) {
   };
 }
 
+// The panel's first curve of another run; more of them would hide those of the run in view.
+function overlaidTrace(panel, { run, rows }, index, look) {
+  const own = rows.train.map((row) => valueOf(panel.lines[0], row));
+  const drawn = panel.smooth && own.length > SMOOTH_FROM ? smoothed(own) : own;
+  const picked = chosenRows(rows.train, [drawn], panel.view, panel.plot.clientWidth);
+  return {
+    type: "scatter", uid: `over-${run}`, name: run, x: picked.map((i) => rows.train[i].step), y: picked.map((i) => drawn[i]),
+    customdata: picked.map((i) => own[i]), connectgaps: false, mode: "lines",
+    line: { color: look(`chart-over-${index + 1}`), width: 1.75, dash: OVERLAID[index % OVERLAID.length] },
+    hovertemplate: `${run}: %{customdata:${panel.format}}<extra></extra>`,
+  };
+}
+
 function layout(panel, traces, look) {
   const named = traces.filter((trace) => trace.showlegend !== false).length > 1;
   const axis = { gridcolor: look("chart-grid"), linecolor: look("chart-grid"), zeroline: false, automargin: true };
   const box = { bgcolor: look("chart-paper"), bordercolor: look("chart-grid"), font: { color: look("chart-ink") } };
   const touch = matchMedia("(pointer: coarse)").matches;
   return {
-    uirevision: run,  // the same run: zoom, and curves switched off in the legend, stay
+    uirevision: shown[0].run,  // the same run: zoom, and curves switched off in the legend, stay
     width: panel.plot.clientWidth, height: panel.plot.clientHeight,
     margin: { l: 8, r: 10, t: named ? 34 : 10, b: 8 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -290,8 +313,10 @@ function describe(panel) {
     const row = newest(line, track);
     return row ? [`${name} ${figure(valueOf(line, row))} at step ${row.step}`] : [];
   };
+  const [{ rows }, ...others] = shown;
   const said = panel.lines.flatMap((line) => [
     ...say(line, rows.train, line.name), ...(line.held_out ? say(line, rows.eval, `${line.name} held-out`) : [])]);
+  said.push(...others.flatMap((track) => say(panel.lines[0], track.rows.train, `${panel.lines[0].name} of ${track.run}`)));
   panel.plot.setAttribute("aria-label", `${panel.title}: ${said.join(", ") || "no points yet"}`);
   const row = newest(panel.lines[0], rows.train);
   panel.latest.textContent = row ? figure(valueOf(panel.lines[0], row)) : "";
@@ -312,10 +337,10 @@ for (const panel of panels) {
   panel.save.addEventListener("click", () => {
     if (!panel.plot.data) return;
     const paper = getComputedStyle(element).getPropertyValue("--chart-paper").trim();
-    const picture = { ...panel.plot.layout, paper_bgcolor: paper, title: { text: `${panel.title} · ${run}` },
+    const picture = { ...panel.plot.layout, paper_bgcolor: paper, title: { text: `${panel.title} · ${shown[0].run}` },
                       margin: { l: 20, r: 20, t: 80, b: 20 }, width: 1000, height: 560 };
     window.Plotly.downloadImage({ data: panel.plot.data, layout: picture }, { format: "png", scale: 2, width: 1000, height: 560,
-                                                                              filename: `${run}-${panel.id}` });
+                                                                              filename: `${shown[0].run}-${panel.id}` });
   });
 }
 

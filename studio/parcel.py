@@ -19,19 +19,19 @@ FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "co
 
 
 def folder(run: Run, what: What) -> Path:
-    """Where the adapter or merged model lies. Raises StudioError if it is not there or cannot be handed on."""
+    """Where the adapter or merged model lies. Raises StudioError if it is not there."""
     found = run.adapter if what == "adapter" else run.merged
     if not found.is_dir():
         raise StudioError("This run has no adapter yet. Let it train to the end, or stop it." if what == "adapter" else
                           "This run has not been merged yet. Merge it first, or take the adapter.")
-    if any(found.glob("*.py")):
-        raise StudioError("This model needs code of its own, which is others' and is not handed on. Take the adapter.")
     return found
 
 
 def paths(run: Run, what: What) -> list[Path]:
-    """The files that are handed on as they are, and the adapter's configuration. Raises StudioError."""
+    """The files that are handed on. Raises StudioError if there are none, or some that nobody should be handed."""
     found = sorted(folder(run, what).iterdir())
+    if any(path.suffix == ".py" for path in found):
+        raise StudioError("This model needs code of its own, which is others' and is not handed on. Take the adapter.")
     for path in found:
         if path.is_symlink():
             raise StudioError(f"{path.name} in {path.parent.name} is a link to somewhere else, so nothing was handed on. "

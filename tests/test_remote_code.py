@@ -109,7 +109,7 @@ def test_code_that_was_allowed_is_run_in_training_chat_and_merge_and_the_consent
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and digest.encode() in path.read_bytes()]
     run.job("push").mkdir()
     (run.job("push") / FILE).write_text(PushRequest(repo="tuned", what="merged").to_yaml(), encoding="utf-8")
-    with pytest.raises(StudioError, match="code of its own.*Push the adapter"):
+    with pytest.raises(StudioError, match="code of its own.*Take the adapter"):
         push(Desk(run.job("push"), {"token": "hf_not-needed-so-far"}))
 
 

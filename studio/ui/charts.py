@@ -1,7 +1,8 @@
 """Live charts of a run: eight panels that grow while points arrive, and keep zoom and hover.
 
-The component's value is small, {"run": name, "count": rows so far}. When it changes, assets/charts.js asks the server for
-the rows it does not have yet and draws them. So the server keeps no cursor, and a reloaded page simply asks for all.
+The component's value is small: {"run": name, "count": rows so far, "others": {name: rows so far}}, the others laid over it.
+When it changes, assets/charts.js asks the server for the rows it does not have yet and draws them. So the server keeps no
+cursor, and a reloaded page simply asks for all.
 """
 
 import math

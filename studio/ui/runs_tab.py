@@ -12,7 +12,7 @@ from studio.events import Sampled
 from studio.jobs import Status
 from studio.runs import Run
 from studio.summary import PHASES, Summary, count_points, duration, in_words, percent, points, size
-from studio.ui import explain, parts
+from studio.ui import explain, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
@@ -174,15 +174,17 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         found = studio.find(run)
         return points(studio.said(jobs.of(found)), have) if found else {"rows": [], "total": 0}
 
+    overlaid = overlay_card.build()
     charts = live_charts(fresh_points)
+    differing = gr.HTML("", elem_id="differences", padding=False)
     answered = gr.HTML("", elem_id="run-samples", padding=False)
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
     seen, reads_log = gr.State(None), gr.State(False)
-    outputs = [top, halt, end, sooner, resume, again, further, told, charts, answered, log, seen]
+    outputs = [top, halt, end, sooner, resume, again, further, told, charts, differing, answered, log, seen]
     beats = pulse.Pulse()
 
-    def refresh(name: str | None, before: tuple | None, reads_log: bool) -> list:
+    def refresh(name: str | None, before: tuple | None, reads_log: bool, others: list[str]) -> list:
         run = studio.find(name)
         if run is None:
             return nothing(before)
@@ -193,7 +195,9 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         silence = beats.silence(run.folder) if status in jobs.ALIVE else 0
         silence = silence if silence >= pulse.SILENCE else 0  # else every tick would be another one
         damaged = studio.logs.damaged(jobs.of(run).log)
-        now = (name, len(said), damaged, status, stopping, place, round(silence))
+        laid_over = overlay_card.chosen(studio, name, others)
+        counts = overlay_card.counts(studio, laid_over)
+        now = (name, len(said), damaged, status, stopping, place, round(silence), counts)
         if now == before:
             return [gr.skip()] * len(outputs)
         return [head(run, status, summary, in_line(place, before_it), silence),
@@ -201,13 +205,14 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
                           visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
                 gr.Button(visible=stopping or silence > 0), gr.Button(visible=before_it is not None), resume_button(run, status),
                 gr.Button(visible=status in jobs.OVER), gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
-                words(summary, damaged), {"run": name, "count": count_points(said)}, samples(summary),
+                words(summary, damaged), {"run": name, "count": count_points(said), "others": counts},
+                overlay_card.table([run, *laid_over], lambda one: studio.said(jobs.of(one))), samples(summary),
                 read_log(name) if reads_log else gr.skip(), now]
 
     def nothing(before: tuple | None) -> list:
         if before == ():
             return [gr.skip()] * len(outputs)
-        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 6, "", {"run": "", "count": 0}, "", "", ()]
+        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 6, "", {"run": "", "count": 0}, "", "", "", ()]
 
     def stop(name: str | None) -> None:
         run = studio.find(name)
@@ -239,9 +244,15 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         run = studio.find(name)
         return tail(run.folder / "worker.log") if run else ""
 
+    def offer(name: str | None, others: list[str]) -> gr.Dropdown:
+        names = overlay_card.offered(studio, name)
+        return gr.Dropdown(names, value=[other for other in others or [] if other in names], visible=bool(names))
+
     watch = gr.Timer(1.0)
-    looking = [in_view, seen, reads_log]
-    for look in (watch.tick, in_view.change, tab.select):
+    looking = [in_view, seen, reads_log, overlaid]
+    for look in (tab.select, in_view.change):
+        look(offer, [in_view, overlaid], overlaid, **QUIET)
+    for look in (watch.tick, in_view.change, tab.select, overlaid.change):
         look(refresh, looking, outputs, concurrency_limit=None, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
         button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)

@@ -20,14 +20,14 @@ class Source:
     """A run that the test lets grow, as the page's timer sees it."""
 
     def __init__(self):
-        self.run, self.rows = "first", []
+        self.run, self.rows, self.others = "first", [], {}
 
     def points(self, run: str, have: int) -> dict:
-        rows = self.rows if run == self.run else []
+        rows = self.rows if run == self.run else self.others.get(run, [])
         return {"rows": rows[have:], "total": len(rows)}
 
     def value(self) -> dict:
-        return {"run": self.run, "count": len(self.rows)}
+        return {"run": self.run, "count": len(self.rows), "others": {name: len(rows) for name, rows in self.others.items()}}
 
     def grow(self, count: int, **metrics: float | None) -> None:
         first = 1 + sum(row["split"] == "train" for row in self.rows)
@@ -211,6 +211,28 @@ def test_another_run_begins_afresh(page, source, url):
     source.run, source.rows = "second", [row(step) for step in range(1, 31)]
     wait_for_step(page, 30)
     assert trace(page, "loss")["x"] == list(range(1, 31))
+
+
+def test_other_runs_are_laid_over_grow_and_go(page, source, url):
+    source.grow(60)
+    opened(page, url)
+    wait_for_step(page, 60)
+    zoomed = zoom(page)
+    source.others = {"older": [row(step, loss=3.0) for step in range(1, 91)], "younger": [row(step, loss=2.0) for step in range(1, 11)]}
+    told = page.locator(LOSS)
+    expect(told).to_have_attribute("aria-label", re.compile(r"loss of older 3\.00 at step 90, loss of younger 2\.00 at step 10$"))
+    assert range_of(page) == zoomed
+    older, younger = trace(page, "over-older"), trace(page, "over-younger")
+    assert older["name"] == "older" and set(older["customdata"]) == {3.0} and len({older["line"]["color"], younger["line"]["color"]}) == 2
+    assert trace(page, "over-older", "margin")["y"]
+    source.others["younger"].append(row(11, loss=2.5))
+    expect(told).to_have_attribute("aria-label", re.compile(r"loss of younger 2\.50 at step 11$"))
+    source.run, source.others = "older", {"first": source.rows}  # the other way round
+    source.rows = [row(step, loss=3.0) for step in range(1, 91)]
+    expect(told).to_have_attribute("aria-label", re.compile(r"^Loss: loss 3\.00 at step 90.* loss of first [\d.]+ at step 60$"))
+    source.others = {}
+    expect(told).not_to_have_attribute("aria-label", re.compile("loss of"))
+    assert page.evaluate(f"document.querySelector('{LOSS}').data.every(one => !one.uid.startsWith('over-'))")
 
 
 def test_steps_taken_again_after_a_resume_are_drawn_once(page, source, url):
