@@ -259,16 +259,23 @@ function heldOutTrace(panel, line, listed, look) {
   };
 }
 
+// A run's name from where it begins to differ from that of the run in view: legends are narrow.
+function short(run) {
+  const words = run.split("-"), own = shown[0].run.split("-");
+  const same = words.findIndex((word, place) => word !== own[place]);
+  return `run ${words.slice(Math.max(0, same)).join("-")}`;
+}
+
 // The panel's first curve of another run; more of them would hide those of the run in view.
 function overlaidTrace(panel, { run, rows }, index, look) {
   const own = rows.train.map((row) => valueOf(panel.lines[0], row));
   const drawn = panel.smooth && own.length > SMOOTH_FROM ? smoothed(own) : own;
   const picked = chosenRows(rows.train, [drawn], panel.view, panel.plot.clientWidth);
   return {
-    type: "scatter", uid: `over-${run}`, name: run, x: picked.map((i) => rows.train[i].step), y: picked.map((i) => drawn[i]),
+    type: "scatter", uid: `over-${run}`, name: short(run), x: picked.map((i) => rows.train[i].step), y: picked.map((i) => drawn[i]),
     customdata: picked.map((i) => own[i]), connectgaps: false, mode: "lines",
     line: { color: look(`chart-over-${index + 1}`), width: 1.75, dash: OVERLAID[index % OVERLAID.length] },
-    hovertemplate: `${run}: %{customdata:${panel.format}}<extra></extra>`,
+    hovertemplate: `${short(run)}: %{customdata:${panel.format}}<extra></extra>`,
   };
 }
 

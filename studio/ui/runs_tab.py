@@ -139,7 +139,7 @@ def samples(summary: Summary) -> str:
 def _changed(latest: Sampled, taken: list[Sampled]) -> str:
     """One prompt's answers step by step; nothing for one that was asked once."""
     rows = [("base", latest.base), *((f"step {sample.step}", sample.tuned) for sample in taken)]
-    return parts.table(("After", latest.prompt), rows) if len(taken) > 1 else ""
+    return parts.table(("Answer of", latest.prompt), rows) if len(taken) > 1 else ""
 
 
 def tail(log: Path) -> str:

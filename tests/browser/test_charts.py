@@ -223,7 +223,7 @@ def test_other_runs_are_laid_over_grow_and_go(page, source, url):
     expect(told).to_have_attribute("aria-label", re.compile(r"loss of older 3\.00 at step 90, loss of younger 2\.00 at step 10$"))
     assert range_of(page) == zoomed
     older, younger = trace(page, "over-older"), trace(page, "over-younger")
-    assert older["name"] == "older" and set(older["customdata"]) == {3.0} and len({older["line"]["color"], younger["line"]["color"]}) == 2
+    assert older["name"] == "run older" and set(older["customdata"]) == {3.0} and len({older["line"]["color"], younger["line"]["color"]}) == 2
     assert trace(page, "over-older", "margin")["y"]
     source.others["younger"].append(row(11, loss=2.5))
     expect(told).to_have_attribute("aria-label", re.compile(r"loss of younger 2\.50 at step 11$"))
