@@ -7,6 +7,7 @@
       stop              present once someone pressed Stop
       adapter/          the LoRA weights with tokenizer and template; whole when it is there
       held_out.jsonl    the pairs that training did not see
+      about.json        title and notes that a person gave it
       votes.jsonl       blind votes of whoever compared base and tuned
       merge/ push/      jobs of their own, each with an events.jsonl; merge/merged/ is the merged model
 

@@ -34,8 +34,8 @@ def rows_of(table: str) -> list[str]:
 def test_other_runs_that_have_begun_are_offered(studio):
     first, second = begun(studio), begun(studio)
     waiting = runs.create(studio.root, practice())
-    assert set(overlay_card.offered(studio, first.name)) == {second.name}
-    assert set(overlay_card.offered(studio, waiting.name)) == {first.name, second.name}
+    assert overlay_card.offered(studio, first.name) == [(second.name, second.name)]
+    assert {name for _, name in overlay_card.offered(studio, waiting.name)} == {first.name, second.name}
     assert overlay_card.offered(studio, None) and overlay_card.chosen(studio, first.name, [first.name, "gone", second.name]) == [second]
     assert overlay_card.counts(studio, [second]) == {second.name: 3}
     assert len(overlay_card.chosen(studio, None, [second.name] * 9)) == overlay_card.MOST

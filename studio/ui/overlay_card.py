@@ -1,11 +1,12 @@
 """Other runs beside the one in view: their curves in its charts; their settings and results, where they differ, in a table."""
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import gradio as gr
 
-from studio import jobs
+from studio import about, jobs
 from studio.errors import StudioError
 from studio.events import Event
 from studio.held_out import compared
@@ -23,10 +24,10 @@ LONGEST = 120
 ALIKE = "All settings are the same."
 
 
-def offered(studio: Studio, name: str | None) -> list[str]:
-    """The newest other runs that have begun, by name."""
-    others = (run.name for run in studio.runs() if run.name != name and studio.status(run) not in (None, "queued"))
-    return [other for other, _ in zip(others, range(OFFERED), strict=False)]
+def offered(studio: Studio, name: str | None) -> list[tuple[str, str]]:
+    """The newest other runs that have begun, label and name."""
+    others = (run for run in studio.runs() if run.name != name and studio.status(run) not in (None, "queued"))
+    return [(about.label(run), run.name) for run in islice(others, OFFERED)]
 
 
 def chosen(studio: Studio, name: str | None, others: list[str] | None) -> list[Run]:
@@ -46,7 +47,7 @@ def table(runs: list[Run], said: Callable[[Run], list[Event]]) -> str:
         return ""
     differing = differences(runs)
     rows = [*results([Summary(said(run)) for run in runs]), *differing]
-    return ("<h3>Results, and settings that differ</h3>" + parts.table(("", *(run.name for run in runs)), rows)
+    return ("<h3>Results, and settings that differ</h3>" + parts.table(("", *(about.label(run) for run in runs)), rows)
             + ("" if differing else parts.note("info", ALIKE)))
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import gradio as gr
 
-from studio import presets
+from studio import about, presets
 from studio.errors import StudioError
 from studio.runs import Run
-from studio.ui import adoption_card, api, compare_tab, data_tab, form, parts, runs_tab, share_tab, train_tab, trash_card
+from studio.ui import about_card, adoption_card, api, compare_tab, data_tab, form, parts, runs_tab, share_tab, train_tab, trash_card
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
@@ -19,7 +19,7 @@ WELCOME = ("A tiny chat model and a set of preference pairs are already here. Tr
 
 def listed(studio: Studio) -> list[tuple[str, str]]:
     """The runs for the selector: label with status, name; newest first."""
-    return [(f"{run.name} ({parts.STATUS_WORDS.get(studio.status(run), 'unknown')}{_whose(studio, run)})", run.name)
+    return [(f"{about.label(run)} ({parts.STATUS_WORDS.get(studio.status(run), 'unknown')}{_whose(studio, run)})", run.name)
             for run in studio.runs()]
 
 
@@ -53,6 +53,7 @@ def build(studio: Studio) -> gr.Blocks:
                 train = train_tab.build(studio, data.fields, defaults)
             with gr.Tab("Runs", id="runs", render_children=True) as of_runs:
                 run_tab = runs_tab.build(studio, in_view, of_runs)
+                about_card.build(studio, in_view)
                 adoption_card.build(studio, train.started)
                 trash_card.build(studio, in_view, train.started)
             with gr.Tab("Compare", id="compare") as of_compare:

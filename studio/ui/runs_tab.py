@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from studio import jobs, line, pulse
+from studio import about, jobs, line, pulse
 from studio.errors import StudioError, redact
 from studio.events import Sampled
 from studio.jobs import Status
@@ -43,8 +43,10 @@ class RunsTab:
 
 
 def head(run: Run, status: Status, summary: Summary, place: str = "", silence: float = 0) -> str:
-    """Name, status, phases, progress and the figures of a run; its place in line, and for how long its worker was silent."""
-    title = f'<div class="run-title"><h2>{parts.text(run.name)}</h2>{parts.badge(status)}</div>'
+    """Title, name, status, phases, progress and the figures of a run; its place in line, and for how long its worker was silent."""
+    called = about.of(run).title
+    name = f'<span class="quiet">{parts.text(run.name)}</span>' if called else ""
+    title = f'<div class="run-title"><h2 dir="auto">{parts.text(called or run.name)}</h2>{name}{parts.badge(status)}</div>'
     if status == "queued":
         return title + parts.note("info", f"{place} {WAITING}".strip())
     moving = status in jobs.ALIVE
@@ -197,7 +199,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         damaged = studio.logs.damaged(jobs.of(run).log)
         laid_over = overlay_card.chosen(studio, name, others)
         counts = overlay_card.counts(studio, laid_over)
-        now = (name, len(said), damaged, status, stopping, place, round(silence), counts)
+        now = (name, len(said), damaged, status, stopping, place, round(silence), counts, about.of(run).title)
         if now == before:
             return [gr.skip()] * len(outputs)
         return [head(run, status, summary, in_line(place, before_it), silence),
@@ -245,8 +247,9 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         return tail(run.folder / "worker.log") if run else ""
 
     def offer(name: str | None, others: list[str]) -> gr.Dropdown:
-        names = overlay_card.offered(studio, name)
-        return gr.Dropdown(names, value=[other for other in others or [] if other in names], visible=bool(names))
+        found = overlay_card.offered(studio, name)
+        names = [other for _, other in found]
+        return gr.Dropdown(found, value=[other for other in others or [] if other in names], visible=bool(names))
 
     watch = gr.Timer(1.0)
     looking = [in_view, seen, reads_log, overlaid]

@@ -189,6 +189,21 @@ def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(o
     expect(opened.locator("#run-samples table")).to_be_visible()
 
 
+def test_a_title_and_notes_stay_with_the_run_through_a_reload(opened, studio):
+    run = runs.listed(studio.runs)[0]
+    opened.get_by_role("button", name="Title and notes").click()
+    opened.locator("#run-title").locator("input, textarea").fill("Friendly <b>answers</b>")
+    opened.locator("#run-notes textarea").fill("Ten epochs were too many.")
+    opened.locator("#save-about").click()
+    expect(opened.locator("#run-head h2")).to_have_text("Friendly <b>answers</b>")
+    expect(opened.locator("#run-head .run-title")).to_contain_text(run.name)
+    expect(opened.locator("#in-view input")).to_have_value(re.compile(f"Friendly <b>answers</b> · {run.name}"))
+    opened.reload()
+    expect(opened.locator("#run-head h2")).to_have_text("Friendly <b>answers</b>")
+    opened.get_by_role("button", name="Title and notes").click()
+    expect(opened.locator("#run-notes textarea")).to_have_value("Ten epochs were too many.")
+
+
 def test_base_and_tuned_answer_side_by_side_and_differ(opened):
     tab(opened, "Compare")
     question = opened.locator("#question").locator("input, textarea")

@@ -1,0 +1,57 @@
+"""What a person says of a run: a title and notes, beside its settings, which stay as they were. Only the page reads and writes them."""
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+
+from studio.errors import StudioError
+from studio.runs import Run
+
+FILE = "about.json"
+LONGEST_TITLE, LONGEST_NOTES = 80, 20_000
+"""Characters."""
+
+
+@dataclass(frozen=True)
+class About:
+    """The title stands beside the run's name, which is its folder's and does not change."""
+
+    title: str = ""
+    notes: str = ""
+
+
+def of(run: Run) -> About:
+    """What was said of a run; nothing where nobody did, or where it cannot be read."""
+    try:
+        found = json.loads((run.folder / FILE).read_bytes())
+        return About(_line(found["title"])[:LONGEST_TITLE], str(found["notes"])[:LONGEST_NOTES])
+    except (OSError, ValueError, KeyError, TypeError):
+        return About()
+
+
+def write(run: Run, title: str, notes: str) -> About:
+    """Keep a title and notes instead of those before. Raises StudioError for more than can be shown, and then nothing has changed."""
+    about = About(_line(title), (notes or "").strip())
+    for what, text, longest in (("title", about.title, LONGEST_TITLE), ("notes", about.notes, LONGEST_NOTES)):
+        if len(text) > longest:
+            raise StudioError(f"The {what} would have {len(text):,} characters, and {longest:,} is the most. Shorten the {what}.")
+    draft = run.folder / f".{FILE}.{secrets.token_hex(4)}"
+    try:
+        draft.write_text(json.dumps(asdict(about), ensure_ascii=True), encoding="utf-8")
+        os.replace(draft, run.folder / FILE)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StudioError(f"{FILE} of {run.name} could not be written ({error.strerror}). "
+                          "Free some space on its disk, then save again.") from error
+    return about
+
+
+def label(run: Run) -> str:
+    """A run for a list: its title, if it has one, and its name."""
+    title = of(run).title
+    return f"{title} · {run.name}" if title else run.name
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text or "").split())
