@@ -1,15 +1,17 @@
 """Pairs are collected by preferring one answer to another, and are then data like any other."""
 
+import json
 import threading
 
 import pytest
 
-from studio import collected
+from studio import collected, runs
 from studio.engine import data
 from studio.errors import StudioError
 from studio.preferences.pairs import Pair
 from studio.settings import Settings
-from studio.ui.compare_tab import preferred
+from studio.ui.compare_tab import preferred, questions
+from tests.jobs_at_work import practice
 
 
 def talk(*texts):
@@ -52,3 +54,16 @@ def test_many_may_collect_at_once_and_what_they_collect_can_be_learned_from(tmp_
     reading = data.read(Settings.from_form(**{"data.source": str(collected.path(tmp_path))}).data)
     assert len(reading.found) == 60 and reading.stream.account.left_out.total() == 0
     assert {seen.pair.chosen[0]["content"] for seen in reading.found} == {"Tuned says."}
+
+
+def test_questions_are_offered_that_the_run_was_asked_before_or_never_saw(tmp_path):
+    run = runs.create(tmp_path, practice(**{"evaluation.prompts": "Why?\n\n How? "}))
+    assert questions(None) == questions(run) == [], "nobody can be asked before there is an adapter"
+    run.adapter.mkdir()
+    assert questions(run) == ["Why?", "How?"]
+    rows = [[{"role": "user", "content": text}] for text in ("How?", "Zoë?", "long" * 100, "Who?")]
+    rows.insert(1, [*rows[0], {"role": "assistant", "content": "So."}, {"role": "user", "content": "And?"}])
+    run.held_out.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows) + '{"prompt": [', encoding="utf-8")
+    assert questions(run) == ["Why?", "How?", "Zoë?", "Who?"]
+    run.held_out.write_text("".join(json.dumps({"prompt": [{"role": "user", "content": f"{at}?"}]}) + "\n" for at in range(99)), encoding="utf-8")
+    assert len(questions(run)) == 30

@@ -1,6 +1,9 @@
 """Compare: base and tuned side by side, answering the same question at the same time, openly or blind; what is preferred becomes a pair."""
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Any, get_args
 
 import gradio as gr
@@ -21,6 +24,8 @@ NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to 
 WAITING = "Both are answering; the first answer also loads the model …"
 ALIKE = "Both answered the same, so neither is better. Ask something else, or write a better answer."
 CHOSEN = {"base": "You preferred the base's answer.", "tuned": "You preferred the tuned answer.", "neither": "You saw no difference."}
+QUESTIONS, LONGEST_QUESTION, LOOKED_THROUGH = 30, 300, 500
+"""Questions offered, characters of each, and held-out pairs among which they are looked for."""
 SILENT = "…"
 """Stands for an answer that has no word yet."""
 OPEN = {"interactive": True, "placeholder": "Ask both the same"}
@@ -85,6 +90,19 @@ def tally(studio: Studio, run: Run | None) -> str:
     return parts.note("info", found.in_words()) if found.votes else ""
 
 
+def questions(run: Run | None) -> list[str]:
+    """What to ask of a run without thinking: its fixed prompts, then short questions of held-out pairs, which training never saw."""
+    if run is None or not run.adapter.is_dir():
+        return []
+    found = [line.strip() for line in run.settings.evaluation.prompts.splitlines() if line.strip()]
+    with suppress(OSError, ValueError, KeyError, TypeError), open(run.held_out, encoding="utf-8") as rows:
+        for row in islice(rows, LOOKED_THROUGH):
+            prompt = json.loads(row)["prompt"]
+            if len(prompt) == 1 and 0 < len(prompt[0]["content"]) <= LONGEST_QUESTION:
+                found.append(prompt[0]["content"])
+    return list(dict.fromkeys(found))[:QUESTIONS]
+
+
 def shown(answers: Answers, before: list[list[Message]], seats: Seats, together: bool) -> list[list[Message]]:
     """Both talks, left and right, with the answers so far behind what was `before`.
 
@@ -104,6 +122,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader
         chats = {side: gr.Chatbot(label=Seats().label(side), height=420, elem_id=f"chat-{side}", buttons=["copy"]) for side in SIDES}
     question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **OPEN)
+    offered = gr.Dropdown([], label="Or take one of these", visible=False, elem_id="offered-questions",
+                          info="The run's fixed prompts, and questions of pairs that it never saw.")
     with gr.Row():
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
         clear = gr.Button("New chat", size="sm", elem_id="new-chat")
@@ -204,6 +224,16 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     def look(name: str | None, blind: bool) -> tuple[str, str]:
         return lead(studio, name, blind), tally(studio, studio.find(name))
 
+    def offer(name: str | None) -> gr.Dropdown:
+        found = questions(studio.find(name))
+        return gr.Dropdown(found, value=None, visible=bool(found))
+
+    def take(chosen: str | None) -> tuple[Any, Any]:
+        return (chosen, None) if chosen else (gr.skip(), gr.skip())
+
+    offered.input(take, offered, [question, offered], **QUIET)
+    for event in (tab.select, in_view.change):
+        event(offer, in_view, offered, **QUIET)
     asking = question.submit(ask, [in_view, question, seated, *chats.values()], talk, inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)

@@ -268,7 +268,9 @@ def test_a_blind_vote_hides_whose_answer_is_whose_until_it_is_given_and_counts(o
     named = []
     for votes_so_far, (text, choice) in enumerate({"What is the capital of France?": "left", "What is 3 plus 4?": "neither"}.items(), 1):
         expect(question).to_be_enabled()
-        question.fill(text)
+        opened.locator("#offered-questions input").click()
+        opened.get_by_role("option", name=text).click()
+        expect(question).to_have_value(text)
         question.press("Enter")
         expect(opened.locator(f"#prefer-{choice}")).to_be_visible(timeout=LONG_MS)
         expect(opened.locator("#chat-left [data-testid=bot]")).to_have_count(1)  # each blind question begins a new talk
