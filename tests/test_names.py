@@ -90,10 +90,10 @@ HOSTILE = {
 def test_a_hostile_file_of_settings_is_refused_in_words_and_at_once(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(SettingsError) as refused:
         Settings.from_file(tmp_path / "settings.yaml")
-    assert time.monotonic() - began < 2 and len(str(refused.value)) < 2000
+    assert time.process_time() - began < 2 and len(str(refused.value)) < 2000
     assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
 
 
