@@ -90,7 +90,7 @@ def test_what_is_said_in_a_chat(untouched, studio, tmp_path):
     expect(question).to_be_enabled()
     question.fill(ALL)
     question.press("Enter")
-    for side in ("base", "tuned"):
+    for side in ("left", "right"):
         expect(untouched.locator(f"#chat-{side}").get_by_text("read me")).to_be_visible(timeout=LONG_MS)
     expect(question).to_be_enabled(timeout=LONG_MS)
     assert not untouched.evaluate("[...document.querySelectorAll('#chat-left *')].some(one => [...one.attributes].some(a => a.name.startsWith('on')))")

@@ -186,7 +186,9 @@ def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(o
     expect(opened.locator("#run-head")).to_contain_text(run.name)
     expect(opened.locator("#run-head")).to_contain_text("pairs it never saw")
     expect(opened.locator("#run-words")).to_contain_text("The margin is rising")
-    expect(opened.locator("#run-samples table")).to_be_visible()
+    expect(opened.locator("#run-samples table").first).to_be_visible()
+    opened.get_by_text("How the answers changed").click()
+    expect(opened.locator("#run-samples")).to_contain_text("step 68")
 
 
 def test_a_title_and_notes_stay_with_the_run_through_a_reload(opened, studio):
