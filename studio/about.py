@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 from dataclasses import asdict, dataclass
 
@@ -11,6 +12,8 @@ from studio.runs import Run
 FILE = "about.json"
 LONGEST_TITLE, LONGEST_NOTES = 80, 20_000
 """Characters."""
+TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Unicode's explicit overrides, embeddings and isolates."""
 
 
 @dataclass(frozen=True)
@@ -54,4 +57,5 @@ def label(run: Run) -> str:
 
 
 def _line(text: object) -> str:
-    return " ".join(str(text or "").split())
+    """One line without what turns the direction of writing: it would turn the run's name beside it as well."""
+    return " ".join(TURNING.sub("", str(text or "")).split())

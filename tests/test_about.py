@@ -38,7 +38,7 @@ def test_a_title_stands_beside_the_name_wherever_the_run_is_listed(run, tmp_path
 
 def test_any_text_is_kept_and_shown_as_text(run):
     about.write(run, WEIRD, WEIRD)
-    assert about.of(run) == About(" ".join(WEIRD.split()), WEIRD)
+    assert about.of(run) == About("<b>Zoë's 👩‍👧 “run”</b>", WEIRD), "what turns the direction would turn the name beside it"
     assert "<b>" not in runs_tab.head(run, "queued", Summary([])) and "&lt;b&gt;" in runs_tab.head(run, "queued", Summary([]))
 
 
