@@ -1,4 +1,6 @@
-"""The practice run in a terminal: python -m studio.terminal. Same settings, same queue, same worker as the page's.
+"""A run in a terminal: python -m studio.terminal [SETTINGS]. Same settings, same queue, same worker as the page's.
+
+Without a file of settings, such as Train shows and every run holds, it is the practice run.
 
 Draws a progress bar while it runs and a table at the end. Exit code 0 when the run finished, 1 when it did not,
 130 after Ctrl-C, which stops the run and keeps its work.
@@ -12,11 +14,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from studio import events, gpu, jobs, presets
 from studio.errors import StudioError
 from studio.held_out import compared
 from studio.runs import Run
+from studio.settings import Settings
 from studio.summary import Summary, duration, percent, size
 
 POLL_SECONDS = 0.2
@@ -46,40 +50,48 @@ def _figures(summary: Summary) -> str:
 
 
 def report(summary: Summary, console: Console) -> None:
-    """The table at the end: loss, margins, held-out preference base -> tuned, and three questions with both answers."""
-    base, tuned = summary.held_out("base") or {}, summary.held_out("tuned") or {}
+    """The table at the end: loss, margins, held-out preference base -> tuned, and the fixed prompts with both answers."""
     first, last = summary.steps[0].metrics, summary.steps[-1].metrics
-    table = Table(title="Practice run", show_header=True)
+    table = Table(title="The run", show_header=True)
     for column in ("", "before", "after"):
         table.add_column(column)
-    table.add_row("loss (training)", f"{first['loss']:.3f}", f"{last['loss']:.3f}")
-    table.add_row("reward margin (training)", f"{first['rewards/margins']:+.3f}", f"{last['rewards/margins']:+.3f}")
-    table.add_row("reward margin (held out)", f"{base['rewards/margins']:+.3f}", f"{tuned['rewards/margins']:+.3f}")
-    table.add_row(f"prefers the better answer (held out, n={tuned['n']:.0f})",
-                  percent(base["rewards/accuracies"]), percent(tuned["rewards/accuracies"]))
+    for name, words, form in (("loss", "loss (training)", ".3f"), ("rewards/margins", "reward margin (training)", "+.3f")):
+        table.add_row(words, *(_figure(metrics.get(name), form) for metrics in (first, last)))
+    base, tuned = summary.held_out("base") or {}, summary.held_out("tuned")
+    if tuned:
+        table.add_row("reward margin (held out)", *(_figure(metrics.get("rewards/margins"), "+.3f") for metrics in (base, tuned)))
+        table.add_row(f"prefers the better answer (held out, n={tuned['n']:.0f})",
+                      *(percent(metrics.get("rewards/accuracies")) for metrics in (base, tuned)))
     if (found := compared(summary)) is not None:
         ends = (found.before_interval, found.after_interval)
         table.add_row("95 % interval of it", *(f"{100 * low:.1f} to {percent(high)}" for low, high in ends))
     console.print(table)
-    answers = Table(title="The same questions, before and after", show_lines=True)
-    for column in ("question", "base", "tuned"):
-        answers.add_column(column, overflow="fold")
-    for sample in summary.samples:
-        answers.add_row(sample.prompt, sample.base, sample.tuned)
-    console.print(answers)
+    if summary.samples:
+        answers = Table(title="The same questions, before and after", show_lines=True)
+        for column in ("question", "base", "tuned"):
+            answers.add_column(column, overflow="fold")
+        for sample in summary.samples:
+            answers.add_row(*(Text(text) for text in (sample.prompt, sample.base, sample.tuned)))  # its brackets are no markup
+        console.print(answers)
     console.print(f"{len(summary.steps)} steps, {duration(summary.seconds_taken)} in the worker, {size(summary.memory)} of memory.")
 
 
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def main() -> int:
-    """Run the practice preset and report. Returns the exit code."""
-    parser = argparse.ArgumentParser(description="Run the practice preset in the terminal.")
+    """Run the settings and report. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Train in the terminal.")
+    parser.add_argument("settings", type=Path, nargs="?", help="a settings.yaml; without one it is the practice run")
     parser.add_argument("--runs", type=Path, default=jobs.PROJECT / "runs", help="folder that keeps the runs")
-    root, console = parser.parse_args().runs.resolve(), Console()
-    settings = presets.all_presets()[presets.FIRST].settings
+    asked_for = parser.parse_args()
+    root, console = asked_for.runs.resolve(), Console()
     try:
+        settings = Settings.from_file(asked_for.settings) if asked_for.settings else presets.all_presets()[presets.FIRST].settings
         gpu.refuse_what_cannot_start(settings, root)
     except StudioError as error:
-        console.print(f"[red]{error}")
+        console.print(Text(f"Not started. {error}", "red"))
         return 1
     asked, queue = time.time(), jobs.Queue(root).open()
     run = queue.add(settings)
@@ -93,10 +105,10 @@ def main() -> int:
     finally:
         queue.close()
     if state is None:
-        console.print(f"[red]The run's folder is gone: {run.folder} was moved or deleted meanwhile.")
+        console.print(Text(f"The run's folder is gone: {run.folder} was moved or deleted meanwhile.", "red"))
         return 1
     if state != "finished":
-        console.print(f"[red]The run {state}. {summary.failure or 'See ' + str(run.folder / 'worker.log')}")
+        console.print(Text(f"The run {state}. {summary.failure or 'See ' + str(run.folder / 'worker.log')}", "red"))
         return 1
     report(summary, console)
     console.print(f"First step after {summary.steps[0].at - asked:.1f} s, end after {summary.said[-1].at - asked:.1f} s.")
