@@ -47,14 +47,8 @@ class Summary:
 
     @cached_property
     def steps(self) -> list[events.Stepped]:
-        """Every step once: those that a run took again after it was resumed as they were taken last."""
-        taken: list[events.Stepped] = []
-        for event in self.said:
-            if isinstance(event, events.Stepped):
-                taken.append(event)
-            elif isinstance(event, events.Resumed):
-                taken = [step for step in taken if step.step <= event.step]
-        return taken
+        """Every step once."""
+        return self._by_step(events.Stepped)
 
     @property
     def step(self) -> int:
@@ -97,14 +91,8 @@ class Summary:
 
     @cached_property
     def sampled(self) -> list[events.Sampled]:
-        """Every sample once: those that a run took again after it was resumed as they were taken last."""
-        taken: list[events.Sampled] = []
-        for event in self.said:
-            if isinstance(event, events.Sampled):
-                taken.append(event)
-            elif isinstance(event, events.Resumed):
-                taken = [sample for sample in taken if sample.step <= event.step]
-        return taken
+        """Every sample once."""
+        return self._by_step(events.Sampled)
 
     @cached_property
     def samples(self) -> list[events.Sampled]:
@@ -128,6 +116,16 @@ class Summary:
     def device(self) -> str | None:
         started = events.last(self.said, events.Started)
         return started.device if started else None
+
+    def _by_step(self, kind: type[events.Stepped] | type[events.Sampled]) -> list:
+        """The events of a kind; of steps that a resumed run took again those that it took last."""
+        taken = []
+        for event in self.said:
+            if isinstance(event, kind):
+                taken.append(event)
+            elif isinstance(event, events.Resumed):
+                taken = [each for each in taken if each.step <= event.step]
+        return taken
 
 
 def points(said: list[Event], have: int = 0) -> dict:
