@@ -7,11 +7,12 @@ from zipfile import ZipFile
 
 import pytest
 
-from studio import card, parcel
+from studio import card, events, parcel
 from studio.access import Visitor
 from studio.errors import StudioError
 from studio.jobs import Queue
 from studio.runs import Run
+from studio.summary import Summary
 from studio.ui import share_tab
 from studio.ui.downloads import zipped
 from studio.ui.studio import Studio
@@ -72,6 +73,18 @@ def test_the_page_s_snippet_answers_as_it_stands_at_this_machine(trained, tmp_pa
     program = share_tab.how_to_use(studio, trained)
     assert str(trained.folder) not in program and f'"{trained.name}-adapter"' in program and card.BASE in program
     assert share_tab.how_to_use(studio, None) == ""
+
+
+def test_folders_are_told_to_the_person_at_this_machine_alone(trained):
+    studio = Studio(trained.folder.parent, Queue(trained.folder.parent))
+    merged = Summary([events.Saved(0, "merged"), events.Noted("It says the same.")])
+
+    def told() -> str:
+        return share_tab.lead(studio, trained) + share_tab.ended(studio, trained, "merge", "finished", merged)
+
+    assert str(trained.adapter) in told() and str(trained.merged) in told() and "It says the same." in told()
+    studio.who = lambda: Visitor("anna")
+    assert str(trained.folder.parent) not in told() and trained.name in told() and "can be downloaded and pushed" in told()
 
 
 def test_what_cannot_be_handed_on_is_told_and_not_offered(run):

@@ -29,13 +29,14 @@ WHATS = {"adapter": "adapter", "merged": "merged model"}
 NOT_DONE = {"merge": "Trained, not merged", "push": "Trained, not pushed"}
 
 
-def lead(run: Run | None) -> str:
-    """What can be shared, or what to do to share something."""
+def lead(studio: Studio, run: Run | None) -> str:
+    """What can be shared, or what to do to share something. Folders are told to the person at this machine alone."""
     if run is None:
         return parts.empty(EMPTY)
     if not run.adapter.is_dir():
         return parts.empty(NOT_YET)
-    return parts.note("info", f"Run {run.name}: the adapter is in {run.adapter}.")
+    where = "it can be downloaded, merged and pushed" if studio.who().name else f"it is in {run.adapter}"
+    return parts.note("info", f"Run {run.name} has an adapter: {where}.")
 
 
 def offered(run: Run | None, what: What) -> gr.Button:
@@ -72,13 +73,14 @@ def state(studio: Studio, run: Run | None, kind: str) -> str:
         bar = (parts.progress(done.done, done.total, in_words(done)) if done
                else parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …"))
         return parts.phases(phases, summary.phase, summary.phases_seen) + bar
-    return ended(run, kind, status, summary)
+    return ended(studio, run, kind, status, summary)
 
 
-def ended(run: Run, kind: str, status: str, summary: Summary) -> str:
+def ended(studio: Studio, run: Run, kind: str, status: str, summary: Summary) -> str:
     """How a merge or push ended."""
     if status == "finished" and kind == "merge":
-        return parts.note("good", " ".join([f"The merged model is in {run.merged}.", *summary.notes]))
+        where = "can be downloaded and pushed" if studio.who().name else f"is in {run.merged}"
+        return parts.note("good", " ".join([f"The merged model {where}.", *summary.notes]))
     if status == "finished":
         pushed = last(summary.said, Pushed)
         return parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
@@ -92,7 +94,7 @@ def ended(run: Run, kind: str, status: str, summary: Summary) -> str:
 
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
-    top = gr.HTML(lead(None), elem_id="share-head", padding=False)
+    top = gr.HTML(lead(studio, None), elem_id="share-head", padding=False)
     with gr.Column(visible=False, elem_id="take-away") as away:
         gr.Markdown(TAKE)
         with gr.Row():
@@ -125,7 +127,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
 
     def refresh(name: str | None, before: tuple | None) -> tuple:
         run = studio.find(name)
-        told = (lead(run), state(studio, run, "merge"), state(studio, run, "push"))
+        told = (lead(studio, run), state(studio, run, "merge"), state(studio, run, "push"))
         now = (*told, *(run and parcel.size(run, what) for what in WHATS))
         if now == before:
             return (gr.skip(),) * len(shown)
