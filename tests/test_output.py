@@ -58,6 +58,36 @@ def test_what_a_killed_worker_had_printed_is_there(tmp_path):
     assert "before the end" in printed(program, tmp_path / "log")
 
 
+PRINTING = """
+import sys, time
+from studio.engine import train
+from studio.engine.orpo.trainer import ORPOTrainer
+from studio.engine.worker import work
+real = ORPOTrainer.training_step
+def training_step(*inputs, **options):
+    time.sleep(0.5)
+    print("a step begins", flush=True)
+    return real(*inputs, **options)
+ORPOTrainer.training_step = training_step
+sys.exit(work(train.train))
+"""
+
+
+@pytest.mark.fault("T37")
+def test_a_run_whose_log_is_written_no_more_goes_on_and_finishes(tmp_path):
+    """The process that keeps the log is killed; whoever prints then would be ended by a broken pipe."""
+    run = runs.create(tmp_path, practice(**{"training.max_steps": 6}))
+    log = run.folder / "worker.log"
+    with output.into(log) as pipe:
+        worker = subprocess.Popen([sys.executable, "-c", PRINTING, str(run.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL,
+                                  stdout=pipe, stderr=subprocess.STDOUT)
+    until(lambda: heard(run, events.Stepped))
+    for writer in writers(log):
+        writer.kill()
+    assert worker.wait(timeout=60) == 0, heard(run, events.Failed)
+    assert heard(run, events.Finished) and "a step begins" in log_of(run)
+
+
 @pytest.mark.slow
 @pytest.mark.fault("T25")
 def test_a_run_whose_server_is_gone_goes_on_printing_and_finishes(tmp_path):

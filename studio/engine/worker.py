@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
 
 PROGRESS_SECONDS = 0.5
 """Progress is said no more often than a page looks."""
+STANDARD_OUTPUTS = (1, 2)
 PATIENCE = 3
 """So many times HF_HUB_DOWNLOAD_TIMEOUT (10 s, if nobody has set it) the Hub may stay silent: a commit takes its time."""
 
@@ -77,6 +79,7 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
     # SIGTERM (a container that stops, a systemd unit) ends the step, not the work.
     signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
     threading.Thread(target=_beat, args=[desk.folder], daemon=True, name="pulse").start()
+    threading.Thread(target=_outlive_the_log, daemon=True, name="output").start()
     space.set_aside(desk.folder)
     _limit_silence()
     try:
@@ -94,6 +97,17 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
         return 1
     finally:
         space.use_up(desk.folder)
+
+
+def _outlive_the_log() -> None:
+    """Print into nothing from when nobody reads it any more: what a library says in passing is not worth a run."""
+    watched = select.poll()
+    for end in STANDARD_OUTPUTS:
+        watched.register(end, 0)  # nothing but that the other end is gone
+    watched.poll()
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for end in STANDARD_OUTPUTS:
+        os.dup2(nothing, end)
 
 
 def _limit_silence() -> None:
