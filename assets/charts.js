@@ -9,7 +9,7 @@
 const SMOOTH_FROM = 30;      // points; fewer are drawn as they are, each with a mark
 const PIXELS_A_BUCKET = 3;   // each bucket keeps its lowest and highest point, so no spike is lost
 const CROWD = 25;            // held-out points; more get smaller marks
-const OVERLAID = ["dash", "dot", "dashdot"];
+const OVERLAID = ["dash", "dot", "dashdot"];  // no more runs are laid over than this tells apart
 const RETRY_AFTER = 3000;    // milliseconds
 const DRAWING_SHARE = 0.1;   // of the time: a run that computes on the same cores is slowed down by drawing
 const LONGEST_REST = 1000;   // milliseconds
@@ -274,7 +274,7 @@ function overlaidTrace(panel, { run, rows }, index, look) {
   return {
     type: "scatter", uid: `over-${run}`, name: short(run), x: picked.map((i) => rows.train[i].step), y: picked.map((i) => drawn[i]),
     customdata: picked.map((i) => own[i]), connectgaps: false, mode: "lines",
-    line: { color: look(`chart-over-${index + 1}`), width: 1.75, dash: OVERLAID[index % OVERLAID.length] },
+    line: { color: look(`chart-over-${index + 1}`), width: 1.75, dash: OVERLAID[index] },
     hovertemplate: `${short(run)}: %{customdata:${panel.format}}<extra></extra>`,
   };
 }

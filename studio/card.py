@@ -17,7 +17,7 @@ from studio.jobs import of
 from studio.preferences import edits
 from studio.runs import Run
 from studio.settings import PRACTICE, choices
-from studio.summary import Summary, duration, percent, size
+from studio.summary import Summary, duration, percent, size, span
 
 What = Literal["adapter", "merged"]
 
@@ -161,9 +161,8 @@ def _certainty(summary: Summary) -> str:
     found = compared(summary)
     if found is None:
         return ""
-    before, after = (f"{100 * low:.1f} to {percent(high)}" for low, high in (found.before_interval, found.after_interval))
     lowest, highest = found.margin_interval
-    return (f"\n| 95 % interval of the accuracy | {before} | {after} |\n\n"
+    return (f"\n| 95 % interval of the accuracy | {span(found.before_interval)} | {span(found.after_interval)} |\n\n"
             f"{found.gained} pairs changed for the better and {found.lost} for the worse (exact sign test: p = {found.by_chance:.2g}). "
             f"The margin changed by {found.margin:+.4f} on average (95 % interval {lowest:+.4f} to {highest:+.4f}).")
 

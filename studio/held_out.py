@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from studio import chance, events
+from studio import chance
 from studio.summary import Summary
 
 
@@ -34,7 +34,7 @@ class Compared:
 
 def compared(summary: Summary) -> Compared | None:
     """The last measurement against that of the base; None while there are not both, pair by pair, or not two pairs."""
-    base, tuned = (_margins(summary, model) for model in ("base", "tuned"))
+    base, tuned = (found.margins if (found := summary.measured(model)) else () for model in ("base", "tuned"))
     if len(base) != len(tuned) or len(base) < 2 or None in base or None in tuned:
         return None
     pairs, rights = len(base), [(before > 0, after > 0) for before, after in zip(base, tuned, strict=True)]
@@ -43,8 +43,3 @@ def compared(summary: Summary) -> Compared | None:
     grown = [now - then for then, now in zip(base, tuned, strict=True)]
     return Compared(pairs, before / pairs, chance.interval(before, pairs), after / pairs, chance.interval(after, pairs),
                     gained, lost, chance.of_split(gained, lost), sum(grown) / pairs, chance.mean_interval(grown))
-
-
-def _margins(summary: Summary, model: str) -> list[float | None]:
-    measured = [event for event in summary.said if isinstance(event, events.Evaluated) and event.model == model]
-    return list(measured[-1].margins) if measured else []

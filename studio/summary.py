@@ -84,10 +84,14 @@ class Summary:
         started = events.last(self.said, events.Started)
         return max(0.0, self.said[-1].at - started.at) if started else None
 
-    def held_out(self, model: str) -> dict[str, float | None] | None:
+    def measured(self, model: str) -> events.Evaluated | None:
         """The last measurement of the held-out pairs with "base" or "tuned"."""
-        measured = [event for event in self.said if isinstance(event, events.Evaluated) and event.model == model]
-        return measured[-1].metrics if measured else None
+        return next((event for event in reversed(self.said) if isinstance(event, events.Evaluated) and event.model == model), None)
+
+    def held_out(self, model: str) -> dict[str, float | None] | None:
+        """The metrics of that measurement."""
+        found = self.measured(model)
+        return found.metrics if found else None
 
     @cached_property
     def sampled(self) -> list[events.Sampled]:
@@ -161,6 +165,11 @@ def size(number: float | None) -> str:
     if not number:
         return "–"
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+def span(ends: tuple[float, float]) -> str:
+    """The ends of an interval of shares for the eye: "88.6 to 95.8 %"."""
+    return f"{100 * ends[0]:.1f} to {percent(ends[1])}"
 
 
 def percent(share: float | None) -> str:

@@ -21,7 +21,7 @@ from studio.errors import StudioError
 from studio.held_out import compared
 from studio.runs import Run
 from studio.settings import Settings
-from studio.summary import Summary, duration, percent, size
+from studio.summary import Summary, duration, percent, size, span
 
 POLL_SECONDS = 0.2
 
@@ -63,8 +63,7 @@ def report(summary: Summary, console: Console) -> None:
         table.add_row(f"prefers the better answer (held out, n={tuned['n']:.0f})",
                       *(percent(metrics.get("rewards/accuracies")) for metrics in (base, tuned)))
     if (found := compared(summary)) is not None:
-        ends = (found.before_interval, found.after_interval)
-        table.add_row("95 % interval of it", *(f"{100 * low:.1f} to {percent(high)}" for low, high in ends))
+        table.add_row("95 % interval of it", span(found.before_interval), span(found.after_interval))
     console.print(table)
     if summary.samples:
         answers = Table(title="The same questions, before and after", show_lines=True)

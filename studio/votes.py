@@ -15,7 +15,7 @@ from typing import Literal
 from studio import chance, events
 from studio.events import Event
 from studio.runs import Run
-from studio.summary import percent
+from studio.summary import percent, span
 
 FILE = "votes.jsonl"
 Preferred = Literal["base", "tuned", "neither"]
@@ -45,9 +45,9 @@ class Tally:
         decided = self.base + self.tuned
         if not decided:
             return told
-        low, high = chance.interval(self.tuned, decided)
+        ends = chance.interval(self.tuned, decided)
         is_clear = self.by_chance < chance.ENOUGH
-        return (f"{told} Tuned won {percent(self.tuned / decided)} of those decided (95 % interval {100 * low:.1f} to {percent(high)}), "
+        return (f"{told} Tuned won {percent(self.tuned / decided)} of those decided (95 % interval {span(ends)}), "
                 + ("more than chance would do." if is_clear else "which chance alone could do; more votes will tell."))
 
 

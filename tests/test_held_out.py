@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 import pytest
 
-from studio import chance
+from studio import chance, events
 from studio.engine import evaluate
 from studio.engine.orpo.scoring import Scorer
 from studio.events import Evaluated, parse
@@ -87,8 +87,6 @@ def test_without_each_pair_s_margin_there_is_no_comparison():
 
 
 def test_a_margin_that_is_no_number_is_null_in_the_log_and_everything_else_stays(tmp_path):
-    from studio import events
-
     events.append(tmp_path / "log", Evaluated(9, "tuned", {}, (0.25, math.nan)))
     assert parse((tmp_path / "log").read_bytes()).margins == [0.25, None]
 

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel
 
 from studio.engine.orpo import packing, relief
+from studio.engine.orpo.forwards import evaluating
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -42,23 +43,20 @@ def measure(scorer: Scorer, rows: Sequence[Encoded], *, beta: float, batch_size:
 @torch.no_grad()
 def _measured(scorer: Scorer, rows: Sequence[Encoded], beta: float, batch_size: int, base: bool,
               progress: Callable[[int], None]) -> Measured:
-    model, was_training = scorer.model, scorer.model.training
-    model.eval()
+    model = scorer.model
     weighted = packing.weigh(list(rows), len(rows), scorer.scope)
     by_size = sorted(range(len(rows)), key=lambda place: packing.size(weighted[place].pair))
     sums, loss, done, margins = 0.0, 0.0, 0, [0.0] * len(rows)
-    try:
-        with scorer.attending(), model.disable_adapter() if base and isinstance(model, PeftModel) else nullcontext():
-            for start in range(0, len(weighted), batch_size):
-                places = by_size[start : start + batch_size]
-                batch = scorer.batch([weighted[place] for place in places])
-                scores, _ = scorer.score(batch)
-                sums = sums + scores.metrics(beta, batch.shares).double().cpu()
-                loss = loss + scores.loss(beta, batch.shares).double().item()
-                for place, margin in zip(places, (beta * (scores.chosen - scores.rejected)).tolist(), strict=True):
-                    margins[place] = float(f"{margin:.5g}")
-                done += len(batch.shares)
-                progress(done)
-    finally:
-        model.train(was_training)
+    switched_off = model.disable_adapter() if base and isinstance(model, PeftModel) else nullcontext()
+    with evaluating(model), scorer.attending(), switched_off:
+        for start in range(0, len(weighted), batch_size):
+            places = by_size[start : start + batch_size]
+            batch = scorer.batch([weighted[place] for place in places])
+            scores, _ = scorer.score(batch)
+            sums = sums + scores.metrics(beta, batch.shares).double().cpu()
+            loss = loss + scores.loss(beta, batch.shares).double().item()
+            for place, margin in zip(places, (beta * (scores.chosen - scores.rejected)).tolist(), strict=True):
+                margins[place] = float(f"{margin:.5g}")
+            done += len(batch.shares)
+            progress(done)
     return Measured({"loss": loss} | dict(zip(METRICS, sums.tolist(), strict=True)) | {"n": len(rows)}, margins)

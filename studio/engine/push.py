@@ -45,7 +45,7 @@ def _refuse_what_is_not_the_run_s(run: Run, asked: PushRequest, desk: Desk) -> N
     folder = parcel.folder(run, asked.what)
     if asked.what == "adapter":
         adapter.check(run, desk.token, fetch=False)
-    parcel.paths(run, asked.what)
+    parcel.paths(run, asked.what)  # what may not be handed on is refused before the Hub is asked
     seal.check(run, folder)
     adapter.refuse_what_is_not_finite(folder)
 

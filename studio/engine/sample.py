@@ -1,12 +1,13 @@
 """The answers of base and tuned to the same prompts, as training goes, for the record of a run."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from studio.engine.orpo.forwards import evaluating
 from studio.engine.rendering import render
 from studio.preferences.pairs import Message
 
@@ -38,18 +39,8 @@ class Sampler:
         inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self.model.device)
         ends = config.eos_token_id
         stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        with _evaluating(self.model), self.model.disable_adapter() if as_base else nullcontext():
+        with evaluating(self.model), self.model.disable_adapter() if as_base else nullcontext():
             written = self.model.generate(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=False, temperature=None, top_p=None,
                 top_k=None, max_new_tokens=LONGEST, eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_token_id)
         return tokenizer.decode(written[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip()
-
-
-@contextmanager
-def _evaluating(model: PeftModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

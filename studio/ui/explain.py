@@ -6,7 +6,7 @@ from typing import Literal
 
 from studio.events import Stepped
 from studio.held_out import Compared, compared
-from studio.summary import Summary, percent
+from studio.summary import Summary, percent, span
 
 ENOUGH_STEPS = 10
 """Steps before anything is said about a trend."""
@@ -48,7 +48,7 @@ def verdict(summary: Summary) -> Remark | None:
 
 def _paired(found: Compared) -> Remark:
     """The same where every pair was measured before and after: with intervals, and whether chance alone could do it."""
-    before, after = (f"{percent(share)} ({_interval(ends)})" for share, ends in ((found.before, found.before_interval),
+    before, after = (f"{percent(share)} (95 % interval {span(ends)})" for share, ends in ((found.before, found.before_interval),
                                                                                 (found.after, found.after_interval)))
     lowest, highest = found.margin_interval
     said = (f"On {found.pairs:,} pairs it never saw, the model prefers the better answer in {after}, before in {before}. {_changed(found)}"
@@ -67,10 +67,6 @@ def _changed(found: Compared) -> str:
         return "No pair changed sides. "
     told = f"{found.gained:,} pair{'s' * (found.gained != 1)} changed for the better, {found.lost:,} for the worse"
     return f"{told}, more than chance would do. " if found.is_clear else f"{told}, which chance alone could do. "
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"95 % interval {100 * ends[0]:.1f} to {percent(ends[1])}"
 
 
 def _margin(first: list[Stepped], latest: list[Stepped]) -> Remark | None:

@@ -12,7 +12,7 @@ from studio.events import Event
 from studio.held_out import compared
 from studio.runs import Run
 from studio.settings import choices
-from studio.summary import Summary, count_points, duration, percent
+from studio.summary import Summary, count_points, duration, percent, span
 from studio.ui import form, parts
 from studio.ui.studio import Studio
 
@@ -67,7 +67,7 @@ def _figure(value: float | None) -> str:
 def _preference(summary: Summary) -> str:
     found, tuned = compared(summary), summary.held_out("tuned")
     if found is not None:
-        return f"{percent(found.after)} ({100 * found.after_interval[0]:.1f} to {percent(found.after_interval[1])})"
+        return f"{percent(found.after)} ({span(found.after_interval)})"
     return percent((tuned or {}).get("rewards/accuracies"))
 
 

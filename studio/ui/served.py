@@ -36,7 +36,6 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     page = build(studio).queue(max_size=WAITING_EVENTS)
     page._queue.sleep_when_free = LOOKS_FOR_EVENTS
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
     app.include_router(downloads.routes(studio))
     # The guard has let nobody else through; Gradio asks again for each of its own addresses.
     gr.mount_gradio_app(app, page, "/", auth_dependency=lambda request: _name(request), show_error=True, ssr_mode=False,

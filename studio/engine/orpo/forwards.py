@@ -1,4 +1,4 @@
-"""Other code for the forward passes of a model's modules, for a while."""
+"""Other code for the forward passes of a model's modules, or another mode of the model, for a while."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,3 +24,14 @@ def replaced(forwards: Forwards) -> Iterator[None]:
                 del module.forward
             else:
                 module.forward = forward
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model is in evaluation mode meanwhile, and in the mode that it was in afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from studio.engine.orpo import layers, lora, packing
 from studio.engine.orpo.attention import Layout, branching
-from studio.engine.orpo.forwards import replaced
+from studio.engine.orpo.forwards import evaluating, replaced
 from studio.engine.orpo.head import Head
 from studio.engine.orpo.loss import Scores, router_loss
 from studio.engine.orpo.packing import Batch, Scope, Weighted
@@ -126,19 +126,16 @@ class Scorer:
     @torch.no_grad()
     def _disagreement(self, pairs: list[Encoded]) -> str:
         """Why packing would be wrong, or nothing. Sets `reason` to how well both ways agree."""
-        was_training = self.causal.training
-        self.causal.eval()
         try:
-            with replaced(self._forwards), branching(self.causal), self.computing():
-                packed, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
-            with self.computing():
-                separate = [self._alone(tokens) for pair in pairs for tokens in (pair.chosen, pair.rejected)]
+            with evaluating(self.causal):
+                with replaced(self._forwards), branching(self.causal), self.computing():
+                    packed, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
+                with self.computing():
+                    separate = [self._alone(tokens) for pair in pairs for tokens in (pair.chosen, pair.rejected)]
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a family's code raises when it is handed what it does not know
             return f"this model cannot be run on packed rows ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
-        finally:
-            self.causal.train(was_training)
         off = _relative(_unpacked(packed[0], pairs), torch.cat(separate))
         limit = AGREES_INT8 if getattr(self.causal, "is_loaded_in_8bit", False) else AGREES.get(packed.dtype, 1e-4)
         if not off <= limit:
