@@ -1,8 +1,8 @@
 """A disk that runs full under a run: what is missing is said, what was saved stays as it is, and with room again the run goes on."""
 
+import errno
 import hashlib
 import os
-import shutil
 import subprocess
 
 import pytest
@@ -18,7 +18,8 @@ from studio.shape import Shapes
 from studio.summary import Summary
 from tests.jobs_at_work import ended, heard, log_of, practice, said, until
 
-CHOICES = {"training.max_steps": 8, "training.checkpoint_every": 1, "training.keep_checkpoints": 2, "adapter.dropout": 0.1}
+# Every checkpoint is kept: one that is removed once the disk is full would make room for the next.
+CHOICES = {"training.max_steps": 8, "training.checkpoint_every": 1, "training.keep_checkpoints": 9, "adapter.dropout": 0.1}
 MEGABYTES = 48
 
 
@@ -43,11 +44,18 @@ def whole(tmp_path_factory):
     return run
 
 
-def fill(disk, leave: int = 0) -> None:
-    """Put something on the disk that leaves so many bytes free."""
+def fill(disk) -> None:
+    """Put something on the disk that leaves no byte free, whatever else is being written there meanwhile."""
+    piece, filled = 1 << 20, 0
     with open(disk / "ballast", "wb") as file:
-        size = max(0, shutil.disk_usage(disk).free - leave)
-        os.posix_fallocate(file.fileno(), 0, size)
+        while piece:
+            try:
+                os.posix_fallocate(file.fileno(), filled, piece)
+                filled += piece
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                piece //= 2
 
 
 def sealed(run: Run) -> dict[str, str]:
