@@ -1,11 +1,10 @@
 """What a person says of a run: a title and notes, beside its settings, which stay as they were. Only the page reads and writes them."""
 
 import json
-import os
 import re
-import secrets
 from dataclasses import asdict, dataclass
 
+from studio import whole
 from studio.errors import StudioError
 from studio.runs import Run
 
@@ -39,12 +38,9 @@ def write(run: Run, title: str, notes: str) -> About:
     for what, text, longest in (("title", about.title, LONGEST_TITLE), ("notes", about.notes, LONGEST_NOTES)):
         if len(text) > longest:
             raise StudioError(f"The {what} would have {len(text):,} characters, and {longest:,} is the most. Shorten the {what}.")
-    draft = run.folder / f".{FILE}.{secrets.token_hex(4)}"
     try:
-        draft.write_text(json.dumps(asdict(about), ensure_ascii=True), encoding="utf-8")
-        os.replace(draft, run.folder / FILE)
+        whole.write(run.folder / FILE, json.dumps(asdict(about), ensure_ascii=True))
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise StudioError(f"{FILE} of {run.name} could not be written ({error.strerror}). "
                           "Free some space on its disk, then save again.") from error
     return about

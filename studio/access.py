@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import secrets
 from dataclasses import asdict, dataclass
@@ -12,12 +11,15 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from studio import whole
 from studio.errors import StudioError
 
 USERS_FILE, SECRET_FILE = ".users.json", ".secret"
 USER = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 """A user's name is also the name of the folder that is their room."""
 SHORTEST_PASSWORD = 8
+ONLY_THE_OWNER = 0o600
+"""Who may read the files of secrets."""
 DAYS = 30
 """A pass is good for so long, and no longer than its user and password are."""
 
@@ -103,7 +105,7 @@ class Users:
                               "and add the users again.") from error
 
     def _write(self, users: dict[str, _User]) -> None:
-        write_private(self.path, json.dumps({name: asdict(user) for name, user in users.items()}, indent=1))
+        whole.write(self.path, json.dumps({name: asdict(user) for name, user in users.items()}, indent=1), ONLY_THE_OWNER)
 
 
 class Passes:
@@ -117,7 +119,7 @@ class Passes:
         self.users, self.named = users, named
         path = home / SECRET_FILE
         if not path.exists():
-            write_private(path, secrets.token_urlsafe(32))
+            whole.write(path, secrets.token_urlsafe(32), ONLY_THE_OWNER)
         self._signer = URLSafeTimedSerializer(path.read_text(encoding="utf-8"), salt="orpo-studio pass",
                                               signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"})
 
@@ -134,11 +136,3 @@ class Passes:
         if not self.named:
             return None if name else LOCAL
         return self.users.find(name) if name and mark == self.users.mark(name) else None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(draft, path)

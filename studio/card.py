@@ -12,6 +12,7 @@ from typing import Literal
 from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 
 from studio import events, votes
+from studio.candidates import Candidate
 from studio.held_out import compared
 from studio.jobs import of
 from studio.preferences import edits
@@ -168,7 +169,7 @@ def _certainty(summary: Summary) -> str:
 
 
 def _votes(run: Run, summary: Summary) -> str:
-    found = votes.tally(run, summary.said)
+    found = votes.tally(run, (Candidate(), Candidate(run.name).at(summary.said)))
     if not found.votes:
         return ""
     return ("## Blind votes\n\nSomebody asked base and tuned their own questions without knowing whose answer was whose. "

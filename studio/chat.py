@@ -1,4 +1,4 @@
-"""The page's end of the chat: base and tuned answer the same question, from a process that holds the model.
+"""The page's end of the chat: two candidates answer the same question, from a process that holds their base.
 
 The process is `python -m studio.engine.chat RUN`. It starts with the first question, ends by itself when nobody
 asks for a while, which frees the memory, and dies with this process. Its output that is no answer is in chat.log.
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from studio import credentials, output
+from studio import candidates, credentials, output
 from studio.errors import SettingsError, StudioError
 from studio.jobs import PROJECT
 from studio.preferences.pairs import Message
@@ -68,25 +68,25 @@ def _complaint(name: str, value: object) -> str:
 
 @dataclass(frozen=True)
 class Answers:
-    """What both have said so far. `done` when neither will say more."""
+    """What the two have said so far. `done` when neither will say more."""
 
-    base: str = ""
-    tuned: str = ""
+    first: str = ""
+    second: str = ""
+    together: bool | None = None
+    """Whether both speak at once, or in turn; None before that is known."""
     done: bool = False
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What answers: on which device, loaded in how many seconds, and whether both speak at once or in turn, and why."""
+    """What answers: on which device, loaded in how many seconds."""
 
     device: str
     seconds: float
-    together: bool
-    because: str = ""
 
 
 class Chat:
-    """Asks base and tuned of one run at a time; asking about another run ends the process of the one before.
+    """Asks candidates that share one run's base; asking about another run ends the process of the one before.
 
     Questions that come at the same time wait for their turn.
     """
@@ -106,9 +106,9 @@ class Chat:
         """The process that holds the model, while there is one."""
         return self._process.pid if self._process and self._process.alive else None
 
-    def ask(self, run: Run, base: list[Message], tuned: list[Message], sampling: Sampling,
+    def ask(self, run: Run, pair: candidates.Pair, talks: tuple[list[Message], list[Message]], sampling: Sampling,
             secrets: dict[str, str] | None = None) -> Iterator[Answers]:
-        """Both answers as they grow. `base` and `tuned` are each side's own talk, which ends with the same question.
+        """The answers of a pair as they grow. `talks` holds the talk that each has had, and both end with the same question.
 
         Closing the iterator ends the answers after the present token. Raises StudioError when there can be no answer.
         Secrets (the Hub token) go through a pipe: never an argument, a file or the environment.
@@ -118,9 +118,9 @@ class Chat:
         while not self._turn.acquire(timeout=HEARTBEAT_SECONDS):
             yield Answers()
         try:
-            yield from self._process_of(run, secrets).answers(base, tuned, sampling)
+            yield from self._process_of(run, secrets).answers(pair, talks, sampling)
         except _LeftIdle:  # in the very moment of the question
-            yield from self._process_of(run, secrets).answers(base, tuned, sampling)
+            yield from self._process_of(run, secrets).answers(pair, talks, sampling)
         finally:
             self._turn.release()
 
@@ -173,11 +173,11 @@ class _Process:
         self._process.kill()
         self._process.wait()
 
-    def answers(self, base: list[Message], tuned: list[Message], sampling: Sampling) -> Iterator[Answers]:
+    def answers(self, pair: candidates.Pair, talks: tuple[list[Message], list[Message]], sampling: Sampling) -> Iterator[Answers]:
         """Ask, and yield what both have said so far until both are done."""
         self._asked += 1
         asked, latest = self._asked, Answers()
-        self._send({"id": asked, "base": base, "tuned": tuned, "sampling": asdict(sampling)})
+        self._send({"id": asked, "pair": [str(candidate) for candidate in pair], "talks": talks, "sampling": asdict(sampling)})
         try:
             while not latest.done:
                 latest = self._next(asked, latest)
@@ -203,7 +203,8 @@ class _Process:
         elif message["id"] == asked:  # and not the rest of an answer that nobody waited for
             if "error" in message:
                 raise StudioError(message["error"])
-            return Answers(message.get("base", latest.base), message.get("tuned", latest.tuned), message.get("done", False))
+            first, second = message.get("texts", (latest.first, latest.second))
+            return Answers(first, second, message.get("together", latest.together), message.get("done", False))
         return latest
 
     def _end(self, asked: int) -> Exception:

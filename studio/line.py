@@ -1,7 +1,7 @@
 """The order in which waiting runs start: as they were asked for, unless somebody moved one forward. It lies in their folders."""
 
-import os
 
+from studio import whole
 from studio.errors import BusyError
 from studio.runs import Run
 
@@ -42,6 +42,4 @@ def in_words(place: int) -> str:
 
 
 def _take(run: Run, value: float) -> None:
-    draft = run.folder / f".{FILE}"
-    draft.write_text(repr(value), encoding="utf-8")
-    os.replace(draft, run.folder / FILE)
+    whole.write(run.folder / FILE, repr(value))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from studio import whole
+
 FILE = "worker.json"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 HERE = threading.RLock()
@@ -76,9 +78,7 @@ def boot() -> str:
 
 def write(folder: Path, worker: Worker) -> None:
     """Note whose work a folder is, whole or not at all."""
-    draft = folder / f".{FILE}"
-    draft.write_text(json.dumps(asdict(worker)), encoding="utf-8")
-    os.replace(draft, folder / FILE)
+    whole.write(folder / FILE, json.dumps(asdict(worker)))
 
 
 def read(folder: Path) -> Worker | None:

@@ -71,8 +71,13 @@ class Run:
     @property
     def last_checkpoint(self) -> int | None:
         """The step of the newest checkpoint, or None if there is none; whether it is whole is seen when it is read."""
+        return max(self.checkpointed, default=None)
+
+    @property
+    def checkpointed(self) -> list[int]:
+        """The steps of which there are checkpoints, in order."""
         found = [folder.parent.name.removeprefix("step-") for folder in self.checkpoints.glob("step-*/manifest.json")]
-        return max((int(step) for step in found if step.isascii() and step.isdigit()), default=None)
+        return sorted(int(step) for step in found if step.isascii() and step.isdigit())
 
     @property
     def held_out(self) -> Path:

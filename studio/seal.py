@@ -21,13 +21,17 @@ def trained_with(run: Run) -> str:
     return planned.template if planned else ""
 
 
+def of(folder: Path) -> str:
+    """The seal of the template in an adapter's or a model's folder."""
+    try:
+        return seal((folder / TEMPLATE).read_text(encoding="utf-8"))
+    except OSError:
+        return seal(None)
+
+
 def check(run: Run, folder: Path) -> None:
     """Raises StudioError if the template in an adapter's or merged model's folder is not the one that the run was trained with."""
-    was = trained_with(run)
-    try:
-        now = seal((folder / TEMPLATE).read_text(encoding="utf-8"))
-    except OSError:
-        now = seal(None)
+    was, now = trained_with(run), of(folder)
     if was and now != was:
         raise StudioError(f"The chat template in {run.name}/{folder.name} is not the one this run was trained with "
                           f"(seal {now}, was {was}), and answers would not be those it learned. Restore {TEMPLATE} there, or train again.")

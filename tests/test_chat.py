@@ -1,4 +1,4 @@
-"""The chat: base and tuned side by side from one model, in a process that comes with a question and goes with the page."""
+"""The chat: two candidates side by side from one base, in a process that comes with a question and goes with the page."""
 
 import json
 import os
@@ -8,21 +8,22 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 
 import psutil
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
-from studio import jobs, runs
+from studio import events, jobs, runs
+from studio.candidates import BASE, Candidate
 from studio.chat import LIMITS, Answers, Chat, Sampling
-from studio.engine import model
-from studio.engine.chat import SIDES, Answer, Duet, Transcript
+from studio.engine import checkpoints, model
+from studio.engine.duet import ADAPTERS, NO_ADAPTER, Answer, Duet, Transcript
 from studio.errors import SettingsError, StudioError
 from studio.runs import Run
 from tests.jobs_at_work import practice, until
@@ -67,17 +68,24 @@ def chat():
         yield chat
 
 
-def told(duet: Duet, base, tuned, sampling=GREEDY) -> list[dict[str, str]]:
+def told(duet: Duet, first, second, sampling=GREEDY) -> list[list[str]]:
     """All that the duet tells while it answers."""
     lines = []
-    duet.answer({"base": base, "tuned": tuned}, sampling, lambda **texts: lines.append(texts))
+    duet.answer([first, second], sampling, lines.append)
     return lines
 
 
-def alone(duet: Duet, talk, tuned: bool) -> str:
-    """The same answer by the usual means: one talk, no padding, the adapter on or off."""
-    with nullcontext() if tuned else duet.model.disable_adapter():
-        return greedy(duet.model, duet.tokenizer, talk)
+def alone(run: Run, talk, candidate: Candidate) -> str:
+    """The same answer by the usual means: a model of its own, one talk, no padding, one adapter or none."""
+    tokenizer = AutoTokenizer.from_pretrained(run.adapter)
+    speaker = model.load_base(run.settings.model, tokenizer)
+    speaker.generation_config = GenerationConfig(eos_token_id=sorted({0, tokenizer.eos_token_id}), pad_token_id=tokenizer.pad_token_id)
+    if candidate.run:
+        speaker = PeftModel.from_pretrained(speaker, runs.find(run.folder.parent, candidate.run).adapter)
+    if candidate.step is not None:
+        weights = load_file(run.checkpoints / f"step-{candidate.step:08d}" / "weights.safetensors")
+        assert not speaker.load_state_dict(weights, strict=False).unexpected_keys
+    return greedy(speaker.eval(), tokenizer, talk)
 
 
 def greedy(speaker, tokenizer, talk) -> str:
@@ -88,8 +96,16 @@ def greedy(speaker, tokenizer, talk) -> str:
     return tokenizer.decode(written[0, ids.shape[1]:], skip_special_tokens=True)
 
 
-def last(chat: Chat, run, base=SHORT, tuned=SHORT, sampling=GREEDY) -> Answers:
-    return list(chat.ask(run, base, tuned, sampling, SECRETS))[-1]
+def pair_of(run: Run) -> tuple[Candidate, Candidate]:
+    return BASE, Candidate(run.name)
+
+
+def ask(chat: Chat, run, first=SHORT, second=SHORT, sampling=GREEDY, secrets=None):
+    return chat.ask(run, pair_of(run), (first, second), sampling, secrets)
+
+
+def last(chat: Chat, run, first=SHORT, second=SHORT, sampling=GREEDY) -> Answers:
+    return list(ask(chat, run, first, second, sampling, SECRETS))[-1]
 
 
 def logged(run) -> str:
@@ -100,15 +116,14 @@ def logged(run) -> str:
 
 
 @pytest.mark.parametrize(("left", "right"), [(SHORT, SHORT), (SHORT, LONG), (LONG, SHORT)], ids=["even", "short", "long"])
-def test_each_row_is_what_that_side_says_alone(duet, left, right):
-    said = told(duet, left, right)[-1]
-    assert said == {"base": alone(duet, left, tuned=False), "tuned": alone(duet, right, tuned=True)}
+def test_each_row_is_what_that_candidate_says_alone(duet, run, left, right):
+    assert told(duet, left, right)[-1] == [alone(run, left, BASE), alone(run, right, Candidate(run.name))]
     assert duet.in_turn_because == ""
 
 
 def test_the_adapter_changes_what_is_said(duet):
-    said = told(duet, SHORT, SHORT)[-1]
-    assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
+    base, tuned = told(duet, SHORT, SHORT)[-1]
+    assert base and tuned and base != tuned
 
 
 def test_the_template_is_the_one_that_was_trained(duet, run):
@@ -116,10 +131,10 @@ def test_the_template_is_the_one_that_was_trained(duet, run):
 
 
 def test_a_base_in_4_bits_speaks_as_it_was_trained(base, tmp_path):
-    duet = Duet(tuned_run(tmp_path, base, **{"model.quantization": "nf4"}))
+    run = tuned_run(tmp_path, base, **{"model.quantization": "nf4"})
+    duet = Duet(run)
     assert duet.model.get_base_model().is_loaded_in_4bit and duet.in_turn_because == ""
-    said = told(duet, SHORT, LONG)[-1]
-    assert said == {"base": alone(duet, SHORT, tuned=False), "tuned": alone(duet, LONG, tuned=True)}
+    assert told(duet, SHORT, LONG)[-1] == [alone(run, SHORT, BASE), alone(run, LONG, Candidate(run.name))]
 
 
 @torch.no_grad()
@@ -127,7 +142,7 @@ def test_a_base_in_8_bits_differs_by_its_rounding_only(base, tmp_path):
     duet = Duet(tuned_run(tmp_path, base, **{"model.quantization": "int8"}))
     assert duet.model.get_base_model().is_loaded_in_8bit and duet.in_turn_because == ""
     ids = duet.tokenizer([SENTENCES[0]] * 2, return_tensors="pt")["input_ids"]
-    together = duet.model(ids, adapter_names=list(SIDES.values())).logits.log_softmax(-1)
+    together = duet.model(ids, adapter_names=[NO_ADAPTER, ADAPTERS[1]]).logits.log_softmax(-1)
     tuned = duet.model(ids[:1]).logits.log_softmax(-1)
     with duet.model.disable_adapter():
         plain = duet.model(ids[:1]).logits.log_softmax(-1)
@@ -138,11 +153,8 @@ def test_a_base_in_8_bits_differs_by_its_rounding_only(base, tmp_path):
 def test_trained_biases_are_taken_back_for_the_base(base, tmp_path):
     run = run_with_trained_biases(tmp_path, base)
     duet = Duet(run)
-    untouched = model.load_base(run.settings.model, duet.tokenizer)
-    untouched.generation_config = duet.model.generation_config
     said = told(duet, SHORT, SHORT)[-1]
-    assert said["base"] == greedy(untouched, duet.tokenizer, SHORT)
-    assert said["tuned"] == greedy(duet.model, duet.tokenizer, SHORT) != said["base"]
+    assert said == [alone(run, SHORT, BASE), alone(run, SHORT, Candidate(run.name))] and said[0] != said[1]
     assert told(duet, SHORT, SHORT)[-1] == said, "the biases were not put back"
     assert duet.in_turn_because == "The biases were trained too."
 
@@ -164,11 +176,96 @@ def run_with_trained_biases(root, base):
 def test_what_cannot_share_a_batch_speaks_in_turn(base, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "lora_config", lambda settings: LoraConfig(
         r=4, target_modules="all-linear", use_dora=True, task_type="CAUSAL_LM"))
-    duet = Duet(tuned_run(tmp_path, base))
+    run = tuned_run(tmp_path, base)
+    duet = Duet(run)
     assert "DoRA" in duet.in_turn_because
     lines = told(duet, SHORT, LONG)
-    assert lines[-1] == {"base": alone(duet, SHORT, tuned=False), "tuned": alone(duet, LONG, tuned=True)}
-    assert lines[0]["tuned"] == ""
+    assert lines[-1] == [alone(run, SHORT, BASE), alone(run, LONG, Candidate(run.name))]
+    assert lines[0][1] == ""
+
+
+# --- any two of one base ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rivals(base, tmp_path_factory):
+    """Two runs of one room on the same base, the second with another rank and with checkpoints."""
+    root = tmp_path_factory.mktemp("rivals")
+    first, second = tuned_run(root, base), tuned_run(root, base, **{"adapter.rank": 8})
+    for step, scale in ((1, 0.0), (2, 3.0)):
+        tokenizer = AutoTokenizer.from_pretrained(second.adapter)
+        trained = PeftModel.from_pretrained(model.load_base(second.settings.model, tokenizer), second.adapter, is_trainable=True)
+        weights = {name: weight * scale for name, weight in trained.named_parameters() if weight.requires_grad}
+        checkpoints.write(second.checkpoints, step, {}, {"weights": weights}, {})
+    return first, second
+
+
+PAIRS = {"two runs": (Candidate("first"), Candidate("second")), "two checkpoints": (Candidate("second", 1), Candidate("second", 2)),
+         "run and its checkpoint": (Candidate("second"), Candidate("second", 2)), "tuned before base": (Candidate("first"), BASE)}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=list(PAIRS))
+def test_any_two_on_one_base_say_what_each_says_alone(rivals, pair):
+    names = dict(zip(("first", "second"), (run.name for run in rivals), strict=True))
+    pair = tuple(replace(candidate, run=names.get(candidate.run, "")) for candidate in pair)
+    duet = Duet(rivals[0])
+    for turn in (pair, (BASE, Candidate(names["first"])), pair[::-1]):  # and what one pair leaves behind does not tinge the next
+        duet.seat(turn)
+        assert duet.in_turn_because == ""
+        assert told(duet, SHORT, LONG)[-1] == [alone(rivals[1], talk, one) for talk, one in zip((SHORT, LONG), turn, strict=True)]
+
+
+def test_a_checkpoint_of_nothing_learned_speaks_as_the_base(rivals):
+    duet = Duet(rivals[1])
+    duet.seat((BASE, Candidate(rivals[1].name, 1)))
+    base, untaught = told(duet, SHORT, SHORT)[-1]
+    assert base == untaught
+
+
+def test_runs_that_trained_biases_are_compared_too_in_turn(base, tmp_path):
+    first = run_with_trained_biases(tmp_path, base)
+    second = tuned_run(tmp_path / "runs", tmp_path / "qwen", **{"adapter.bias": "none"})
+    duet = Duet(first)
+    duet.seat((Candidate(first.name), Candidate(second.name)))
+    assert duet.in_turn_because
+    assert told(duet, SHORT, SHORT)[-1] == [alone(first, SHORT, Candidate(run.name)) for run in (first, second)]
+
+
+def other_weights(root, base):
+    shutil.copytree(base, root / "other")
+    weights = load_file(root / "other" / "model.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, root / "other" / "model.safetensors", metadata={"format": "pt"})
+    return {"model.name": str(root / "other")}
+
+
+STRANGERS = {"weights": (other_weights, "other weights than this run's base. Choose a run that was trained on this one"),
+             "template": (lambda root, base: {"template": True}, "another chat template than .* Choose a run with the same template")}
+
+
+@pytest.mark.parametrize(("make", "told"), STRANGERS.values(), ids=list(STRANGERS))
+def test_a_run_with_another_base_or_template_is_refused_beside_this_one(base, tmp_path, make, told):
+    run, changes = tuned_run(tmp_path, base), make(tmp_path, base)
+    stranger = tuned_run(tmp_path, base, **{name: value for name, value in changes.items() if "." in name})
+    if "template" in changes:
+        template = stranger.adapter / "chat_template.jinja"
+        template.write_text(template.read_text(encoding="utf-8") + " ", encoding="utf-8")
+        (stranger.folder / events.FILE).unlink()  # which says which template it was trained with
+    duet = Duet(run)
+    with pytest.raises(StudioError, match=told):
+        duet.seat((BASE, Candidate(stranger.name)))
+
+
+@pytest.mark.parametrize(("candidate", "told"), [
+    (Candidate("second", 7), r"step-00000007 is not whole: manifest.json is missing. Choose another step"),
+    (Candidate("nobody"), "There is no run 'nobody'"), (Candidate("../rivals"), "nobody who could answer")])
+def test_who_is_not_there_is_told_and_the_next_question_is_answered(rivals, candidate, told):
+    first, second = rivals
+    if candidate.run == "second":
+        candidate = replace(candidate, run=second.name)
+    with closing(Chat()) as chat:
+        with pytest.raises(StudioError, match=told):
+            list(chat.ask(first, (BASE, candidate), (SHORT, SHORT), GREEDY))
+        assert last(chat, first) == Answers(*(alone(first, SHORT, one) for one in pair_of(first)), together=True, done=True)
 
 
 # --- how it is said --------------------------------------------------------------------------------------------------
@@ -187,9 +284,9 @@ def test_without_a_seed_every_answer_is_drawn_anew(duet):
 
 def test_padding_is_not_penalized_as_if_it_had_been_said(duet):
     penalized = Sampling(temperature=0, max_new_tokens=24, repetition_penalty=1.5)
-    beside_a_long_one = told(duet, SHORT, LONG, penalized)[-1]["base"]
-    assert beside_a_long_one == told(duet, SHORT, SHORT, penalized)[-1]["base"]
-    assert beside_a_long_one != told(duet, SHORT, LONG)[-1]["base"]
+    beside_a_long_one = told(duet, SHORT, LONG, penalized)[-1][0]
+    assert beside_a_long_one == told(duet, SHORT, SHORT, penalized)[-1][0]
+    assert beside_a_long_one != told(duet, SHORT, LONG)[-1][0]
 
 
 def test_a_character_waits_until_it_is_whole(duet):
@@ -200,10 +297,10 @@ def test_a_character_waits_until_it_is_whole(duet):
 
 
 def test_a_side_that_has_ended_says_nothing_while_the_other_goes_on(duet):
-    transcript = Transcript(duet.tokenizer, {5}, lambda **texts: None)
+    transcript = Transcript(duet.tokenizer, {5}, lambda texts: None)
     for tokens in ([[1, 2], [3, 4]], [7, 8], [5, 9], [0, 10]):
         transcript.put(torch.tensor(tokens))
-    assert [answer.tokens for answer in transcript.answers.values()] == [[7], [8, 9, 10]]
+    assert [answer.tokens for answer in transcript.answers] == [[7], [8, 9, 10]]
 
 
 def test_a_talk_longer_than_the_model_is_refused_in_words(duet):
@@ -243,20 +340,20 @@ def test_at_both_ends_of_every_limit_there_is_an_answer(duet, name, end):
 
 
 def test_answers_stream_side_by_side_as_growing_prefixes(chat, run, duet):
-    growing = list(chat.ask(run, SHORT, LONG, Sampling(temperature=0, max_new_tokens=64)))
+    growing = list(ask(chat, run, SHORT, LONG, Sampling(temperature=0, max_new_tokens=64)))
     for before, after in pairwise(growing):
-        assert after.base.startswith(before.base) and after.tuned.startswith(before.tuned)
-    assert any(answers.base and answers.tuned and not answers.done for answers in growing)
+        assert after.first.startswith(before.first) and after.second.startswith(before.second)
+    assert any(answers.first and answers.second and not answers.done for answers in growing)
     assert len(set(growing)) > 3
     assert [answers.done for answers in growing] == [False] * (len(growing) - 1) + [True]
-    assert chat.ready.device == duet.device and chat.ready.together
+    assert chat.ready.device == duet.device and growing[-1].together
 
 
-def test_each_side_keeps_a_talk_of_its_own(chat, run, duet):
+def test_each_keeps_a_talk_of_its_own(chat, run):
     said = last(chat, run)
     again = {"role": "user", "content": SENTENCES[0]}
-    talks = [[*SHORT, {"role": "assistant", "content": text}, again] for text in (said.base, said.tuned)]
-    assert last(chat, run, *talks) == Answers(alone(duet, talks[0], tuned=False), alone(duet, talks[1], tuned=True), True)
+    talks = [[*SHORT, {"role": "assistant", "content": text}, again] for text in (said.first, said.second)]
+    assert last(chat, run, *talks) == Answers(*(alone(run, *one) for one in zip(talks, pair_of(run), strict=True)), together=True, done=True)
 
 
 def test_temperature_zero_says_the_same_every_time(chat, run):
@@ -272,8 +369,8 @@ def test_an_answer_that_is_left_ends_after_its_present_token(chat, run):
 
 def leave(chat: Chat, run) -> int:
     """Ask for an endless answer and leave while it grows."""
-    answers = chat.ask(run, SHORT, SHORT, ENDLESS)
-    next(answers for answers in answers if answers.base)
+    answers = ask(chat, run, sampling=ENDLESS)
+    next(said for said in answers if said.first)
     answers.close()
     return chat.pid
 
@@ -294,8 +391,8 @@ def test_a_refused_question_leaves_the_process_as_it_was(chat, run):
 def test_a_process_killed_while_it_answers_says_so_and_starts_anew(chat, run):
     expected, pid = last(chat, run), chat.pid
     with pytest.raises(StudioError, match=r"was killed.* ask again"):
-        for answers in chat.ask(run, SHORT, SHORT, ENDLESS):
-            if answers.base:
+        for answers in ask(chat, run, sampling=ENDLESS):
+            if answers.first:
                 os.kill(pid, signal.SIGKILL)
     assert chat.pid is None and chat.ready is None
     assert last(chat, run) == expected and chat.pid != pid
@@ -342,7 +439,7 @@ def test_a_run_without_an_adapter_is_refused_before_anything_starts(chat, tmp_pa
 
 def test_a_chat_that_is_closed_ends_its_process_and_the_question_under_way(run):
     chat = Chat()
-    answers = chat.ask(run, SHORT, SHORT, GREEDY)
+    answers = ask(chat, run)
     assert next(answers) == Answers(), "while it loads, whoever waits is asked whether they are still there"
     process = psutil.Process(chat.pid)
     chat.close()
@@ -370,21 +467,23 @@ def tell(process, message) -> None:
     process.stdin.flush()
 
 
-def question(number: int, sampling: Sampling) -> dict:
-    return {"id": number, "base": SHORT, "tuned": SHORT, "sampling": asdict(sampling)}
+def question(number: int, name: str, sampling: Sampling) -> dict:
+    return {"id": number, "pair": ["base", f"{name}@last"], "talks": [SHORT, SHORT], "sampling": asdict(sampling)}
 
 
 def test_the_protocol_is_as_its_description_says(run):
     with talking_to(run.folder) as (process, hear):
         tell(process, {})
-        assert hear()["ready"] | {"seconds": 0} == {"device": "cpu", "seconds": 0, "together": True, "because": ""}
-        tell(process, question(1, ENDLESS))
-        assert hear().keys() == {"id", "base", "tuned"}
+        assert hear()["ready"] | {"seconds": 0} == {"device": "cpu", "seconds": 0}
+        tell(process, question(1, run.name, ENDLESS))
+        assert hear() == {"id": 1, "together": True}
+        assert hear().keys() == {"id", "texts"}
         tell(process, {"cancel": 1})
         until(lambda: hear() == {"id": 1, "done": True}, 5)
-        tell(process, question(2, Sampling(max_new_tokens=5000)))
+        tell(process, question(2, run.name, Sampling(max_new_tokens=5000)))
+        assert hear() == {"id": 2, "together": True}
         assert hear().keys() == {"id", "error"}
-        tell(process, question(3, ENDLESS))
+        tell(process, question(3, run.name, ENDLESS))
         assert hear()["id"] == 3
         process.stdin.close()  # as the system does for a page that is gone
         assert process.wait(5) == 0

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from studio import events, jobs, processes, runs
+from studio.candidates import BASE, Candidate
 from studio.chat import Chat, Sampling
 from studio.errors import StudioError
 from studio.jobs import PROJECT, Queue
@@ -38,7 +39,7 @@ def test_a_chat_waits_until_a_training_has_ended_and_the_training_does_not_notic
     talk = [{"role": "user", "content": "How many legs has a spider?"}]
     chat = Chat()
     with pytest.raises(StudioError, match="A training is at work"):
-        list(chat.ask(finished, talk, talk, Sampling()))
+        list(chat.ask(finished, (BASE, Candidate(finished.name)), (talk, talk), Sampling()))
     chat.close()
     taken = len(heard(at_work, events.Stepped))
     until(lambda: len(heard(at_work, events.Stepped)) > taken)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from studio import jobs, parcel, runs
 from studio.engine import adapter, checkpoints, rendering, snapshot
-from studio.engine.chat import Duet
+from studio.engine.duet import Duet
 from studio.engine.examine import examine
 from studio.engine.look import look
 from studio.engine.merge import merge
@@ -134,7 +134,7 @@ def test_a_model_full_of_traps_is_examined_trained_resumed_merged_and_asked_and_
     lay(run.adapter, canary)
     merge(desk_of(run, "merge"))
     assert {path.suffix for path in run.merged.iterdir()} <= {".safetensors", ".json", ".jinja"}
-    Duet(run).answer({"base": PAIR.prompt, "tuned": PAIR.prompt}, sampling(), lambda **texts: None)
+    Duet(run).answer([PAIR.prompt, PAIR.prompt], sampling(), lambda texts: None)
 
 
 def sampling():

@@ -11,7 +11,7 @@ import pytest
 from studio import events, jobs, remote_code
 from studio.access import AccessError, Visitor
 from studio.chat import Sampling
-from studio.engine.chat import Duet
+from studio.engine.duet import Duet
 from studio.engine.push import push
 from studio.engine.worker import Desk
 from studio.errors import SettingsError, StudioError
@@ -102,8 +102,8 @@ def test_code_that_was_allowed_is_run_in_training_chat_and_merge_and_the_consent
     prompt = Pair([{"role": "user", "content": "Hello"}], [], []).prompt
     with pytest.raises(StudioError, match="needs to run code of its own"):
         Duet(run)
-    said = {}
-    Duet(run, consent=frozenset([digest])).answer({"base": prompt, "tuned": prompt}, Sampling(max_new_tokens=2), said.update)
+    said = []
+    Duet(run, consent=frozenset([digest])).answer([prompt, prompt], Sampling(max_new_tokens=2), said.append)
     jobs.request(jobs.of(run, "merge"), "{}\n", secrets)
     assert ended(run, "merge") == "finished", log_of(run, "merge")
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and digest.encode() in path.read_bytes()]

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from studio import card, events, seal
-from studio.engine import chat, merge, push
+from studio.engine import duet, merge, push
 from studio.engine.worker import Desk
 from studio.errors import StudioError
 from studio.practice import MODEL
@@ -46,7 +46,7 @@ def test_the_seal_is_that_of_the_pairs_as_they_are_shown():
 def test_chat_merge_and_push_refuse_a_template_that_was_not_trained_with(run, spoil):
     spoil(run.adapter / seal.TEMPLATE)
     with pytest.raises(StudioError, match="not the one this run was trained with"):
-        chat.Duet(run)
+        duet.Duet(run)
     (run.folder / "merge").mkdir()
     with pytest.raises(StudioError, match="not the one this run was trained with"):
         merge.merge(Desk(run.folder / "merge"))

@@ -66,6 +66,13 @@ def check(run: Run, token: str | None = None, fetch: bool = True) -> None:
                               "Put the base back as it was, or train again.")
 
 
+def refuse_other_base(run: Run, base: Origin, instead: str) -> None:
+    """Raises StudioError where a run's adapter was trained on other weights than those of a base; it ends with what to do `instead`."""
+    was = origin(run.adapter)
+    if was is not None and was.weights != base.weights:
+        raise StudioError(f"The adapter of run {run.name} was trained on {was.name} with other weights than this run's base. {instead}")
+
+
 def refuse_other_than_lora(run: Run) -> None:
     """Raises StudioError for files that PEFT would follow to other places, or read as pickles."""
     try:

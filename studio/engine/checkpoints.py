@@ -97,6 +97,14 @@ def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, skipped
 
 
+def of_step(parent: Path, step: int) -> Checkpoint:
+    """The checkpoint of one step. Raises StudioError where there is none, or none that is whole."""
+    try:
+        return opened(parent / f"step-{step:08d}")
+    except StudioError as error:
+        raise StudioError(f"{error} Choose another step of this run.") from error
+
+
 def opened(folder: Path) -> Checkpoint:
     """A checkpoint whose files are all there and unchanged. Raises StudioError naming what is not."""
     try:

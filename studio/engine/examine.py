@@ -4,17 +4,15 @@ Reads request.yaml, walks through the pairs once with bounded memory, leaves the
 last and whole, examination.json.
 """
 
-import os
 import random
 import shutil
 import sys
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from studio import events
+from studio import events, whole
 from studio.engine import data
 from studio.engine.data import Stream
 from studio.engine.worker import Desk, work
@@ -62,9 +60,9 @@ def examine(desk: Desk) -> events.Event | None:
     findings = sorted(unusable(account, settings) + leaks + findings + told.findings,
                       key=lambda finding: doctor.GRAVITY.index(finding.weight))
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
-    _write(desk.folder / FILE, Examination(
+    whole.write(desk.folder / FILE, Examination(
         stream.name, stream.in_words(), account.in_words(), stream.editor.in_words(), account.pairs, learned, held_out,
-        walk.shelving.shelved, verdict, sentence, findings, told.lengths, told.why_not, stream.facets.found()))
+        walk.shelving.shelved, verdict, sentence, findings, told.lengths, told.why_not, stream.facets.found()).to_json())
     return None
 
 
@@ -75,12 +73,6 @@ def unusable(account: Account, settings: Settings) -> list[Finding]:
         return []
     return [Finding("unusable", "bad", count, f"{count:,} rows are no pairs, and a run stops at them: {account.reasons()}.", (),
                     button=f"Leave out {count:,} unusable row{'s' * (count > 1)}", setting="data.leave_out", value=True)]
-
-
-def _write(path: Path, found: Examination) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(found.to_json(), encoding="utf-8")
-    os.replace(draft, path)
 
 
 class Walk:

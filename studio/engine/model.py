@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from studio.engine import adapter, remote_code, snapshot
 from studio.engine.adapter import WEIGHTS
+from studio.engine.checkpoints import Checkpoint
 from studio.engine.precision import compute_dtype, device, merge_dtype
 from studio.engine.vocabulary import where
 from studio.engine.worker import about
@@ -115,19 +116,37 @@ def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
         weight.data[known:] = (old.mean(0) + old.std(0) * noise).to(weight)
 
 
-def worn(base: PreTrainedModel, folder: Path, **options) -> PeftModel:
-    """The base with the adapter in a folder, every part of it in its place. Raises StudioError where a part has none."""
+def worn(base: PreTrainedModel | PeftModel, folder: Path, name: str = "default", **options) -> PeftModel:
+    """The base with the adapter in a folder, every part of it in its place; one that has others has it as well, by that name.
+
+    Raises StudioError where a part has no place.
+    """
     try:
-        tuned = PeftModel.from_pretrained(base, folder, **options)
+        if isinstance(base, PeftModel):
+            tuned = base
+            tuned.load_adapter(folder, adapter_name=name, **options)
+        else:
+            tuned = PeftModel.from_pretrained(base, folder, adapter_name=name, **options)
     except RuntimeError as error:  # torch's for other sizes
         raise StudioError(f"The adapter in {folder.parent.name} does not fit {_called(base)}: its parts have other sizes. "
                           "Use the base that it was trained on.") from error
-    has, needs = _keys(folder), set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    has, needs = _keys(folder), set(get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False))
     if odd := sorted(has ^ needs):
         what = "parts that have no place there" if has - needs else "only some of the parts that belong there"
         raise StudioError(f"The adapter in {folder.parent.name} does not fit {_called(base)}: it has {what}, such as {odd[0]}. "
                           "Use the base that it was trained on.")
     return tuned
+
+
+def set_back(tuned: PeftModel, checkpoint: Checkpoint, name: str = "default") -> None:
+    """Give an adapter of that name the weights that it had at a checkpoint of its run. Raises StudioError where they do not fit."""
+    was = {key.replace(".default.", f".{name}."): weight for key, weight in checkpoint.tensors("weights").items()}
+    now = dict(tuned.named_parameters())
+    if any(key not in now or now[key].shape != weight.shape or not torch.isfinite(weight).all() for key, weight in was.items()):
+        raise StudioError(f"Checkpoint {checkpoint.folder.name} does not fit the run's adapter. Choose another step of this run.")
+    with torch.no_grad():
+        for key, weight in was.items():
+            now[key].copy_(weight)
 
 
 def begin_with(tuned: PeftModel, earlier: Run) -> None:
@@ -136,10 +155,7 @@ def begin_with(tuned: PeftModel, earlier: Run) -> None:
         raise StudioError(f"Run {earlier.name} has no adapter to begin with. Let it finish or stop it first.")
     adapter.refuse_other_than_lora(earlier)
     adapter.refuse_what_is_not_finite(earlier.adapter)
-    was = adapter.origin(earlier.adapter)
-    if was is not None and was.weights != tuned.get_base_model().origin.weights:
-        raise StudioError(f"The adapter of run {earlier.name} was trained on {was.name} with other weights than this run's base. "
-                          "Choose that base, or begin with a fresh adapter.")
+    adapter.refuse_other_base(earlier, tuned.get_base_model().origin, "Choose that base, or begin with a fresh adapter.")
     weights, fresh = load_file(earlier.adapter / WEIGHTS), get_peft_model_state_dict(tuned, save_embedding_layers=False)
     if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in fresh.items()}:
         raise StudioError(f"The adapter of run {earlier.name} has another rank or stands on other modules. "
