@@ -6,7 +6,7 @@ from studio import about, candidates, events, jobs, runs
 from studio.candidates import BASE, Candidate
 from studio.errors import StudioError
 from studio.jobs import Queue
-from studio.ui import compare_tab
+from studio.ui import pairing
 from studio.ui.studio import Studio
 from tests.jobs_at_work import practice, said
 
@@ -71,10 +71,10 @@ def test_a_run_is_known_by_the_step_that_it_has_now(tmp_path):
 
 def test_the_page_says_who_sits_where(tmp_path):
     run, studio = run_with(tmp_path, (20,)), Studio(tmp_path, Queue(tmp_path))
-    usual = compare_tab.lead(studio, run.name)
+    usual = pairing.lead(studio, run.name)
     assert f"Left: the practice model as it was. Right: the practice model after run {run.name}." in usual
-    both = compare_tab.lead(studio, run.name, f"{run.name}@20", f"{run.name}@last")
+    both = pairing.lead(studio, run.name, f"{run.name}@20", f"{run.name}@last")
     assert f"Left: the practice model after step 20 of run {run.name}. Right: the practice model after run {run.name}." in both
-    assert "Which is which is drawn" in compare_tab.lead(studio, run.name, "base", f"{run.name}@20", blind=True)
-    assert "Choose two that differ" in compare_tab.lead(studio, run.name, "base", "base")
-    assert "nobody who could answer" in compare_tab.lead(studio, run.name, "<b>", "base")
+    assert "Which is which is drawn" in pairing.lead(studio, run.name, "base", f"{run.name}@20", blind=True)
+    assert "Choose two that differ" in pairing.lead(studio, run.name, "base", "base")
+    assert "nobody who could answer" in pairing.lead(studio, run.name, "<b>", "base")

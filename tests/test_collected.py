@@ -1,17 +1,15 @@
 """Pairs are collected by preferring one answer to another, and are then data like any other."""
 
-import json
 import threading
 
 import pytest
 
-from studio import collected, runs
+from studio import collected
 from studio.engine import data
 from studio.errors import StudioError
 from studio.preferences.pairs import Pair
 from studio.settings import Settings
-from studio.ui.compare_tab import preferred, questions
-from tests.jobs_at_work import practice
+from studio.ui.talk import preferred
 
 
 def talk(*texts):
@@ -19,27 +17,27 @@ def talk(*texts):
 
 
 def pair(number=0):
-    return preferred(talk(f"Why {number}?", "Base says."), talk(f"Why {number}?", "Tuned says."), "tuned")
+    return preferred(talk(f"Why {number}?", "Base says."), talk(f"Why {number}?", "Tuned says."), 1)
 
 
-@pytest.mark.parametrize(("side", "better", "worse"), [("base", "Base says.", "Tuned says."), ("tuned", "Tuned says.", "Base says."),
-                                                       ("own", "I say.", "Tuned says.")])
-def test_the_preferred_answer_is_the_better_one(side, better, worse):
-    made = preferred(talk("Why?", "Base says."), talk("Why?", "Tuned says."), side, " I say. ")
+@pytest.mark.parametrize(("who", "own", "better", "worse"), [
+    (0, None, "Base says.", "Tuned says."), (1, None, "Tuned says.", "Base says."), ("neither", " I say. ", "I say.", "Tuned says.")])
+def test_the_preferred_answer_is_the_better_one(who, own, better, worse):
+    made = preferred(talk("Why?", "Base says."), talk("Why?", "Tuned says."), who, own)
     assert made == Pair(talk("Why?"), [{"role": "assistant", "content": better}], [{"role": "assistant", "content": worse}])
 
 
 def test_talks_that_have_parted_make_no_pair():
     with pytest.raises(StudioError, match="different talks"):
-        preferred(talk("Why?", "a", "And?", "c"), talk("Why?", "b", "And?", "d"), "base")
+        preferred(talk("Why?", "a", "And?", "c"), talk("Why?", "b", "And?", "d"), 0)
     with pytest.raises(StudioError, match="no two answers yet"):
-        preferred([], [], "base")
+        preferred([], [], 0)
 
 
 def test_answers_that_teach_nothing_are_refused_and_nothing_is_kept(tmp_path):
     for better, told in (("Tuned says.", "the same"), (" ", "Your answer is empty")):
         with pytest.raises(StudioError, match=told):
-            collected.add(tmp_path, preferred(talk("Why?", "x"), talk("Why?", "Tuned says."), "own", better), "run")
+            collected.add(tmp_path, preferred(talk("Why?", "x"), talk("Why?", "Tuned says."), "neither", better), "run")
     assert collected.count(tmp_path) == 0 and not collected.path(tmp_path).exists()
 
 
@@ -54,16 +52,3 @@ def test_many_may_collect_at_once_and_what_they_collect_can_be_learned_from(tmp_
     reading = data.read(Settings.from_form(**{"data.source": str(collected.path(tmp_path))}).data)
     assert len(reading.found) == 60 and reading.stream.account.left_out.total() == 0
     assert {seen.pair.chosen[0]["content"] for seen in reading.found} == {"Tuned says."}
-
-
-def test_questions_are_offered_that_the_run_was_asked_before_or_never_saw(tmp_path):
-    run = runs.create(tmp_path, practice(**{"evaluation.prompts": "Why?\n\n How? "}))
-    assert questions(None) == questions(run) == [], "nobody can be asked before there is an adapter"
-    run.adapter.mkdir()
-    assert questions(run) == ["Why?", "How?"]
-    rows = [[{"role": "user", "content": text}] for text in ("How?", "Zoë?", "long" * 100, "Who?")]
-    rows.insert(1, [*rows[0], {"role": "assistant", "content": "So."}, {"role": "user", "content": "And?"}])
-    run.held_out.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows) + '{"prompt": [', encoding="utf-8")
-    assert questions(run) == ["Why?", "How?", "Zoë?", "Who?"]
-    run.held_out.write_text("".join(json.dumps({"prompt": [{"role": "user", "content": f"{at}?"}]}) + "\n" for at in range(99)), encoding="utf-8")
-    assert len(questions(run)) == 30

@@ -45,10 +45,14 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
         questions.keep(tmp_path, "Why?")
 
 
-def test_kept_questions_are_offered_first_then_the_run_s_prompts_then_what_it_never_saw(tmp_path):
-    run = runs.create(tmp_path, practice(**{"evaluation.prompts": "A prompt?\nWhy?"}))
-    assert talk.questions(run, ["Kept?"]) == [] == talk.questions(None, ["Kept?"]), "There is nobody to ask."
+def test_questions_are_offered_that_were_kept_or_that_the_run_was_asked_before_or_never_saw(tmp_path):
+    run = runs.create(tmp_path, practice(**{"evaluation.prompts": "Why?\n\n How? "}))
+    assert talk.questions(None, ["Kept?"]) == talk.questions(run, ["Kept?"]) == [], "nobody can be asked before there is an adapter"
     run.adapter.mkdir()
-    rows = [[{"role": "user", "content": text}] for text in ("Held out?", "A prompt?", "x" * 301, "")]
-    run.held_out.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in [*rows, rows[0] * 3]) + "torn", encoding="utf-8")
-    assert talk.questions(run, ["Older?", "Why?"]) == ["Why?", "Older?", "A prompt?", "Held out?"]
+    assert talk.questions(run, ["Older?", "How?"]) == ["How?", "Older?", "Why?"]
+    rows = [[{"role": "user", "content": text}] for text in ("How?", "Zoë?", "long" * 100, "Who?")]
+    rows.insert(1, [*rows[0], {"role": "assistant", "content": "So."}, {"role": "user", "content": "And?"}])
+    run.held_out.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows) + '{"prompt": [', encoding="utf-8")
+    assert talk.questions(run, []) == ["Why?", "How?", "Zoë?", "Who?"]
+    run.held_out.write_text("".join(json.dumps({"prompt": [{"role": "user", "content": f"{at}?"}]}) + "\n" for at in range(99)), encoding="utf-8")
+    assert len(talk.questions(run, ["Kept?"])) == 1 + talk.QUESTIONS

@@ -9,7 +9,7 @@ from studio import card, events, jobs, runs, votes
 from studio.candidates import BASE, Candidate
 from studio.chat import Answers
 from studio.jobs import Queue
-from studio.ui import compare_tab, talk
+from studio.ui import pairing, talk
 from studio.ui.seats import Seats
 from studio.ui.studio import Studio
 from studio.votes import Tally
@@ -85,14 +85,14 @@ def test_of_two_that_answer_in_turn_neither_speaks_before_both_are_done_while_it
 
 def test_votes_are_counted_and_told_with_their_interval(run, tmp_path):
     studio = Studio(tmp_path, Queue(tmp_path))
-    assert counted(run) == Tally() and compare_tab.tally(studio, run) == compare_tab.tally(studio, None) == ""
+    assert counted(run) == Tally() and pairing.tally(studio, run) == pairing.tally(studio, None) == ""
     for preferred in ["tuned"] * 8 + ["base"] * 2 + ["neither"]:
         vote(run, preferred)
     assert counted(run) == Tally(first=2, second=8, neither=1)
     told = counted(run).in_words()
     assert told.startswith("11 blind votes: Tuned was preferred 8 times, Base twice, and no difference seen once.")
     assert "Tuned won 80.0 % of those decided (95 % interval 49.0 to 94.3 %), which chance alone could do" in told
-    assert "11 blind votes" in compare_tab.tally(studio, run)
+    assert "11 blind votes" in pairing.tally(studio, run)
 
 
 @pytest.mark.parametrize(("tally", "told"), [

@@ -6,91 +6,26 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from studio import candidates, collected, jobs, seal, votes
-from studio.candidates import BASE, Candidate
-from studio.chat import Answers, Sampling
-from studio.errors import SettingsError, StudioError
+from studio import candidates, collected, votes
+from studio.chat import Answers
+from studio.errors import StudioError
 from studio.preferences.pairs import Message, Pair
-from studio.runs import Run
-from studio.settings import PRACTICE
-from studio.ui import form, parts, questions_card
+from studio.ui import all_asked, pairing, parts, questions_card
 from studio.ui.seats import Seats, Side
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.ui.talk import flat, preferred, refuse_before_both_answered, shown
 from studio.votes import NEITHER, Preferred
 
 SIDES: tuple[Side, ...] = get_args(Side)
-EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
-NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to it here."
 WAITING = "Both are answering; the first answer also loads the model …"
 ALIKE = "Both answered the same, so neither is better. Ask something else, or write a better answer."
-SAME = "Both who are compared are the same. Choose two that differ."
 OPEN = {"interactive": True, "placeholder": "Ask both the same"}
 """The question box while it takes a question."""
-
-SAMPLING = {"temperature": (0.7, "Temperature", "0 takes the likeliest word each time; higher is more varied."),
-            "top_p": (0.9, "Top p", "Draws only from the likeliest words that make up this share."),
-            "max_new_tokens": (200, "Longest answer", "In tokens, about three quarters of a word each.")}
-
-
-def of_form(run: Run, first: str | None, second: str | None) -> candidates.Pair:
-    """Who is chosen to be compared; base and run where nothing is. Raises StudioError for what nobody offered."""
-    pair = (Candidate.parse(first or str(BASE)), Candidate.parse(second or str(Candidate(run.name))))
-    if pair[0] == pair[1]:
-        raise StudioError(SAME)
-    return pair
-
-
-def called(run: Run, pair: candidates.Pair) -> tuple[str, str]:
-    """What the two are called beside the run in view."""
-    return candidates.name(pair[0], run), candidates.name(pair[1], run)
-
-
-def lead(studio: Studio, name: str | None, first: str | None = None, second: str | None = None, blind: bool = False) -> str:
-    """What is compared, or what to do to compare something."""
-    run = studio.find(name)
-    if run is None:
-        return parts.empty(EMPTY)
-    if not run.adapter.is_dir():
-        return parts.empty(NOT_YET)
-    try:
-        one, other = (_in_full(candidate, run) for candidate in of_form(run, first, second))
-    except StudioError as error:
-        return parts.note("warn", str(error))
-    written = seal.trained_with(run)
-    template = f" Both read you through the template of the training (seal {written})." if written else ""
-    told = (f"One of them is {one}, the other {other}. Which is which is drawn for each talk, and told when you have voted."
-            if blind else f"Left: {one}. Right: {other}.")
-    return parts.note("info", told + template)
-
-
-def _in_full(candidate: Candidate, run: Run) -> str:
-    base = "the practice model" if run.settings.model.name == PRACTICE else run.settings.model.name
-    if not candidate.run:
-        return f"{base} as it was"
-    return f"{base} after {f'step {candidate.step:,} of ' if candidate.step is not None else ''}run {candidate.run}"
-
-
-def now(studio: Studio, run: Run, pair: candidates.Pair) -> candidates.Pair:
-    """The pair with the steps that its adapters have now."""
-    first, second = (candidate.at(studio.said(jobs.of(Run(run.folder.parent / candidate.run)))) if candidate.run else candidate
-                     for candidate in pair)
-    return first, second
-
-
-def tally(studio: Studio, run: Run | None, first: str | None = None, second: str | None = None) -> str:
-    """The blind votes on a pair so far; nothing while there are none."""
-    try:
-        pair = of_form(run, first, second) if run is not None else None
-    except StudioError:
-        return ""
-    found = votes.tally(run, now(studio, run, pair)) if pair else votes.Tally()
-    return parts.note("info", found.in_words(called(run, pair))) if found.votes else ""
 
 
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
-    top = gr.HTML(lead(studio, None), elem_id="compare-head", padding=False)
+    top = gr.HTML(pairing.lead(studio, None), elem_id="compare-head", padding=False)
     with gr.Row(visible=False, elem_classes="fields") as choice:
         one, other = (gr.Dropdown([], label=label, interactive=True, elem_id=f"compare-{which}", info=info) for which, label, info in (
             ("first", "Compare", "The base, this run, its checkpoints, or another run on the same base in the same precision."),
@@ -99,11 +34,6 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                         info="Hides whose answer is whose until you have voted, and counts your votes with the run.")
     with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader
         chats = {side: gr.Chatbot(label=Seats().label(side), height=420, elem_id=f"chat-{side}", buttons=["copy"]) for side in SIDES}
-    question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **OPEN)
-    questions_card.build(studio, in_view, tab, question, chats["left"])
-    with gr.Row():
-        halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
-        clear = gr.Button("New chat", size="sm", elem_id="new-chat")
     with gr.Column(visible=False, elem_id="collect") as collect:
         with gr.Row() as either:
             better = {side: gr.Button(Seats().button(side), size="sm", elem_id=f"prefer-{side}") for side in SIDES}
@@ -113,11 +43,17 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                              info="Becomes the better answer of a pair; the worse one is that of the second who is compared.")
             save = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
         kept = gr.HTML(elem_id="collected", padding=False)
+    question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **OPEN)
+    questions_card.build(studio, in_view, tab, question, chats["left"])
+    with gr.Row():
+        halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
+        clear = gr.Button("New chat", size="sm", elem_id="new-chat")
     counted = gr.HTML(elem_id="votes", padding=False)
     with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="fields"):
         sampling_fields = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
-                           for name, (value, label, info) in SAMPLING.items()}
+                           for name, (value, label, info) in pairing.SAMPLING.items()}
     seated, pair_fields = gr.State(Seats()), [in_view, one, other]
+    asking_all = all_asked.build(studio, pair_fields, blind, sampling_fields)
     talk = [question, *chats.values(), talks, collect, either, kept, seated, *better.values(), neither]
 
     def seat(seats: Seats, **said: list[Message]) -> dict:
@@ -128,18 +64,10 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
 
     def ask(name: str | None, first: str | None, second: str | None, text: str, seats: Seats, left: list, right: list,
             **chosen: Any) -> Iterator[dict]:
-        run = studio.find(name)
-        if run is None or not run.adapter.is_dir():
-            yield refuse("Nothing to compare", EMPTY if run is None else NOT_YET)
-            return
-        if not (text or "").strip():
-            yield refuse("Not asked", "There is no question. Write one and press Enter.")
-            return
         try:
-            pair, sampling = of_form(run, first, second), Sampling(**chosen)
-        except SettingsError as error:
-            yield refuse("Not asked", form.in_words(error.problems, {name: label for name, (_, label, _) in SAMPLING.items()}))
-            return
+            run, pair, sampling = pairing.to_ask(studio, name, first, second, chosen)
+            if not (text or "").strip():
+                raise StudioError("There is no question. Write one and press Enter.")
         except StudioError as error:
             yield refuse("Not asked", error)
             return
@@ -166,7 +94,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     def afresh(name: str | None, first: str | None, second: str | None, blind: bool) -> dict:
         seats, run = Seats(blind=blind), studio.find(name)
         with suppress(StudioError):  # which `lead` tells
-            seats = Seats(called(run, of_form(run, first, second)), blind) if run is not None else seats
+            seats = Seats(pairing.called(run, pairing.of_form(run, first, second)), blind) if run is not None else seats
         return seat(seats, left=[], right=[]) | {question: gr.Textbox(**OPEN), talks: gr.Row(visible=False),
                                                  collect: gr.Column(visible=False), kept: ""}
 
@@ -192,7 +120,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         try:
             refuse_before_both_answered(*said)
             if seats.hidden and run is not None:
-                votes.add(run, now(studio, run, of_form(run, first, second)), who, said[0][-2]["content"])
+                votes.add(run, pairing.now(studio, run, pairing.of_form(run, first, second)), who, said[0][-2]["content"])
                 told = "You saw no difference." if who == NEITHER else f"You preferred the answer of {seats.names[who]}."
                 told += f" A was {seats.name('left')}, B was {seats.name('right')}; the next question begins a new talk. "
                 seats = seats.revealed()
@@ -200,7 +128,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         except StudioError as error:
             wrong = f"Not kept as a pair. {error}"
         notes = (parts.note("good", told) if told else "") + (parts.note("warn", wrong) if wrong else "")
-        return seat(seats) | {kept: notes, either: gr.Row(visible=not told), counted: tally(studio, run, first, second)}
+        return seat(seats) | {kept: notes, either: gr.Row(visible=not told), counted: pairing.tally(studio, run, first, second)}
 
     def offer(name: str | None, first: str | None, second: str | None, anew: bool = False) -> tuple:
         """Who can be chosen now; what was chosen stays, unless it is no longer there or all is `anew`."""
@@ -216,14 +144,14 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     def look(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple:
         run = studio.find(name)
         is_new = not first and run is not None and run.adapter.is_dir()  # it has ended since nobody could be offered
-        return (lead(studio, name, first, second, blind), tally(studio, run, first, second),
+        return (pairing.lead(studio, name, first, second, blind), pairing.tally(studio, run, first, second),
                 *(offer(name, first, second) if is_new else [gr.skip()] * 3))
 
     tab.select(offer, pair_fields, [choice, one, other], **QUIET)
     chosen_anew = in_view.change(lambda *given: offer(*given, anew=True), pair_fields, [choice, one, other], **QUIET)
     asking = question.submit(ask, [*pair_fields, question, seated, *chats.values()], talk, inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
-    halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking], **QUIET)
+    halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking, asking_all], **QUIET)
     # A chat's own bin empties one side, and half a talk is none.
     for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.change, *(chat.clear for chat in chats.values())):
         anew(afresh, [*pair_fields, blind], talk, cancels=[asking], **QUIET)
