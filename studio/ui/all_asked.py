@@ -21,7 +21,7 @@ BLIND = "A table names whose answers they are. Untick Blind first."
 def build(studio: Studio, pair_fields: list[gr.Dropdown], blind: gr.Checkbox, sampling_fields: dict[str, gr.Number]) -> Dependency:
     """The components and their wiring. Returns the event that asks, so that it can be cancelled."""
     with gr.Accordion("All that you keep, at once", open=False):
-        gr.HTML(parts.empty(LEAD), padding=False)
+        gr.Markdown(LEAD)
         ask = gr.Button("Ask both all of them", size="sm", elem_id="ask-all")
         table = gr.HTML(elem_id="all-answers", padding=False)
 

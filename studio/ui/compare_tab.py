@@ -19,6 +19,9 @@ from studio.votes import NEITHER, Preferred
 SIDES: tuple[Side, ...] = get_args(Side)
 WAITING = "Both are answering; the first answer also loads the model …"
 ALIKE = "Both answered the same, so neither is better. Ask something else, or write a better answer."
+CHOICES = (
+    ("compare-first", "Compare", "The base, this run, its checkpoints, or another run on the same base in the same precision."),
+    ("compare-second", "with", "All answer from one loaded base, so nothing but the adapter differs."))
 OPEN = {"interactive": True, "placeholder": "Ask both the same"}
 """The question box while it takes a question."""
 
@@ -27,9 +30,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(pairing.lead(studio, None), elem_id="compare-head", padding=False)
     with gr.Row(visible=False, elem_classes="fields") as choice:
-        one, other = (gr.Dropdown([], label=label, interactive=True, elem_id=f"compare-{which}", info=info) for which, label, info in (
-            ("first", "Compare", "The base, this run, its checkpoints, or another run on the same base in the same precision."),
-            ("second", "with", "All answer from one loaded base, so nothing but the adapter differs.")))
+        one, other = (gr.Dropdown([], label=label, info=info, interactive=True, min_width=280, elem_id=elem_id)
+                      for elem_id, label, info in CHOICES)
     blind = gr.Checkbox(False, label="Blind", elem_id="blind", interactive=True,
                         info="Hides whose answer is whose until you have voted, and counts your votes with the run.")
     with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader

@@ -7,7 +7,7 @@ from zipfile import ZipFile
 import pytest
 from playwright.sync_api import Page, TimeoutError, expect
 
-from studio import runs
+from studio import events, runs
 from studio.summary import Summary
 from tests.browser.steps import LONG_MS, examine, is_accessible, load, source_is, tab
 from tests.hub_wire import LATE
@@ -281,14 +281,45 @@ def test_a_blind_vote_hides_whose_answer_is_whose_until_it_is_given_and_counts(o
         opened.locator(f"#prefer-{choice}").click()
         expect(opened.locator("#collected")).to_contain_text("the next question begins a new talk")
         expect(opened.locator("#prefer-left")).to_be_hidden()
-        expect(opened.locator("#chat-left label")).to_contain_text(re.compile("A: (base|tuned)"))
+        expect(opened.locator("#chat-left label")).to_contain_text(re.compile("A: (Base|Tuned)"))
         named.append(opened.locator("#chat-left label").inner_text().split()[-1])
         expect(opened.locator("#votes")).to_contain_text(f"{votes_so_far} blind vote")
     kept = [json.loads(line)["preferred"] for line in (run.folder / "votes.jsonl").read_bytes().splitlines()]
-    assert kept == [named[0], "neither"]
+    assert kept == [{"Base": "base", "Tuned": f"{run.name}@{practice_steps(run)}"}[named[0]], "neither"]
     opened.reload()
     tab(opened, "Compare")
     expect(opened.locator("#votes")).to_contain_text("2 blind votes")
+
+
+def practice_steps(run) -> int:
+    """After how many steps its adapter was saved."""
+    return events.last(said(run), events.Saved).step
+
+
+def test_a_checkpoint_answers_beside_the_run_and_a_kept_question_is_asked_of_both_at_once(opened, studio):
+    run = runs.listed(studio.runs)[0]
+    tab(opened, "Compare")
+    opened.locator("#compare-first input").click()
+    opened.get_by_role("option", name=f"Step {run.checkpointed[0]:,} of the run in view").click()
+    expect(opened.locator("#compare-head")).to_contain_text(f"Left: the practice model after step {run.checkpointed[0]} of run {run.name}")
+    question = opened.locator("#question").locator("input, textarea")
+    question.fill(QUESTIONS[1])
+    question.press("Enter")
+    expect(opened.locator("#chat-left label")).to_contain_text(f"Step {run.checkpointed[0]:,}", timeout=LONG_MS)
+    expect(opened.locator("#collect")).to_be_visible(timeout=LONG_MS)
+    opened.locator("#keep-question").click()
+    expect(opened.get_by_text("Kept. You keep 1 question.")).to_be_visible()
+    opened.reload()
+    tab(opened, "Compare")
+    opened.locator("#offered-questions input").click()
+    expect(opened.get_by_role("option").first).to_contain_text(QUESTIONS[1])
+    opened.keyboard.press("Escape")
+    opened.get_by_role("button", name="All that you keep, at once").click()
+    opened.locator("#ask-all").click()
+    row = opened.locator("#all-answers tbody tr")
+    expect(row.locator("th")).to_have_text(QUESTIONS[1], timeout=LONG_MS)
+    expect(opened.locator("#all-answers thead th")).to_have_text(["Question", "Base", "Tuned"])
+    expect(row.locator("td").first).to_contain_text("Paris", timeout=LONG_MS)
 
 
 def test_the_adapter_is_merged_and_checked(opened, studio):
