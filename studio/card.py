@@ -11,7 +11,7 @@ from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 
-from studio import events, votes
+from studio import events, gguf_file, votes
 from studio.candidates import Candidate
 from studio.held_out import compared
 from studio.jobs import of
@@ -20,7 +20,12 @@ from studio.runs import Run
 from studio.settings import PRACTICE, choices
 from studio.summary import Summary, duration, percent, size, span
 
-What = Literal["adapter", "merged"]
+What = Literal["adapter", "merged", "gguf"]
+MADE = {"adapter": "A LoRA adapter for", "merged": "A full model in 16 bits, made from", "gguf": "A GGUF file for llama.cpp, made from"}
+RELATION = {"adapter": "adapter", "merged": "finetune", "gguf": "quantized"}
+LIBRARY = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
+PROVEN_BY = {"merged": "merge", "gguf": "gguf"}
+"""The job that measured its own result."""
 
 TAG = "orpo-studio"
 """Marks a repository as made by the studio: only such a one is overwritten without asking."""
@@ -65,10 +70,10 @@ def metadata(run: Run, what: What, repo: str, licence: dict[str, str] | None = N
     """What the Hub reads of the card."""
     base, source = hub_base(run), hub_dataset(run)
     quantized = run.settings.model.quantization != "none"
-    related = {"base_model": base, "base_model_relation": "adapter" if what == "adapter" else "finetune"} if base else {}
+    related = {"base_model": base, "base_model_relation": RELATION[what]} if base else {}
     measured = Summary(events.read(of(run).log)).held_out("tuned")
     return ModelCardData(
-        library_name="peft" if what == "adapter" else "transformers", pipeline_tag="text-generation",
+        library_name=LIBRARY[what], pipeline_tag="text-generation",
         tags=["orpo", "qlora" if quantized else "lora", "preference-optimization", TAG],
         datasets=[source] if source else None, model_name=repo.split("/")[-1],
         eval_results=_eval_results(run, measured), **related, **(licence or {}))
@@ -133,16 +138,15 @@ def _base(run: Run) -> str:
 
 
 def _what_it_is(run: Run, what: What, repo: str) -> str:
-    made = "A LoRA adapter for" if what == "adapter" else "A full model in 16 bits, made from"
     commit = base_commit(run)
     at = f" at commit `{commit}`" if commit else ""
-    return (f"# {plain(repo.split('/')[-1])}\n\n{made} {_base(run)}{at}, fine-tuned on preference pairs with "
+    return (f"# {plain(repo.split('/')[-1])}\n\n{MADE[what]} {_base(run)}{at}, fine-tuned on preference pairs with "
             f"[ORPO](https://arxiv.org/abs/2403.07691) in ORPO Studio.")
 
 
 def _proof(run: Run, what: What) -> str:
-    """What the merge measured of its own result."""
-    noted = events.last(events.read(of(run, "merge").log), events.Noted) if what == "merged" else None
+    """What a merge or the writing of a file measured of its own result."""
+    noted = events.last(events.read(of(run, PROVEN_BY[what]).log), events.Noted) if what in PROVEN_BY else None
     return plain(noted.text) if noted else ""
 
 
@@ -183,6 +187,10 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def _usage(run: Run, what: What, repo: str) -> str:
+    if what == "gguf":
+        file = gguf_file.of(run)
+        return (f"## Use\n\nWith llama.cpp: `llama-server -hf {repo}`\n\nWith llama-cpp-python:\n\n```python\n"
+                f"{snippet_of_file(repo, file.name if file else '*.gguf')}```")
     first, serve = "", f"vllm serve {repo}"
     if what == "adapter":
         first, base = _before_use(run), hub_base(run) or BASE
@@ -210,6 +218,18 @@ messages = [{{"role": "user", "content": "Hello!"}}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
 answer = model.generate(**inputs.to(model.device), max_new_tokens=256, eos_token_id=tokenizer.eos_token_id)
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+"""
+
+
+def snippet_of_file(repo: str, name: str) -> str:
+    """Python that answers with the GGUF file of that name in a repository; without one, in the folder that it runs in."""
+    file = json.dumps(name, ensure_ascii=False)
+    loaded = f"Llama.from_pretrained(repo_id={json.dumps(repo)}, filename={file}, n_ctx=0)" if repo else f"Llama({file}, n_ctx=0)"
+    return f"""from llama_cpp import Llama
+
+model = {loaded}
+answer = model.create_chat_completion([{{"role": "user", "content": "Hello!"}}], max_tokens=256)
+print(answer["choices"][0]["message"]["content"])
 """
 
 

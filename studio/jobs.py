@@ -35,11 +35,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of work on a folder: train on the run's own, merge and push inside it; beside the runs two steps and examine,
+    """A kind of work on a folder: train on the run's own, merge, gguf and push inside it; beside the runs two steps and examine,
     and export inside an examination's.
     """
 
-    kind: Literal["train", "merge", "push", "two_steps", "examine", "export"]
+    kind: Literal["train", "merge", "gguf", "push", "two_steps", "examine", "export"]
     folder: Path
 
     @property
@@ -51,7 +51,7 @@ class Job:
         return self.folder / "stop"
 
 
-def of(run: Run, kind: Literal["train", "merge", "push"] = "train") -> Job:
+def of(run: Run, kind: Literal["train", "merge", "gguf", "push"] = "train") -> Job:
     """The job of that kind on a run."""
     return Job(kind, run.job(kind))
 
@@ -113,7 +113,7 @@ def start(job: Job, secrets: dict[str, str] | None = None) -> None:
 
 
 def request(job: Job, choices: str, secrets: dict[str, str] | None = None) -> None:
-    """Ask anew for a merge or push: its choices (YAML) are written, its log begins afresh, its worker starts."""
+    """Ask anew for a merge, a GGUF file or a push: its choices (YAML) are written, its log begins afresh, its worker starts."""
     job.folder.mkdir(exist_ok=True)
     with processes.one_launcher(job.folder):
         if status(job) in ALIVE:

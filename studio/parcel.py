@@ -1,4 +1,4 @@
-"""What of a run leaves this machine: the files of its adapter or merged model, the same whether pushed or downloaded.
+"""What of a run leaves this machine: the files of its adapter, merged model or GGUF file, the same whether pushed or downloaded.
 
 A card goes with them, and an adapter's configuration names its base for everyone, not by a path of this machine.
 """
@@ -7,29 +7,34 @@ import json
 from fnmatch import fnmatch
 from pathlib import Path
 
-from studio import card
+from studio import card, gguf_file
 from studio.card import What
 from studio.errors import StudioError
 from studio.runs import Run
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
          "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-         "vocab.json", "merges.txt", "tokenizer.model", "spiece.model")
+         "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "*.gguf")
 """What is handed on; whatever else lies beside it stays here."""
 
 
+MISSING = {"adapter": "This run has no adapter yet. Let it train to the end, or stop it.",
+           "merged": "This run has not been merged yet. Merge it first, or take the adapter.",
+           "gguf": "No GGUF file was written of this run yet. Write it first, or take the merged model or the adapter."}
+
+
 def folder(run: Run, what: What) -> Path:
-    """Where the adapter or merged model lies. Raises StudioError if it is not there."""
-    found = run.adapter if what == "adapter" else run.merged
-    if not found.is_dir():
-        raise StudioError("This run has no adapter yet. Let it train to the end, or stop it." if what == "adapter" else
-                          "This run has not been merged yet. Merge it first, or take the adapter.")
+    """Where an adapter, merged model or GGUF file lies. Raises StudioError if it is not there."""
+    found = {"adapter": run.adapter, "merged": run.merged, "gguf": run.job("gguf")}[what]
+    if not (gguf_file.of(run) if what == "gguf" else found.is_dir()):
+        raise StudioError(MISSING[what])
     return found
 
 
 def paths(run: Run, what: What) -> list[Path]:
     """The files that are handed on. Raises StudioError if there are none, or some that nobody should be handed."""
-    found = sorted(folder(run, what).iterdir())
+    there = folder(run, what)
+    found = [gguf_file.of(run)] if what == "gguf" else sorted(there.iterdir())
     if any(path.suffix == ".py" for path in found):
         raise StudioError("This model needs code of its own, which is others' and is not handed on. Take the adapter.")
     for path in found:

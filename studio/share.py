@@ -19,8 +19,9 @@ class PushRequest(Section):
 
     repo: Annotated[str, Field(min_length=1, title="Repository")]
     """Where on the Hub: a name of your choice, or owner/name for an organisation you may write to."""
-    what: Annotated[Literal["adapter", "merged"], Field(title="What")] = "adapter"
-    """The adapter is small and needs its base; the merged model stands alone and is as large as the base in 16 bits."""
+    what: Annotated[Literal["adapter", "merged", "gguf"], Field(title="What")] = "adapter"
+    """The adapter is small and needs its base; the merged model stands alone and is as large as the base in 16 bits; the GGUF file is
+    for llama.cpp."""
     private: Annotated[bool, Field(title="Private")] = True
     """Only you, or your organisation, can see it. It can be made public on the Hub at any time."""
     overwrite: Annotated[bool, Field(title="Replace")] = False

@@ -12,9 +12,9 @@ FOLDER = ".trash"
 
 def throw_away(run: Run) -> None:
     """Move a run that has ended into its room's trash. Raises BusyError while anything works on it."""
-    for kind in ("train", "merge", "push"):
+    for kind in ("train", "merge", "gguf", "push"):
         if jobs.status(jobs.of(run, kind)) in (*jobs.ALIVE, "queued"):
-            raise BusyError("This run is not over, or is being merged or pushed. Stop it first, then throw it away.")
+            raise BusyError("This run is not over, or is being merged, written or pushed. Stop it first, then throw it away.")
     folder = run.folder.parent / FOLDER
     if run.folder.is_symlink() or folder.is_symlink():
         raise StudioError("A link stands in the place of a folder there, so nothing was moved. Remove the link by hand.")

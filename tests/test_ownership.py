@@ -1,6 +1,7 @@
 """What is somebody's is nobody else's: every event of the page, every file address and every script's call is tried by a stranger."""
 
 import json
+import shutil
 
 import pytest
 
@@ -143,6 +144,20 @@ def test_adapters_are_handed_to_their_owner_and_to_an_administrator_only(studio,
         assert answer.status_code == 404 and SECRET not in answer.text
         assert answer.json() == nobody_s.json() or "%2f" in theirs
     assert visitor(studio, "anna").http.get(address.replace("/adapter", "/worker.log")).status_code == 422
+
+
+@pytest.mark.fault("T46")
+def test_a_gguf_file_is_handed_to_its_owner_from_any_byte_on_and_to_nobody_else(studio, bert, anna):
+    run = run_of(anna)
+    run.job("gguf").mkdir(exist_ok=True)
+    (run.job("gguf") / f"{run.name}-Q8_0.gguf").write_text(SECRET, encoding="utf-8")
+    address = f"/downloads/runs/{run.name}/gguf"
+    owner = visitor(studio, "anna").http
+    assert owner.get(address).text == SECRET and f'filename="{run.name}-Q8_0.gguf"' in owner.get(address).headers["content-disposition"]
+    rest = owner.get(address, headers={"Range": "bytes=5-"})
+    assert rest.status_code == 206 and rest.text == SECRET[5:], "A download that broke off goes on."
+    assert bert.http.get(address).status_code == 404 and SECRET not in bert.http.get(address).text
+    shutil.rmtree(run.job("gguf"))
 
 
 def test_what_somebody_uploads_is_read_by_nobody_else(studio, bert):

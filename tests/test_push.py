@@ -99,6 +99,16 @@ def test_no_file_of_a_push_says_where_it_lay_and_a_merged_model_takes_the_place_
     assert metadata(hub.repos["ada/tuned"].files()["README.md"])["library_name"] == "transformers"
 
 
+def test_a_gguf_file_is_pushed_with_a_card_of_its_own(hub, run):
+    token = hub.add_user("ada")
+    run.job("gguf").mkdir()
+    (run.job("gguf") / f"{run.name}-Q8_0.gguf").write_bytes(b"GGUF")
+    assert pushed(run, token, what="gguf") == "finished", log_of(run, "push")
+    files = hub.repos["ada/tuned"].files()
+    assert set(files) - {".gitattributes"} == {"README.md", f"{run.name}-Q8_0.gguf"} and files[f"{run.name}-Q8_0.gguf"] == b"GGUF"
+    assert metadata(files["README.md"])["library_name"] == "gguf"
+
+
 @pytest.mark.fault("T41")
 def test_a_push_that_failed_at_the_commit_is_repeated_into_exactly_one_commit(hub, run):
     token = hub.add_user("ada")
@@ -139,6 +149,7 @@ def test_what_cannot_be_pushed_is_refused_before_anything_is_made(hub, run):
 @pytest.mark.parametrize(("what", "words"), [
     ("adapter", "No token was entered."),
     ("merged", "This run has not been merged yet. Merge it first, or take the adapter."),
+    ("gguf", "No GGUF file was written of this run yet. Write it first, or take the merged model or the adapter."),
 ])
 def test_what_is_missing_here_is_said_without_asking_the_hub(run, what, words):
     run.job("push").mkdir()

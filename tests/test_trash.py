@@ -37,7 +37,7 @@ def test_a_run_that_waits_or_is_at_work_is_not_thrown_away(tmp_path):
 def test_a_merge_under_way_keeps_the_run_where_it_is(over):
     jobs.of(over, "merge").folder.mkdir()
     events.append(jobs.of(over, "merge").log, events.Queued())
-    with pytest.raises(BusyError, match="merged or pushed"):
+    with pytest.raises(BusyError, match="merged, written or pushed"):
         trash.throw_away(over)
 
 

@@ -161,6 +161,7 @@ def save(tuned: PeftModel, tokenizer, run: Run) -> None:
     tokenizer.save_pretrained(draft)
     adapter.sign(draft, tuned.get_base_model().origin)
     if run.adapter.exists():  # of a run that was stopped and went on
-        shutil.rmtree(run.job("merge"), ignore_errors=True)  # what was merged from it is no longer this run's result
+        for kind in ("merge", "gguf"):  # what was made from it is no longer this run's result
+            shutil.rmtree(run.job(kind), ignore_errors=True)
         checkpoints.remove(run.adapter)
     os.replace(draft, run.adapter)

@@ -3,7 +3,6 @@
 The result is proven before it is kept: it must say what base and adapter said, with finite weights and the same template.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -15,16 +14,10 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from studio import events
-from studio.engine import adapter, model, vocabulary
-from studio.engine.rendering import render
+from studio.engine import adapter, model, proof, vocabulary
 from studio.engine.worker import Desk, work
 from studio.errors import NoSpaceError, StudioError
 from studio.runs import Run
-
-PROMPTS, LONGEST, LIKELY = 8, 512, 20
-"""What the proof looks at: the first held-out prompts, of each its last tokens, and the likeliest tokens to come next."""
-
-FALLBACK = [{"role": "user", "content": "Hello! What can you do for me?"}]
 
 TOLERANCE = {torch.bfloat16: 0.8, torch.float16: 0.1}
 """How far log-probabilities may differ. Rounding alone gave 0.50 and 0.06 in an untrained network of 16 layers,
@@ -55,18 +48,18 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     yield
     desk.enter("merging")
     tuned = model.worn(base, run.adapter, torch_device="cpu").eval()
-    asked = _prompts(run, tokenizer)
+    asked = proof.prompts(run, tokenizer)
     # Base and adapter are heard before the merge, which works in place: the weights are never in memory twice.
-    expected = _hear(tuned, asked)
+    expected = proof.hear(tuned, asked)
     with tuned.disable_adapter():
-        plain = _hear(tuned, asked)
+        plain = proof.hear(tuned, asked)
     merged = tuned.merge_and_unload(safe_merge=True)
     yield
     desk.enter("checking")
     _refuse_if_not_finite(merged)
-    difference = _difference(_hear(merged, asked), expected)
+    difference = proof.difference(proof.hear(merged, asked), expected)
     _refuse_if_different(difference, merged.dtype)
-    for sentence in _in_words(difference, _difference(plain, expected), len(asked)):
+    for sentence in _in_words(difference, proof.difference(plain, expected), len(asked)):
         desk.say(events.Noted(sentence))
     yield
     desk.enter("saving")
@@ -86,26 +79,6 @@ def refuse_if_short(needed: int, folder: Path) -> None:
 def _bytes(base: PreTrainedModel) -> int:
     """What the weights take on disk; tied ones are written once."""
     return sum(weight.numel() * weight.element_size() for weight in base.parameters())
-
-
-def _prompts(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
-    """The prompts of the proof as token ids, each of shape (1, tokens)."""
-    rows = run.held_out.read_text(encoding="utf-8").splitlines() if run.held_out.is_file() else []
-    talks = [json.loads(row)["prompt"] for row in rows[:PROMPTS]] or [FALLBACK]
-    texts = [render(tokenizer, talk, add_generation_prompt=True) for talk in talks]
-    return [tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][:, -LONGEST:] for text in texts]
-
-
-@torch.no_grad()
-def _hear(speaker: torch.nn.Module, asked: list[torch.Tensor]) -> torch.Tensor:
-    """Log-probabilities of the token after each prompt, shape (prompts, vocabulary), float32."""
-    return torch.stack([speaker(input_ids=ids, use_cache=False).logits[0, -1].float().log_softmax(-1) for ids in asked])
-
-
-def _difference(heard: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference among the tokens that are expected most: the unlikely ones are mostly rounding."""
-    likely = expected.topk(min(LIKELY, expected.shape[-1])).indices
-    return (heard.gather(-1, likely) - expected.gather(-1, likely)).abs().max().item()
 
 
 def _refuse_if_not_finite(merged: PreTrainedModel) -> None:

@@ -1,4 +1,4 @@
-"""The push job: python -m studio.engine.push RUN/push. The adapter or the merged model goes to the Hub in one commit.
+"""The push job: python -m studio.engine.push RUN/push. The adapter, merged model or GGUF file goes to the Hub in one commit.
 
 Everything that can be refused is refused before a repository is made; the token is used and never written.
 """
@@ -46,7 +46,8 @@ def _refuse_what_is_not_the_run_s(run: Run, asked: PushRequest, desk: Desk) -> N
     if asked.what == "adapter":
         adapter.check(run, desk.token, fetch=False)
     parcel.paths(run, asked.what)  # what may not be handed on is refused before the Hub is asked
-    seal.check(run, folder)
+    if asked.what != "gguf":  # which holds the template inside, from the merged model that was checked
+        seal.check(run, folder)
     adapter.refuse_what_is_not_finite(folder)
 
 

@@ -13,7 +13,8 @@ from studio.errors import BusyError
 
 FILE = ".computing"
 POLL_SECONDS = 0.5
-WORDS = {"train": "a training", "merge": "a merge", "two_steps": "a trial of two steps", "chat": "a chat"}
+WORDS = {"train": "a training", "merge": "a merge", "gguf": "the writing of a GGUF file", "two_steps": "a trial of two steps",
+         "chat": "a chat"}
 
 
 def take(folder: Path, kind: str, waits: Callable[[str], bool] | None = None) -> IO | None:

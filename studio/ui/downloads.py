@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from fastapi import APIRouter, HTTPException, Request
-from starlette.responses import FileResponse, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from zipstream import ZipStream
 
 from studio import export, parcel, runs
@@ -27,7 +27,7 @@ def of_pairs(digest: str) -> str:
 
 
 def of_run(run: Run, what: What) -> str:
-    """The address of a run's adapter or merged model."""
+    """The address of a run's adapter, merged model or GGUF file."""
     return f"{PREFIX}/runs/{run.name}/{what}"
 
 
@@ -49,11 +49,14 @@ def routes(studio: Studio) -> APIRouter:
         return FileResponse(path, filename=path.name, media_type="application/octet-stream", headers=FRESH)
 
     @router.get("/runs/{name}/{what}")
-    def result(name: str, what: What, request: Request) -> StreamingResponse:
+    def result(name: str, what: What, request: Request) -> Response:
         run = studio.find_for(request.scope[VISITOR], name)
         if run is None:
             raise HTTPException(404, "There is no such run. Choose one from the list.")
         try:
+            if what == "gguf":  # one file as it is, of which a part can be asked for: a download that broke off goes on
+                (file,) = parcel.paths(run, what)
+                return FileResponse(file, filename=file.name, media_type="application/octet-stream", headers=FRESH)
             packed = zipped(run, what)
         except StudioError as error:
             raise HTTPException(404, str(error)) from None

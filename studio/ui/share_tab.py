@@ -1,13 +1,14 @@
-"""Share: merge the adapter into its base; take either away as a file, or push it to the Hub, private unless asked otherwise."""
+"""Share: merge the adapter into its base, write that as GGUF; take any of them away as a file, or push it to the Hub."""
 
 from typing import Any
 
 import gradio as gr
 
-from studio import account, card, jobs, parcel, practice
+from studio import account, card, gguf_file, jobs, parcel, practice
 from studio.card import What
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
+from studio.gguf_file import GGUFRequest
 from studio.runs import Run
 from studio.settings import PRACTICE
 from studio.share import PushRequest
@@ -19,14 +20,17 @@ from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, download, merge and push it here."
 TAKE = ("## Download\nA ZIP file with the weights, the tokenizer and a card that holds data, settings, results and how to use them. "
-        "The adapter is small and needs its base; the merged model stands alone.")
+        "The adapter is small and needs its base; the merged model stands alone. The GGUF file comes as it is.")
 MERGE = ("## Merge\nWrites base and adapter as one 16-bit model, which runs anywhere without the studio. "
          "The merged model is checked against the adapter before it is kept.")
 PUSH = "## Push to the Hub\nOne commit with weights, tokenizer and a model card that holds data, settings and results."
-MERGE_PHASES = ("loading", "merging", "checking", "saving")
-PUSH_PHASES = ("checking", "uploading")
-WHATS = {"adapter": "adapter", "merged": "merged model"}
-NOT_DONE = {"merge": "Trained, not merged", "push": "Trained, not pushed"}
+WRITE = ("## GGUF\nWrites the merged model as one file for llama.cpp and the programs built on it, with the chat template of the training. "
+         "The file is read back and compared with the merged model before it is kept. Llama, Mistral, Qwen2 and Qwen3 models, "
+         "where llama.cpp has a name for the tokenizer's way.")
+PHASES = {"merge": ("loading", "merging", "checking", "saving"), "gguf": ("reading", "writing", "checking"),
+          "push": ("checking", "uploading")}
+WHATS = {"adapter": "adapter", "merged": "merged model", "gguf": "GGUF file"}
+NOT_DONE = {"merge": "Trained, not merged", "gguf": "Not written", "push": "Trained, not pushed"}
 
 
 def lead(studio: Studio, run: Run | None) -> str:
@@ -59,7 +63,7 @@ def how_to_use(studio: Studio, run: Run | None) -> str:
 
 
 def state(studio: Studio, run: Run | None, kind: str) -> str:
-    """Where a merge or push stands, as HTML."""
+    """Where a merge, a GGUF file or a push stands, as HTML."""
     if run is None:
         return ""
     job = jobs.of(run, kind)
@@ -68,19 +72,22 @@ def state(studio: Studio, run: Run | None, kind: str) -> str:
     if status is None:
         return ""
     if status in jobs.ALIVE or status == "queued":
-        phases = MERGE_PHASES if kind == "merge" else PUSH_PHASES
         done = summary.progress
         bar = (parts.progress(done.done, done.total, in_words(done)) if done
                else parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …"))
-        return parts.phases(phases, summary.phase, summary.phases_seen) + bar
+        return parts.phases(PHASES[kind], summary.phase, summary.phases_seen) + bar
     return ended(studio, run, kind, status, summary)
 
 
 def ended(studio: Studio, run: Run, kind: str, status: str, summary: Summary) -> str:
-    """How a merge or push ended."""
+    """How a merge, the writing of a GGUF file or a push ended."""
     if status == "finished" and kind == "merge":
         where = "can be downloaded and pushed" if studio.who().name else f"is in {run.merged}"
         return parts.note("good", " ".join([f"The merged model {where}.", *summary.notes]))
+    if status == "finished" and kind == "gguf":
+        file = gguf_file.of(run)
+        use = f"can be downloaded as {file and file.name}." if studio.who().name else f"is {file}. Start it with: llama-server -m {file}"
+        return parts.note("good", f"The GGUF file {use}") + parts.note("info", " ".join(summary.notes))
     if status == "finished":
         pushed = last(summary.said, Pushed)
         return parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
@@ -106,13 +113,18 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             gr.Markdown(MERGE)
             merge = gr.Button("Merge into the base", variant="primary", elem_id="merge")
             merged = gr.HTML("", elem_id="merge-state", padding=False)
+            gr.Markdown(WRITE)
+            precision = gr.Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
+                                 value="q8_0", label="Precision", elem_id="gguf-precision")
+            write = gr.Button("Write the GGUF file", variant="primary", elem_id="gguf")
+            written = gr.HTML("", elem_id="gguf-state", padding=False)
         with gr.Column():
             gr.Markdown(PUSH)
             push_fields = {
                 "repo": gr.Textbox(label="Repository", placeholder="name or owner/name", elem_id="push-repo",
                                    info="Where it goes. Without an owner it goes to the token's account."),
-                "what": gr.Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged")],
-                                 value="adapter", label="What to push", elem_id="push-what"),
+                "what": gr.Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged"),
+                                  ("the GGUF file", "gguf")], value="adapter", label="What to push", elem_id="push-what"),
                 "private": gr.Checkbox(True, label="Private", info="Only you see it. You can open it on the Hub later."),
                 "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
                                          info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),
@@ -123,11 +135,11 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
     seen = gr.State(None)
-    shown = [top, merged, pushed, away, *take.values(), code, seen]
+    shown = [top, merged, written, pushed, away, *take.values(), code, seen]
 
     def refresh(name: str | None, before: tuple | None) -> tuple:
         run = studio.find(name)
-        told = (lead(studio, run), state(studio, run, "merge"), state(studio, run, "push"))
+        told = (lead(studio, run), *(state(studio, run, kind) for kind in PHASES))
         now = (*told, *(run and parcel.size(run, what) for what in WHATS))
         if now == before:
             return (gr.skip(),) * len(shown)
@@ -148,6 +160,15 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         except StudioError as error:
             refuse("Not started", error)
 
+    def start_writing(name: str | None, precision: str) -> None:
+        try:
+            run = ready(name)
+            parcel.folder(run, "merged")
+            studio.chat.close()
+            jobs.request(jobs.of(run, "gguf"), GGUFRequest(precision=precision).to_yaml())
+        except StudioError as error:
+            refuse("Not started", error)
+
     def start_push(name: str | None, token: str, **values: Any) -> None:
         try:
             run = ready(name)
@@ -165,6 +186,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                 *(gr.validate(field not in problems, problems.get(field, "")) for field in values)]
 
     merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
+    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
     push.click(start_push, [in_view, token], None, inputs_kwargs=push_fields, validator=check, **PRIVATE).then(
         refresh, [in_view, seen], shown, **QUIET)
     watch = gr.Timer(1.0)

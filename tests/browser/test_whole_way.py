@@ -2,12 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 from playwright.sync_api import Page, TimeoutError, expect
 
-from studio import events, runs
+from studio import events, gguf_file, runs
 from studio.summary import Summary
 from tests.browser.steps import LONG_MS, examine, is_accessible, load, source_is, tab
 from tests.hub_wire import LATE
@@ -327,6 +328,17 @@ def test_the_adapter_is_merged_and_checked(opened, studio):
     opened.locator("#merge").click()
     expect(opened.locator("#merge-state")).to_contain_text("The merged model is in", timeout=LONG_MS)
     assert (runs.listed(studio.runs)[0].merged / "model.safetensors").is_file()
+
+
+def test_the_merged_model_is_written_as_gguf_and_downloaded(opened, studio):
+    run = runs.listed(studio.runs)[0]
+    tab(opened, "Share")
+    opened.locator("#gguf").click()
+    expect(opened.locator("#gguf-state")).to_contain_text("The file says what the merged model says", timeout=LONG_MS)
+    with opened.expect_download() as download:
+        opened.locator("#download-gguf").click()
+    assert download.value.suggested_filename == f"{run.name}-Q8_0.gguf"
+    assert Path(download.value.path()).read_bytes() == gguf_file.of(run).read_bytes()
 
 
 def test_adapter_and_merged_model_are_downloaded_whole(opened, studio):
