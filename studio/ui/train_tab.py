@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from studio import account, fit, gpu
+from studio import account, fit, gpu, practice, script
 from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
@@ -69,6 +69,11 @@ def read_settings(path: str) -> Settings:
         raise SettingsError({"file": "This file is not text. Choose a settings file of the studio."}) from None
 
 
+def _complaints(error: SettingsError) -> str:
+    """What is wrong, as comments in place of a file."""
+    return "\n".join(f"# {name}: {text}" for name, text in error.problems.items())
+
+
 def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) -> TrainTab:
     """The tab's components and wiring."""
     presets = all_presets()
@@ -91,6 +96,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     with gr.Accordion("Settings as a file", open=False) as as_file:
         code = gr.Code(language="yaml", label="settings.yaml", interactive=False, buttons=["copy", "download"])
         load = gr.UploadButton("Load settings from a file", file_types=[".yaml", ".yml"], size="sm")
+        without = gr.Code(language="python", label="train.py: the same without the studio, by TRL", interactive=False,
+                          buttons=["copy", "download"], elem_id="script")
     gr.HTML(parts.note("info", gpu.in_words(gpu.cards())), padding=False)
     card = fit_card.build(studio, everything, token)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
@@ -106,11 +113,15 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
         except SettingsError as error:
             return refuse("Settings not loaded", form.in_words(error.problems))
 
-    def show_file(**values: Any) -> str:
+    def show_files(**values: Any) -> tuple[str, str]:
         try:
-            return studio.settings_of(values).to_yaml()
+            settings = studio.settings_of(values)
         except SettingsError as error:
-            return "\n".join(f"# {name}: {text}" for name, text in error.problems.items())
+            return (_complaints(error),) * 2
+        try:
+            return settings.to_yaml(), script.render(settings) if studio.who().name else script.render(settings, str(practice.MODEL))
+        except SettingsError as error:
+            return settings.to_yaml(), _complaints(error)
 
     def start(token: str, **values: Any) -> str:
         try:
@@ -123,7 +134,7 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
 
     card.follow(form.fill(preset.input, choose, preset, [purpose, *everything.values()], trigger_mode="always_last", **QUIET))
     card.follow(form.fill(load.upload, load_file, load, [*everything.values()], **PRIVATE))
-    gr.on([as_file.expand, *(field.change for field in everything.values())], show_file, inputs_kwargs=everything, outputs=code,
+    gr.on([as_file.expand, *(field.change for field in everything.values())], show_files, inputs_kwargs=everything, outputs=[code, without],
           trigger_mode="always_last", **QUIET)
     of_data = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([field.change for field in of_data], uses, of_data, using, **QUIET)
