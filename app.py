@@ -96,6 +96,7 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
 
     from studio.chat import Chat
     from studio.jobs import Queue
+    from studio.meter import Meter, at_work
     from studio.ui.served import served, visitor_of_event
     from studio.ui.studio import Studio
 
@@ -105,12 +106,14 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)
     chat = Chat()
     queue = Queue(home, before_start=chat.close).open()
-    studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, has_users=doors.named)
+    meter = Meter(queue, lambda: at_work(queue) or chat.pid is not None)
+    studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, meter=meter, has_users=doors.named)
     try:
         uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
                     proxy_headers=doors.proxied, forwarded_allow_ips="*" if doors.proxied else None, ws="none",
                     timeout_graceful_shutdown=2)
     finally:
+        meter.close()
         chat.close()
         queue.close()
         shutil.rmtree(temporary, ignore_errors=True)

@@ -34,9 +34,10 @@ CHARACTERS_A_TOKEN = 4
 
 @dataclass(frozen=True)
 class Hardware:
-    """A Space's hardware: memory in bytes, dense 16-bit TFLOP/s as published, dollars an hour."""
+    """A Space's hardware: its name and the Hub's word for it, memory in bytes, dense 16-bit TFLOP/s as published, dollars an hour."""
 
     name: str
+    slug: str
     memory: int
     tflops: float
     dollars: float
@@ -46,15 +47,15 @@ class Hardware:
 # List prices of 2025 for upgraded Spaces. They change: huggingface.co/pricing has today's.
 PRICES_OF = "2025"
 SPACES = (
-    Hardware("CPU basic", 16 * 10**9, 2 * CORE_TFLOPS / SHARE, 0.00, "cpu"),
-    Hardware("T4 small", 16 * 10**9, 65, 0.40),
-    Hardware("T4 medium", 16 * 10**9, 65, 0.60),
-    Hardware("L4", 24 * 10**9, 121, 0.80),
-    Hardware("A10G small", 24 * 10**9, 70, 1.00),
-    Hardware("A10G large", 24 * 10**9, 70, 1.50),
-    Hardware("L40S", 48 * 10**9, 362, 1.80),
-    Hardware("A100 large", 80 * 10**9, 312, 2.50),
-    Hardware("H200", 141 * 10**9, 989, 5.00),
+    Hardware("CPU basic", "cpu-basic", 16 * 10**9, 2 * CORE_TFLOPS / SHARE, 0.00, "cpu"),
+    Hardware("T4 small", "t4-small", 16 * 10**9, 65, 0.40),
+    Hardware("T4 medium", "t4-medium", 16 * 10**9, 65, 0.60),
+    Hardware("L4", "l4x1", 24 * 10**9, 121, 0.80),
+    Hardware("A10G small", "a10g-small", 24 * 10**9, 70, 1.00),
+    Hardware("A10G large", "a10g-large", 24 * 10**9, 70, 1.50),
+    Hardware("L40S", "l40sx1", 48 * 10**9, 362, 1.80),
+    Hardware("A100 large", "a100-large", 80 * 10**9, 312, 2.50),
+    Hardware("H200", "h200", 141 * 10**9, 989, 5.00),
 )
 FREE_ON_A_SPACE = 0.95
 """Of a card's memory; the driver keeps the rest."""

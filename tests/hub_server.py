@@ -76,12 +76,13 @@ class Fault:
 
 
 class Hub:
-    """The server. `repos` by "owner/name", datasets by "datasets/owner/name"; `requests` as (method, path)."""
+    """The server. `repos` by "owner/name", datasets by "datasets/owner/name"; `spaces` by "owner/name"; `requests` as (method, path)."""
 
     def __init__(self, part_size: int | None = None):
         self.users: dict[str, User] = {}
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
+        self.spaces: dict[str, dict] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.part_size = part_size  # LFS objects larger than this are asked for in parts
@@ -118,6 +119,11 @@ class Hub:
     def add_dataset(self, repo_id: str, folder: Path, private: bool = False, gated: bool = False) -> Repo:
         """A dataset whose second commit holds the files of the folder."""
         return _fill(self.add(repo_id, "dataset", private, gated), folder)
+
+    def add_space(self, repo_id: str, hardware: str) -> dict:
+        """A Space that runs on that hardware: what the Hub tells of its runtime."""
+        self.spaces[repo_id] = {"stage": "RUNNING", "hardware": {"current": hardware, "requested": hardware}, "gcTimeout": None}
+        return self.spaces[repo_id]
 
     def fail_next(self, name: str, how: int | str = 500, times: int = 1, at_byte: int = 0) -> None:
         """Make the next requests of that name fail. Names are those in `hub_wire.ROUTES`.

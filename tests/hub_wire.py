@@ -34,6 +34,8 @@ KIND = r"/api/(?P<kind>model|dataset)s/(?P<repo>[^/]+/[^/]+)"
 FILE = r"/(?:(?P<kind>dataset)s/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 ROUTES = [(method, name, re.compile(pattern)) for method, name, pattern in (
     ("GET", "whoami", "/api/whoami-v2"),
+    ("GET", "runtime", r"/api/spaces/(?P<repo>[^/]+/[^/]+)/runtime"),
+    ("POST", "pause", r"/api/spaces/(?P<repo>[^/]+/[^/]+)/pause"),
     ("POST", "create", "/api/repos/create"),
     ("POST", "validate", "/api/validate-yaml"),
     ("GET", "search", r"/api/(?P<kind>model|dataset)s"),
@@ -141,6 +143,18 @@ class Handler(BaseHTTPRequestHandler):
         organisations = [{"name": name, "type": "org", "roleInOrg": "write"} for name in self.user.organisations]
         return {"type": "user", "name": self.user.name, "orgs": organisations,
                 "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": self.user.role}}}
+
+    def runtime(self, data: bytes, repo: str) -> dict:
+        space = self.hub.spaces.get(repo)
+        if space is None or self.user is None or not self.user.owns(repo):
+            raise Refused(404, "RepoNotFound", "Repository not found")
+        return space
+
+    def pause(self, data: bytes, repo: str) -> dict:
+        self.runtime(data, repo)
+        self.must_write(repo)
+        self.hub.spaces[repo]["stage"] = "PAUSED"
+        return self.hub.spaces[repo]
 
     # --- repositories ----------------------------------------------------------------------------------------
 

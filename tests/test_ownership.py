@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from studio import collected, events, examination, export, jobs, runs, uploads
+from studio import collected, events, examination, export, jobs, questions, runs, uploads, votes
 from studio.access import Users
+from studio.candidates import BASE, Candidate
 from studio.export import ExportRequest
 from studio.preferences.pairs import Pair
 from tests.jobs_at_work import practice, until
@@ -48,6 +49,8 @@ def anna(home, tmp_path_factory):
     for name in ("worker.log", "held_out.jsonl"):
         (run.folder / name).write_text(SECRET, encoding="utf-8")
     collected.add(room, Pair([turn], [turn | {"role": "assistant"}], [{"role": "assistant", "content": "another"}]), run.name)
+    questions.keep(room, SECRET)
+    votes.add(run, (BASE, Candidate(run.name, 4)), 1, SECRET)
     examined = examination.begin(room, settings)
     until(lambda: jobs.status(examined) in jobs.OVER)
     export.begin(examined, ExportRequest(to="jsonl"))
@@ -57,7 +60,7 @@ def anna(home, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def studio(home, anna):
-    studio = StudioProcess(home).start()
+    studio = StudioProcess(home, environment={"SPACE_ID": "anna/studio"}).start()  # where the page has what only a Space has
     yield studio
     studio.kill()
     for run in runs.everywhere(home):
@@ -144,6 +147,12 @@ def test_adapters_are_handed_to_their_owner_and_to_an_administrator_only(studio,
         assert answer.status_code == 404 and SECRET not in answer.text
         assert answer.json() == nobody_s.json() or "%2f" in theirs
     assert visitor(studio, "anna").http.get(address.replace("/adapter", "/worker.log")).status_code == 422
+
+
+def test_only_an_administrator_decides_when_a_space_is_paused(studio, bert):
+    (arm,) = [event for event in bert.events if event.name.startswith("start") and sorted(event.types) == ["number", "textbox"]]
+    assert "Only an administrator decides" in bert.call(arm, ["hf_token", 15])
+    assert "Attach a storage bucket" in visitor(studio, "carla").call(arm, ["hf_token", 15])
 
 
 @pytest.mark.fault("T46")

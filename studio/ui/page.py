@@ -8,7 +8,20 @@ import gradio as gr
 from studio import about, presets
 from studio.errors import StudioError
 from studio.runs import Run
-from studio.ui import about_card, adoption_card, api, compare_tab, data_tab, form, parts, runs_tab, share_tab, train_tab, trash_card
+from studio.ui import (
+    about_card,
+    adoption_card,
+    api,
+    compare_tab,
+    data_tab,
+    form,
+    meter_card,
+    parts,
+    runs_tab,
+    share_tab,
+    train_tab,
+    trash_card,
+)
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
@@ -54,6 +67,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Runs", id="runs", render_children=True) as of_runs:
                 run_tab = runs_tab.build(studio, in_view, of_runs)
                 about_card.build(studio, in_view)
+                meter_card.build(studio, page)
                 adoption_card.build(studio, train.started)
                 trash_card.build(studio, in_view, train.started)
             with gr.Tab("Compare", id="compare") as of_compare:

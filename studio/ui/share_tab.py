@@ -25,8 +25,8 @@ MERGE = ("## Merge\nWrites base and adapter as one 16-bit model, which runs anyw
          "The merged model is checked against the adapter before it is kept.")
 PUSH = "## Push to the Hub\nOne commit with weights, tokenizer and a model card that holds data, settings and results."
 WRITE = ("## GGUF\nWrites the merged model as one file for llama.cpp and the programs built on it, with the chat template of the training. "
-         "The file is read back and compared with the merged model before it is kept. Llama, Mistral, Qwen2 and Qwen3 models, "
-         "where llama.cpp has a name for the tokenizer's way.")
+         "The file is read back and compared with the merged model before it is kept. For Llama, Mistral, Qwen2 and Qwen3 models "
+         "with a tokenizer as Llama 3, Qwen, SmolLM, Mistral Nemo or GPT-2 have it.")
 PHASES = {"merge": ("loading", "merging", "checking", "saving"), "gguf": ("reading", "writing", "checking"),
           "push": ("checking", "uploading")}
 WHATS = {"adapter": "adapter", "merged": "merged model", "gguf": "GGUF file"}

@@ -15,6 +15,7 @@ from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job, Queue, Status
 from studio.logs import Logs
+from studio.meter import Meter
 from studio.remote_code import Consents
 from studio.runs import Run
 from studio.settings import Settings
@@ -70,6 +71,8 @@ class Studio:
     """Folders of this machine from which users may take models."""
     logs: Logs = field(default_factory=lambda: Logs(most=LOGS_KEPT), repr=False)
     _standings: Logs = field(default_factory=lambda: Logs(only=events.STANDING), repr=False)
+    meter: Meter | None = None
+    """What the Space costs on which the studio runs."""
     has_users: bool = False
     """Whether it is for users with passwords; else for the person at this machine alone."""
     _shapes: dict[str, Shapes] = field(default_factory=dict, repr=False)

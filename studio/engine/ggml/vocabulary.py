@@ -1,7 +1,7 @@
 """A tokenizer as llama.cpp reads it: tokens, merges, and by its name the way in which a text is first taken apart.
 
 llama.cpp knows these ways by name only, and one that is nearly the same gives other tokens without a word. A tokenizer is
-written where its own description is, to the letter, one that has a name there; any other is refused.
+written where its own description is, to the letter, one that has a name below; any other is refused.
 """
 
 import json
@@ -42,7 +42,7 @@ def way(description: dict[str, Any]) -> str:
     if model.get("type") == "BPE" and not model.get("byte_fallback") and normalizer in (None, {"type": "NFC"}):
         named = _named(description.get("pre_tokenizer") or {})
     if named is None or (model.get("ignore_merges") and named not in WHOLE_WORDS):
-        raise StudioError(f"This model's tokenizer takes texts apart in a way that has no name in llama.cpp. {INSTEAD}")
+        raise StudioError(f"This model's tokenizer takes texts apart in a way that the studio does not write for llama.cpp. {INSTEAD}")
     return named
 
 
