@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
 
 from studio import events, gguf_file, votes
 from studio.candidates import Candidate
-from studio.held_out import compared
+from studio.held_out import compared, flattered
 from studio.jobs import of
 from studio.preferences import edits
 from studio.runs import Run
@@ -157,7 +157,8 @@ def _results(summary: Summary) -> str:
     rows = "\n".join(f"| {words} | {_figure(name, (base or {}).get(name))} | {_figure(name, tuned.get(name))} |"
                      for name, words in METRICS.items())
     return (f"## Results\n\nMeasured on {tuned.get('n', '?')} pairs that training did not see. Accuracy is the share in which "
-            "the chosen answer is more likely, token for token, than the rejected one.\n\n"
+            "the chosen answer is more likely, token for token, than the rejected one."
+            f"{f' {flattered(summary)}' if summary.chosen_step else ''}\n\n"
             f"| | Base | Tuned |\n|---|---|---|\n{rows}{_certainty(summary)}")
 
 

@@ -90,7 +90,8 @@ def on_disk(settings: Settings, shape: Shape) -> float:
     """Bytes that a run leaves on the disk: its adapter, its checkpoints and the one that is being written besides."""
     trained = _trained(settings, shape)
     checkpoints = settings.training.keep_checkpoints + 1 if settings.training.checkpoint_every else 0
-    return 4 * trained + checkpoints * (4 + OPTIMIZER_BYTES[settings.training.optimizer]) * trained
+    best = 2 if settings.evaluation.keep == "best" else 0  # the one before is there until the new one is whole
+    return (1 + best) * 4 * trained + checkpoints * (4 + OPTIMIZER_BYTES[settings.training.optimizer]) * trained
 
 
 def _trained(settings: Settings, shape: Shape) -> int:

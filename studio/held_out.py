@@ -32,6 +32,12 @@ class Compared:
         return self.by_chance < chance.ENOUGH
 
 
+def flattered(summary: Summary) -> str:
+    """What to say where the held-out pairs have chosen the step that they measure; nothing where it is the last one."""
+    step = summary.chosen_step
+    return f"Step {step:,} was chosen by these same pairs, which flatters it a little." if step is not None else ""
+
+
 def compared(summary: Summary) -> Compared | None:
     """The last measurement against that of the base; None while there are not both, pair by pair, or not two pairs."""
     base, tuned = (found.margins if (found := summary.measured(model)) else () for model in ("base", "tuned"))

@@ -6,6 +6,7 @@
       worker.json       which process works on it; worker.log its output
       stop              present once someone pressed Stop
       adapter/          the LoRA weights with tokenizer and template; whole when it is there
+      best/             the weights at the best measurement, while a run that is to keep them trains
       held_out.jsonl    the pairs that training did not see
       about.json        title and notes that a person gave it
       votes.jsonl       blind votes of whoever compared base and tuned

@@ -106,6 +106,8 @@ def _refuse_what_only_the_studio_does(settings: Settings) -> None:
     problems = {}
     if settings.training.nll_on != "sequence":
         problems["training.nll_on"] = "TRL learns to tell the whole sequence. Choose sequence for a script."
+    if settings.evaluation.keep == "best":
+        problems["evaluation.keep"] = "A script keeps the last step's weights. Choose last for a script."
     if settings.adapter.start_from:
         problems["adapter.start_from"] = "A script begins with a fresh adapter. Leave this empty for a script."
     if problems:

@@ -189,6 +189,9 @@ class EvaluationSettings(Section):
 
     every: Annotated[float, Field(gt=0, title="Measure every")] = 0.2
     """Steps between measurements of the held-out pairs; below 1 it is a share of the run."""
+    keep: Annotated[Literal["last", "best"], Field(title="Keep")] = "last"
+    """Whose weights become the adapter: the last step's, or those of the measurement with the lowest held-out loss, which guards against
+    memorising. A run that is stopped keeps its last."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
     prompts: Annotated[str, Field(title="Prompts to sample")] = ""

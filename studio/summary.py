@@ -3,6 +3,7 @@
 Pure arithmetic over events; the page, the terminal and the model card all read a run through it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,6 +54,12 @@ class Summary:
     @property
     def step(self) -> int:
         return self.steps[-1].step if self.steps else 0
+
+    @property
+    def chosen_step(self) -> int | None:
+        """The step whose weights the held-out pairs have chosen, where that is not the last one: it is saved after that."""
+        saved = [event.step for event in self.said if isinstance(event, events.Saved)]
+        return saved[-1] if len(saved) > 1 and saved[-1] < saved[-2] else None
 
     @cached_property
     def metrics(self) -> dict[str, float | None]:
@@ -134,13 +141,23 @@ class Summary:
 
 def points(said: list[Event], have: int = 0) -> dict:
     """The rows of the charts from index `have` on, and how many there are in all."""
-    rows = [_row(event) for event in said if isinstance(event, (events.Stepped, events.Evaluated))]
+    rows = [_row(event) for event in _charted(said)]
     return {"rows": rows[max(0, have):], "total": len(rows)}
 
 
 def count_points(said: list[Event]) -> int:
     """How many rows the charts have, without building them."""
-    return sum(isinstance(event, (events.Stepped, events.Evaluated)) for event in said)
+    return sum(1 for _ in _charted(said))
+
+
+def _charted(said: list[Event]) -> Iterator[events.Stepped | events.Evaluated]:
+    """What the charts show. Not a second look at an earlier step, whose weights a run has kept: there is a point already."""
+    step = 0
+    for event in said:
+        if isinstance(event, events.Stepped | events.Resumed):
+            step = event.step
+        if isinstance(event, events.Stepped) or (isinstance(event, events.Evaluated) and event.step >= step):
+            yield event
 
 
 def _row(event: events.Stepped | events.Evaluated) -> dict:

@@ -71,8 +71,8 @@ def test_what_a_person_wrote_stays_text_in_the_script():
 
 def test_what_only_the_studio_does_is_told_by_field():
     with pytest.raises(SettingsError) as refused:
-        script.render(Settings.from_form(**{"training.nll_on": "completion", "adapter.start_from": "a-run"}))
-    assert set(refused.value.problems) == {"training.nll_on", "adapter.start_from"}
+        script.render(Settings.from_form(**{"training.nll_on": "completion", "adapter.start_from": "a-run", "evaluation.keep": "best"}))
+    assert set(refused.value.problems) == {"training.nll_on", "adapter.start_from", "evaluation.keep"}
 
 
 def test_the_script_names_the_versions_that_the_tests_ran_with():

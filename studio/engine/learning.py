@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from studio import events, runs, seal
 from studio.engine import adapter, checkpoints, evaluate, model
+from studio.engine.best import Best
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
 from studio.engine.material import Material
@@ -40,9 +41,12 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     steps = _steps(settings, len(material.train))
     desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
                             template=seal.seal(tokenizer.chat_template)))
-    examiner, keeper = Examiner(desk, trainer, material, settings), Keeper(desk, run, trainer, material.train)
+    examiner, keeper = Examiner(desk, run, trainer, material), Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
+    if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
+        desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))
     if checkpoint is None:
+        examiner.best.forget()
         examiner.measure(0, base=True)
     desk.enter("training")
     reporter = Reporter(desk, examiner.interval(steps), examiner.look_between_steps, keeper.keep, keeper.interval(steps))
@@ -56,9 +60,27 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
         desk.say(events.Saved(step=step, path="adapter"))
         if reporter.stopped:
             return events.Stopped(step=step)
-        examiner.measure(step)
-        examiner.sample(step)
+        _settle(desk, run, trainer, tokenizer, examiner, step)
     return None
+
+
+def _settle(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedTokenizerBase, examiner: "Examiner", step: int) -> None:
+    """Measure the end; where the best measurement is to be kept and was an earlier one, let its weights be the adapter instead."""
+    examiner.measure(step)
+    best = examiner.best.kept if run.settings.evaluation.keep == "best" else None
+    if best is not None and best.step != step:
+        last, loss = examiner.last_loss, examiner.best.loss_of(best)
+        model.set_back(trainer.model, best)
+        desk.enter("saving")
+        save(trainer.model, tokenizer, run)
+        desk.say(events.Saved(step=best.step, path="adapter"))
+        desk.say(events.Noted(f"The adapter is that of step {best.step}, where the held-out loss was lowest: {loss:.4f}, "
+                              f"against {last:.4f} at the last step, {step}. The same pairs chose it and measure it, "
+                              "which flatters it a little."))
+        step = best.step
+        examiner.measure(step)
+    examiner.best.forget()
+    examiner.sample(step)
 
 
 def _steps(settings: Settings, pairs: int) -> int:
@@ -93,10 +115,11 @@ def _train(trainer: ORPOTrainer, checkpoint: Checkpoint | None, tokenizer, run: 
 class Examiner:
     """Measures the held-out pairs and samples answers, and says both."""
 
-    def __init__(self, desk: Desk, trainer: ORPOTrainer, material: Material, settings: Settings):
-        self.desk, self.scorer, self.settings = desk, trainer.scorer, settings
+    def __init__(self, desk: Desk, run: Run, trainer: ORPOTrainer, material: Material):
+        self.desk, self.scorer, self.settings = desk, trainer.scorer, run.settings
         self.rows = material.held_out_tokens
-        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, _prompts(settings, material))
+        self.best, self.last_loss = Best(run, trainer.model), math.nan
+        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, _prompts(run.settings, material))
 
     def interval(self, steps: int) -> int | None:
         """Optimizer steps between looks at the model, or None when there is nothing to look at: none held out, no prompts."""
@@ -112,6 +135,9 @@ class Examiner:
             self.scorer, self.rows, beta=self.settings.training.beta, base=base, batch_size=self.settings.evaluation.batch_size,
             progress=lambda done: self.desk.progress(done, len(self.rows), "held-out pairs"))
         self.desk.say(events.Evaluated(step, "base" if base else "tuned", found.metrics, found.margins if pair_by_pair else ()))
+        self.last_loss = found.metrics["loss"]
+        if self.settings.evaluation.keep == "best" and not base:
+            self.best.offer(step, self.last_loss)
 
     def look_between_steps(self, step: int) -> None:
         """Measure and sample in the middle of training, which then goes on."""

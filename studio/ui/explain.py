@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Literal
 
 from studio.events import Stepped
-from studio.held_out import Compared, compared
+from studio.held_out import Compared, compared, flattered
 from studio.summary import Summary, percent, span
 
 ENOUGH_STEPS = 10
@@ -36,7 +36,8 @@ def verdict(summary: Summary) -> Remark | None:
         return None
     found = compared(summary)
     if found is not None:
-        return _paired(found)
+        remark, chosen = _paired(found), flattered(summary)
+        return Remark(remark.kind, f"{remark.text} {chosen}") if chosen else remark
     count = round(tuned.get("n") or 0)
     before, after = base["rewards/accuracies"], tuned["rewards/accuracies"]
     said = (f"On {count:,} pairs it never saw, the model prefers the better answer in {100 * after:.1f} % "

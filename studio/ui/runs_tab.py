@@ -140,8 +140,9 @@ def samples(summary: Summary) -> str:
 
 def _changed(latest: Sampled, taken: list[Sampled]) -> str:
     """One prompt's answers step by step; nothing for one that was asked once."""
-    rows = [("base", latest.base), *((f"step {sample.step}", sample.tuned) for sample in taken)]
-    return parts.table(("Answer of", latest.prompt), rows) if len(taken) > 1 else ""
+    told = {sample.step: sample.tuned for sample in taken}  # that of a step whose weights were kept is asked twice
+    rows = [("base", latest.base), *((f"step {step}", tuned) for step, tuned in sorted(told.items()))]
+    return parts.table(("Answer of", latest.prompt), rows) if len(told) > 1 else ""
 
 
 def tail(log: Path) -> str:

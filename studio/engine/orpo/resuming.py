@@ -24,12 +24,13 @@ def taken(trainer: Trainer) -> tuple[dict[str, Tensors], dict[str, Any]]:
     generators, rest = _generators()
     scaler = trainer.accelerator.scaler
     state = json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(trainer.state, log_history=[])), default=str))
-    tensors = {"weights": _trained(trainer.model), "optimizer": optimizer, "generators": generators}
+    tensors = {"weights": trained(trainer.model), "optimizer": optimizer, "generators": generators}
     return tensors, {STATE: state, "optimizer": groups, "schedule": trainer.lr_scheduler.state_dict(), "generators": rest,
                      "scaler": scaler.state_dict() if scaler else None}
 
 
-def _trained(model: torch.nn.Module) -> Tensors:
+def trained(model: torch.nn.Module) -> Tensors:
+    """The weights that are trained, by their names in the model."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
@@ -37,7 +38,7 @@ def put_weights(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """The trained weights as they were. Raises KeyError for one that is missing."""
     found = checkpoint.tensors("weights")
     with torch.no_grad():
-        for name, weight in _trained(trainer.model).items():
+        for name, weight in trained(trainer.model).items():
             weight.copy_(found[name])
 
 
