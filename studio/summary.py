@@ -91,6 +91,15 @@ class Summary:
         started = events.last(self.said, events.Started)
         return max(0.0, self.said[-1].at - started.at) if started else None
 
+    @cached_property
+    def looks(self) -> list[events.Evaluated]:
+        """Every measurement of tuned once, by step; not the second look at a step whose weights were kept."""
+        taken: list[events.Evaluated] = []
+        for event in _charted(self.said):
+            if isinstance(event, events.Evaluated) and event.model == "tuned":
+                taken = [*(each for each in taken if each.step < event.step), event]
+        return taken
+
     def measured(self, model: str) -> events.Evaluated | None:
         """The last measurement of the held-out pairs with "base" or "tuned"."""
         return next((event for event in reversed(self.said) if isinstance(event, events.Evaluated) and event.model == model), None)

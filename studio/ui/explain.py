@@ -8,6 +8,8 @@ from studio.events import Stepped
 from studio.held_out import Compared, compared, flattered
 from studio.summary import Summary, percent, span
 
+ENOUGH_LOOKS, RISEN = 3, 1.02
+"""Measurements before anything is said of their course, and what a loss that has risen is of the lowest one, at least."""
 ENOUGH_STEPS = 10
 """Steps before anything is said about a trend."""
 
@@ -25,7 +27,7 @@ def remarks(summary: Summary) -> list[Remark]:
     if len(summary.steps) < ENOUGH_STEPS:
         return []
     first, latest = summary.steps[: max(3, len(summary.steps) // 5)], summary.steps[-max(3, len(summary.steps) // 5):]
-    found = [_margin(first, latest), _both_fall(first, latest), _negative(latest), _memorised(latest, summary)]
+    found = [_margin(first, latest), _both_fall(first, latest), _negative(latest), _memorised(latest, summary) or _rising(summary)]
     return [remark for remark in found if remark]
 
 
@@ -104,6 +106,18 @@ def _memorised(latest: list[Stepped], summary: Summary) -> Remark | None:
         return Remark("warn", "Training pairs are told apart perfectly but held-out ones are not: the model is memorising. "
                               "Fewer epochs or more pairs help.")
     return None
+
+
+def _rising(summary: Summary) -> Remark | None:
+    """A held-out loss that has left its lowest point behind: from there on a run learns its own pairs by heart."""
+    losses = [(look.metrics["loss"], look.step) for look in summary.looks if look.metrics.get("loss") is not None]
+    if len(losses) < ENOUGH_LOOKS or summary.chosen_step is not None:
+        return None
+    (lowest, step), (last, _) = min(losses), losses[-1]
+    if last <= RISEN * lowest:
+        return None
+    return Remark("warn", f"The held-out loss was lowest at step {step:,} ({lowest:.4f}) and has risen since ({last:.4f}): the model is "
+                          "memorising. Fewer epochs or more pairs help; Keep, under more about evaluation, can keep the best measurement.")
 
 
 def _mean(steps: list[Stepped], name: str) -> float | None:
