@@ -15,9 +15,12 @@ def seal(template: str | None) -> str:
     return hashlib.sha256((template or "").encode()).hexdigest()[:12]
 
 
-def trained_with(run: Run) -> str:
-    """The seal that a run was trained with; empty for one that has not come so far, or of an older version."""
-    planned = events.last(events.read(run.folder / events.FILE), events.Planned)
+def trained_with(run: Run, said: list[events.Event] | None = None) -> str:
+    """The seal that a run was trained with; empty for one that has not come so far, or of an older version.
+
+    `said` spares reading its log where that is read already.
+    """
+    planned = events.last(events.read(run.folder / events.FILE) if said is None else said, events.Planned)
     return planned.template if planned else ""
 
 

@@ -56,7 +56,7 @@ def lead(studio: Studio, name: str | None, first: str | None = None, second: str
         one, other = (_in_full(candidate, run) for candidate in of_form(run, first, second))
     except StudioError as error:
         return parts.note("warn", str(error))
-    written = seal.trained_with(run)
+    written = seal.trained_with(run, studio.said(jobs.of(run)))
     template = f" Both read you through the template of the training (seal {written})." if written else ""
     told = (f"One of them is {one}, the other {other}. Which is which is drawn for each talk, and told when you have voted."
             if blind else f"Left: {one}. Right: {other}.")
