@@ -81,6 +81,7 @@ def test_a_run_that_was_killed_behind_its_best_measurement_ends_with_the_same_ad
     assert heard(run, events.Saved)[-1].step == heard(whole, events.Saved)[-1].step
 
 
+@pytest.mark.slow
 def test_without_held_out_pairs_the_last_step_is_kept_and_that_is_told(queue):
     run = queue.add(practice(**MEMORISES | {"data.held_out": 0, "training.max_steps": 2}))
     assert ended(run) == "finished", log_of(run)

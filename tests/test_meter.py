@@ -1,12 +1,15 @@
 """What a Space costs is told, and it is paused once nothing is left to do: never while something is at work, never where runs would be lost."""
 
+import subprocess
+import sys
+
 import pytest
 
-from studio import jobs, meter
+from studio import jobs, meter, processes
 from studio.errors import StudioError
 from studio.jobs import Queue
 from studio.meter import Meter
-from tests.jobs_at_work import ended, practice, until
+from tests.jobs_at_work import practice, until
 
 SPACE = "ada/studio"
 
@@ -102,19 +105,19 @@ def test_where_a_pause_would_lose_the_runs_it_is_refused(hub, space, tmp_path, m
         metered(tmp_path).arm(hub.add_user("ada"), 15)
 
 
-def test_a_run_that_waits_or_works_and_every_other_job_is_work(tmp_path):
-    queue = Queue(tmp_path, poll_seconds=0.1)
+def test_a_run_that_waits_and_whatever_a_living_process_works_on_is_work(tmp_path):
+    queue = Queue(tmp_path)
     assert not meter.at_work(queue)
-    run = queue.add(practice(**{"training.max_steps": 2, "evaluation.prompts": "Hello"}))
+    run = queue.add(practice())
     assert meter.at_work(queue), "It waits."
-    queue.open()
-    assert ended(run) == "finished"
-    until(lambda: not meter.at_work(queue))
-    jobs.request(jobs.of(run, "merge"), "{}\n")
-    assert meter.at_work(queue)
-    assert ended(run, "merge") == "finished"
-    until(lambda: not meter.at_work(queue))
-    queue.close()
+    jobs.stop(jobs.of(run))
+    assert not meter.at_work(queue)
+    run.job("merge").mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as process:
+        processes.write(run.job("merge"), processes.of(process.pid))
+        assert meter.at_work(queue)
+        process.communicate(b"\n")
+    assert not meter.at_work(queue)
 
 
 def test_a_meter_that_watches_pauses_by_itself(hub, space, clock, tmp_path):
