@@ -200,7 +200,7 @@ def test_a_token_is_nowhere_but_in_memory_whatever_is_done_with_it(tmp_path, way
 def examined_and_crashed(person: Person, home: Path, token: str) -> str:
     """Type it, look the model up, examine, crash while it is in use, read the log. What came back besides the events."""
     typed = dict.fromkeys([component["props"]["elem_id"] for component in person.passwords], token)
-    for name, field in (("search", "data-token"), ("look_up", "train-token"), ("begin_1", "data-token"), ("show_file", "")):
+    for name, field in (("search", "data-token"), ("look_up", "train-token"), ("begin_1", "data-token"), ("show_files", "")):
         person.does(person.event(name, field), **FIELDS, **typed)
     until(lambda: list(home.glob(".examined/*/examination.json")))
     failed = started(person, home, FIELDS | typed | {"field-model-name": "ada/broken"})
