@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from huggingface_hub import HfApi
@@ -119,7 +120,8 @@ class Meter:
         while not self._closed:
             self._changed.wait(self._look_seconds)
             if not self._closed:
-                self.look()
+                with suppress(OSError):  # a folder that vanished while it was looked through must not end the watch
+                    self.look()
 
 
 def at_work(queue: Queue) -> bool:

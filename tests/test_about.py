@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from studio import about, runs
+from studio import about, runs, whole
 from studio.about import About
 from studio.errors import StudioError
 from studio.jobs import Queue
@@ -56,7 +56,7 @@ def test_what_cannot_be_written_is_told(run, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(about.os, "replace", full)
+    monkeypatch.setattr(whole.os, "replace", full)
     with pytest.raises(StudioError, match="No space left on device.*Free some space"):
         about.write(run, "new", "")
     assert about.of(run) == About("good", "fine") and not list(run.folder.glob(".about*"))

@@ -224,6 +224,14 @@ def test_a_tokenizer_that_llama_cpp_might_read_otherwise_is_refused_and_nothing_
     assert left(run) == []
 
 
+def test_a_model_of_another_kind_is_refused_before_anything_of_it_is_loaded(run):
+    config = json.loads((run.merged / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (run.merged / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(StudioError, match="Models of the kind own are not written as GGUF"):
+        gguf.write(desk_of(run))
+
+
 def test_what_is_missing_is_told(run, tmp_path):
     (run.merged / "tokenizer.json").write_text("[", encoding="utf-8")
     with pytest.raises(StudioError, match="tokenizer.json of merged cannot be read"):

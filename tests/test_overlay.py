@@ -19,8 +19,9 @@ def studio(tmp_path):
 def begun(studio, loss=0.5, **changes) -> Run:
     """A run that has taken a step and finished."""
     run = runs.create(studio.root, practice(**changes))
-    for event in (events.Started("cpu", {}, at=100.0), events.Stepped(1, {"loss": loss}, at=110.0),
+    for event in (events.Started("cpu", {}, at=100.0),
                   events.Evaluated(0, "base", {"rewards/accuracies": 0.5, "rewards/margins": 0.0}, [-0.1, 0.1]),
+                  events.Stepped(1, {"loss": loss}, at=110.0),
                   events.Evaluated(1, "tuned", {"rewards/accuracies": 1.0, "rewards/margins": 0.25}, [0.2, 0.3]),
                   events.Finished(at=163.0)):
         events.append(jobs.of(run).log, event)

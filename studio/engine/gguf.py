@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from studio import events, gguf_file, seal
-from studio.engine import proof, vocabulary
+from studio.engine import proof, snapshot, vocabulary
 from studio.engine.ggml import shape, tensors
 from studio.engine.ggml import vocabulary as words
 from studio.engine.worker import Desk, work
@@ -37,6 +37,7 @@ def write(desk: Desk) -> events.Event | None:
     if not run.merged.is_dir():
         raise StudioError("This run has not been merged yet. Merge it first: the merged model is what is written as GGUF.")
     seal.check(run, run.merged)
+    shape.refuse_unknown(snapshot.mapping(run.merged / "config.json", run.name).get("model_type"))
     config, tokenizer = AutoConfig.from_pretrained(run.merged, trust_remote_code=False), vocabulary.read(run.merged, run.name)
     sixteen = tensors.Type.F16 if config.dtype == torch.float16 else tensors.Type.BF16
     wanted = tensors.Type.Q8_0 if asked.precision == "q8_0" else sixteen

@@ -18,8 +18,7 @@ INSTEAD = "Take the merged model, which every program with transformers reads, o
 
 def kind(config: PretrainedConfig) -> gguf.MODEL_ARCH:
     """As what llama.cpp computes a network. Raises StudioError for what it would compute otherwise, or the studio does not know."""
-    if config.model_type not in KINDS:
-        raise StudioError(f"Models of the kind {config.model_type} are not written as GGUF; {', '.join(KINDS)} are. {INSTEAD}")
+    refuse_unknown(config.model_type)
     scaling = config.rope_parameters.get("rope_type", "default")
     odd = {"its activation is not SiLU": config.hidden_act != "silu",
            "its queries and keys have biases": config.model_type in ("llama", "mistral") and getattr(config, "attention_bias", False),
@@ -29,6 +28,12 @@ def kind(config: PretrainedConfig) -> gguf.MODEL_ARCH:
         why = " and ".join(reason for reason, holds in odd.items() if holds)
         raise StudioError(f"This model is not written as GGUF, because {why}. {INSTEAD}")
     return KINDS[config.model_type]
+
+
+def refuse_unknown(model_type: object) -> None:
+    """Raises StudioError for a kind of model that the studio does not write, before transformers looks for code to read its config."""
+    if model_type not in KINDS:
+        raise StudioError(f"Models of the kind {str(model_type)[:60]} are not written as GGUF; {', '.join(KINDS)} are. {INSTEAD}")
 
 
 def head_size(config: PretrainedConfig) -> int:
