@@ -27,7 +27,7 @@ def run_by_itself(text: str, folder) -> str:
     """What the script prints, run in a process that has no studio to import."""
     (folder / "train.py").write_text(text, encoding="utf-8")
     done = subprocess.run([sys.executable, "-P", "train.py"], cwd=folder, capture_output=True, text=True, timeout=300, encoding="utf-8",
-                          env={**os.environ, "OMP_NUM_THREADS": "2", "TRL_EXPERIMENTAL_SILENCE": "1"})
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
