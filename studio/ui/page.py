@@ -26,6 +26,11 @@ from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
+RUNS_FIRST = """(run) => {
+    const untouched = document.querySelector('[role=tab][data-tab-id=data]')?.ariaSelected === "true";
+    return run && untouched ? {__type__: "update", selected: "runs"} : {__type__: "update"};
+}"""
+"""Whoever arrives where there are runs sees them first."""
 WELCOME = ("A tiny chat model and a set of preference pairs are already here. Train it on this machine in about a minute, "
            "watch the curves grow, then talk to it before and after. No account, no download.")
 
@@ -108,7 +113,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
     def load(name: str | None, request: gr.Request) -> tuple:
         choices = listed(studio)
         chosen = choose(choices, request.query_params.get("run"), name)
-        return *show(choices, chosen), choices, gr.Tabs(selected="runs" if chosen else "data")
+        return *show(choices, chosen), choices
 
     def follow(name: str | None, before: list | None) -> tuple:
         choices = listed(studio)
@@ -128,7 +133,9 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
         except StudioError as error:
             return refuse("Not started", error)
 
-    page.load(load, remembered, [in_view, welcome, seen, tabs], **QUIET)
+    arrived = page.load(load, remembered, [in_view, welcome, seen], **QUIET)
+    # In the browser, which knows whether somebody has chosen a tab meanwhile.
+    arrived.then(None, in_view, tabs, js=RUNS_FIRST, **QUIET)
     gr.Timer(2.0).tick(follow, [in_view, seen], [in_view, welcome, seen], concurrency_limit=None, **QUIET)
     first.click(practise, None, train.started, **PRIVATE)
     train.started.change(bring_into_view, train.started, [in_view, welcome, seen, tabs, train.started], **QUIET)

@@ -87,13 +87,14 @@ def test_what_the_hub_says_late_does_not_hide_what_was_entered_since(opened, hub
 def test_a_preset_fills_the_form_and_the_file(opened):
     tab(opened, "Train")
     opened.get_by_role("button", name="Settings as a file").click()
-    file = opened.locator(".cm-content")
+    file, script = (opened.locator(f".cm-content[data-language={language}]") for language in ("yaml", "python"))
     expect(file).to_contain_text("name: practice")
     opened.locator("#preset input").click()
     opened.get_by_role("option", name="llama-3-8b-tutorial").click()
     expect(opened.locator("#field-model-name").locator("input, textarea")).to_have_value("meta-llama/Meta-Llama-3-8B")
     expect(opened.locator("#purpose")).to_contain_text("tutorial")
     expect(file).to_contain_text("name: meta-llama/Meta-Llama-3-8B")
+    expect(script).to_contain_text("AutoTokenizer.from_pretrained('meta-llama/Meta-Llama-3-8B'")
     opened.locator("#start").click()
     expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
 
@@ -205,6 +206,17 @@ def test_a_title_and_notes_stay_with_the_run_through_a_reload(opened, studio):
     expect(opened.locator("#run-head h2")).to_have_text("Friendly <b>answers</b>")
     opened.get_by_role("button", name="Title and notes").click()
     expect(opened.locator("#run-notes textarea")).to_have_value("Ten epochs were too many.")
+
+
+def test_a_tab_that_is_chosen_while_the_page_still_arrives_stays_in_front(opened):
+    for name in ("Compare", "Train"):
+        opened.reload(wait_until="commit")
+        tab(opened, name)
+        expect(opened.locator("#in-view input")).not_to_have_value("")
+        opened.wait_for_timeout(500)
+        expect(opened.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
+    opened.reload()
+    expect(opened.get_by_role("tab", name="Runs", exact=True)).to_have_attribute("aria-selected", "true")
 
 
 def test_base_and_tuned_answer_side_by_side_and_differ(opened):
