@@ -138,32 +138,30 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
             acts = {"drop": gr.Button("Drop these rows", size="sm", elem_id="drop-rows"),
                     "keep": gr.Button("Keep only these", size="sm", elem_id="keep-rows"),
                     "hold out": gr.Button("Hold these out to measure on", size="sm", elem_id="hold-out-rows")}
-    watch, folder, offered, history, listed = gr.Timer(1.0), gr.State(""), gr.State(()), gr.State([]), gr.State(())
+    watch, folder, offered, history = gr.Timer(1.0), gr.State(""), gr.State(()), gr.State([])
     changed = [everything[name] for name in CHANGED_BY_FIXES]
-    shown = [seen, lengths, watch, cancel, convert, undo, folder, offered, by_column, value, listed, *fixes]
+    shown = [seen, lengths, watch, cancel, convert, undo, folder, offered, by_column, value, *fixes]
 
-    def show(past: list, before: tuple, by_timer: bool = False, **values: Any) -> list[Any]:
+    def show(past: list, by_timer: bool = False, **values: Any) -> list[Any]:
         now = view(studio, values)
-        # What somebody has chosen of a list stays while the list does: a look may come between the choice and the click.
-        choice = gr.skip() if now.columns == before else gr.Dropdown(list(now.columns), value=None)
         buttons = [gr.Button(now.offers[i].button, visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
         can_undo = bool(past or values["data.edits"]) and not now.at_work
         return [now.html, now.lengths, looks_while(now.at_work, by_timer), gr.Button(visible=now.at_work),
                 gr.Button(visible=bool(now.unreadable)), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
-                gr.Accordion(visible=bool(now.columns)), choice, now.columns, *buttons]
+                gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
 
-    def begin(past: list, before: tuple, token: str, **values: Any) -> list[Any]:
+    def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
             examination.begin(studio.root, studio.settings_of(values), account.entered(token))
         except StudioError as error:
             return refuse("Not examined", error)
-        return show(past, before, **values)
+        return show(past, **values)
 
     def stop(**values: Any) -> None:
         jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
 
-    def check(past: list, before: tuple, token: str, **values: Any) -> list[dict]:
-        return [gr.validate(True, "")] * 3 + form.check(**values)
+    def check(past: list, token: str, **values: Any) -> list[dict]:
+        return [gr.validate(True, ""), gr.validate(True, ""), *form.check(**values)]
 
     def converted(**values: Any) -> tuple[str, str]:
         unreadable = view(studio, values).unreadable
@@ -185,7 +183,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
         for look in looks:
             look.then(*listener, **QUIET)
 
-    asking = {"inputs": [history, listed, token], "inputs_kwargs": everything, "outputs": shown}
+    asking = {"inputs": [history, token], "inputs_kwargs": everything, "outputs": shown}
 
     def examined_after(filled: Dependency) -> None:
         tell(filled.then(begin, **asking, **PRIVATE))
@@ -214,7 +212,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
     examined_after(form.fill(convert.click, converted, None, [everything["data.source"], everything["data.also"]],
                              inputs_kwargs=everything, **PRIVATE))
-    looking = {"inputs": [history, listed], "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
-    tell(watch.tick(lambda past, before, **values: show(past, before, by_timer=True, **values), **looking, **QUIET))
+    looking = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
+    tell(watch.tick(lambda past, **values: show(past, by_timer=True, **values), **looking, **QUIET))
     tell(gr.on([field.change for field in everything.values()], show, **looking, **QUIET))
     return Doctor(folder, follow, edit)
