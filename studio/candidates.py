@@ -81,8 +81,9 @@ def name(candidate: Candidate, run: Run) -> str:
 
 def in_list(candidate: Candidate, run: Run) -> str:
     """What stands for it in a list, where there is room."""
-    if candidate.run in ("", run.name):
-        return {"Base": "Base, as it was before training", "Tuned": "Tuned, the run in view"}.get(
-            called := name(candidate, run), f"{called} of the run in view")
+    if not candidate.run:
+        return "Base, as it was before training"
+    if candidate.run == run.name:
+        return "Tuned, the run in view" if candidate.step is None else f"{name(candidate, run)} of the run in view"
     called = about.label(Run(run.folder.parent / candidate.run))
     return called if candidate.step is None else f"{called}, step {candidate.step:,}"

@@ -45,10 +45,10 @@ class Meter:
         self.armed: Armed | None = None
         self.trouble = ""
         """Why the last pause did not come about."""
-        self._queue, self._look_seconds = queue, look_seconds
+        self._look_seconds = look_seconds
         self._is_at_work = is_at_work or (lambda: at_work(queue))
         self._began = self._worked = time.monotonic()
-        self._changed, self._closed = threading.Event(), False
+        self._closed = threading.Event()
         if self.space:
             threading.Thread(target=self._watch, daemon=True, name="meter").start()
 
@@ -76,8 +76,7 @@ class Meter:
 
     def close(self) -> None:
         """Stop watching."""
-        self._closed = True
-        self._changed.set()
+        self._closed.set()
 
     def in_words(self) -> tuple[str, str]:
         """What there is to say: its kind (warn, bad or info) and the words."""
@@ -117,15 +116,13 @@ class Meter:
             raise StudioError(redact(explain(error, self.space), [token])) from error
 
     def _watch(self) -> None:
-        while not self._closed:
-            self._changed.wait(self._look_seconds)
-            if not self._closed:
-                with suppress(OSError):  # a folder that vanished while it was looked through must not end the watch
-                    self.look()
+        while not self._closed.wait(self._look_seconds):
+            with suppress(OSError):  # a folder that vanished while it was looked through must not end the watch
+                self.look()
 
 
 def at_work(queue: Queue) -> bool:
-    """Whether anything computes, loads or pushes in any room of a studio, or waits for its turn. A chat counts while it is asked."""
+    """Whether anything computes, loads or pushes in any room of a studio, or waits for its turn. Chats are not seen here."""
     if queue.unfinished():
         return True
     found = (processes.read(path.parent) for path in queue.home.rglob(processes.FILE))

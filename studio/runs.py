@@ -9,7 +9,7 @@
       best/             the weights at the best measurement, while a run that is to keep them trains
       held_out.jsonl    the pairs that training did not see
       about.json        title and notes that a person gave it
-      votes.jsonl       blind votes of whoever compared base and tuned
+      votes.jsonl       blind votes between two who were compared while it was in view
       merge/ gguf/ push/   jobs of their own, each with an events.jsonl; merge/merged/ is the merged model
 
 Status is not here: it is worked out by `jobs`, never stored.

@@ -34,8 +34,7 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        return math.prod(gguf.quant_shape_to_byte_shape(self.shape, self.type)) if self.type not in (Type.F32, Type.F16) else (
-            math.prod(self.shape) * (4 if self.type == Type.F32 else 2))
+        return math.prod(gguf.quant_shape_to_byte_shape(self.shape, self.type))
 
 
 def listed(folder: Path, config: PretrainedConfig, wanted: Type) -> list[Tensor]:
@@ -65,9 +64,8 @@ def _type(size: tuple[int, ...], wanted: Type) -> Type:
 def announce(writer: gguf.GGUFWriter, tensors: list[Tensor]) -> None:
     """Tell a file which tensors it will hold."""
     for tensor in tensors:
-        kept = {Type.F32: np.float32, Type.F16: np.float16}.get(tensor.type)
-        size = tensor.shape if kept else gguf.quant_shape_to_byte_shape(tensor.shape, tensor.type)
-        writer.add_tensor_info(tensor.name, size, np.dtype(kept or np.uint8), tensor.bytes, raw_dtype=tensor.type)
+        size = gguf.quant_shape_to_byte_shape(tensor.shape, tensor.type)  # as bytes are all types told in the same way
+        writer.add_tensor_info(tensor.name, size, np.dtype(np.uint8), tensor.bytes, raw_dtype=tensor.type)
 
 
 def read(tensors: list[Tensor], config: PretrainedConfig) -> Iterator[np.ndarray]:
