@@ -4,7 +4,6 @@ The file is read back by transformers, whose reader is not ours, and must say wh
 """
 
 import os
-import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +13,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from studio import events, gguf_file, seal
-from studio.engine import proof, snapshot, vocabulary
+from studio.engine import proof, snapshot, space, vocabulary
 from studio.engine.ggml import shape, tensors
 from studio.engine.ggml import vocabulary as words
 from studio.engine.worker import Desk, work
-from studio.errors import NoSpaceError, StudioError
+from studio.errors import StudioError
 from studio.gguf_file import GGUFRequest
 from studio.runs import Run
 
@@ -62,10 +61,7 @@ def write(desk: Desk) -> events.Event | None:
 
 def refuse_if_short(needed: int, folder: Path) -> None:
     """Raises NoSpaceError if the disk under `folder` has fewer free bytes than `needed`."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise NoSpaceError(f"The GGUF file needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk. "
-                           "Free some space, then write it again; the merged model is untouched.")
+    space.refuse_if_short(needed, folder, "The GGUF file", "write it again; the merged model is untouched")
 
 
 def _write(desk: Desk, run: Run, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, there: list[tensors.Tensor],

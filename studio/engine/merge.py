@@ -14,9 +14,9 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from studio import events
-from studio.engine import adapter, model, proof, vocabulary
+from studio.engine import adapter, model, proof, space, vocabulary
 from studio.engine.worker import Desk, work
-from studio.errors import NoSpaceError, StudioError
+from studio.errors import StudioError
 from studio.runs import Run
 
 TOLERANCE = {torch.bfloat16: 0.8, torch.float16: 0.1}
@@ -70,10 +70,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
 
 def refuse_if_short(needed: int, folder: Path) -> None:
     """Raises NoSpaceError if the disk under `folder` has fewer free bytes than `needed`."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise NoSpaceError(f"The merged model needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk. "
-                           "Free some space, then merge again; the adapter is untouched.")
+    space.refuse_if_short(needed, folder, "The merged model", "merge again; the adapter is untouched")
 
 
 def _bytes(base: PreTrainedModel) -> int:

@@ -24,6 +24,14 @@ def use_up(folder: Path) -> None:
         (folder / RESERVE).unlink(missing_ok=True)
 
 
+def refuse_if_short(needed: int, folder: Path, what: str, then: str) -> None:
+    """Raises NoSpaceError if the disk under `folder` has fewer free bytes than `needed` for `what`; it ends with what to do `then`."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoSpaceError(f"{what} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free on its disk. "
+                           f"Free some space, then {then}.")
+
+
 def in_words(folder: Path, what: str = "", needed: float = 0) -> str:
     """What is missing where, and what to do."""
     free = size(shutil.disk_usage(folder).free) if shutil.disk_usage(folder).free else "no bytes"
