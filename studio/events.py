@@ -59,6 +59,17 @@ class Noted(Event):
 
 
 @dataclass(frozen=True)
+class Gathered(Event):
+    """Base and pairs, for the card: the base's licence as its own card states it, `commits` of Hub datasets by name,
+    `languages` of the better answers with their number among `looked_at`."""
+
+    licence: dict[str, str]
+    commits: dict[str, str]
+    languages: dict[str, int]
+    looked_at: int
+
+
+@dataclass(frozen=True)
 class Planned(Event):
     """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal."""
 

@@ -6,15 +6,22 @@ Without PEFT, so that what is wrong with them is told early.
 import importlib.util
 import io
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio import events
-from studio.engine import data, precision, remote_code, snapshot, tokens, vocabulary
+from huggingface_hub import HfApi
+
+from studio import events, names
+from studio.engine import data, hub, precision, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError, StudioError
+from studio.preferences.language import language_of
 from studio.preferences.pairs import Pair
-from studio.settings import Settings
+from studio.settings import PRACTICE, Settings
+
+LOOKED_AT = 1000
+"""Answers by which the languages of a set are told."""
 
 
 def refuse_what_cannot_run(settings: Settings) -> None:
@@ -93,6 +100,7 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
     if len(fitting.places) < 2:
         raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
     train, held_out = data.divided(reading, fitting.places, settings.data)
+    desk.say(_gathered(settings, reading, desk))
     return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
 
 
@@ -103,3 +111,16 @@ def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, toke
         token = tokenizer.convert_ids_to_tokens(highest)
         raise DataError(f"The pairs contain {token!r}, a token without a row in the embedding matrix of {settings.model.name}, which has "
                         f"{rows:,}. Remove it from the pairs, or choose a chat template or a base without it.")
+
+
+def _gathered(settings: Settings, reading: data.Reading, desk: Desk) -> events.Gathered:
+    """What the card will tell of base and pairs."""
+    name = settings.model.name
+    base = None if name == PRACTICE or names.is_path(name) else name
+    found, languages = reading.pairs, Counter()
+    looked_at = range(0, len(found), max(1, len(found) // LOOKED_AT))
+    for place in looked_at:
+        languages[language_of(str(found[place].chosen[-1].get("content") or ""))] += 1
+    languages.pop("", None)
+    commits = {one.part.source: one.source.commit for one in reading.stream.opened if one.source.commit}
+    return events.Gathered(hub.licence(HfApi(token=desk.token), base), commits, dict(languages.most_common()), len(looked_at))
