@@ -50,7 +50,8 @@ class ModelSettings(Section):
     compute_dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], Field(title="Compute type")] = "auto"
     """Precision of the arithmetic. auto takes bfloat16 where the card has it, float16 on older cards, float32 on a CPU."""
     template: Annotated[Literal["own", "chatml"], Field(title="Chat template")] = "own"
-    """How turns are written as text. own is the model's; chatml adds ChatML to a base model that has none."""
+    """How turns are written as text. own is the model's; chatml gives ChatML to a base model that has none. No token is added: where
+    the base lacks <|im_end|>, turns end with its own end-of-text token."""
     device: Annotated[Literal["auto", "gpu", "cpu"], Field(title="Device")] = "auto"
     """Where to compute. auto takes the GPU if there is one; gpu refuses to start without."""
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import account, card, gguf_file, jobs, parcel, practice
-from studio.card import What
+from studio import account, gguf_file, jobs, parcel, practice, usage
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
 from studio.gguf_file import GGUFRequest
@@ -17,6 +16,7 @@ from studio.summary import size as in_bytes
 from studio.ui import complaints_card, downloads, parts, token_field
 from studio.ui.complaints_card import Place
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.usage import What
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, download, merge and push it here."
@@ -41,7 +41,8 @@ def lead(studio: Studio, run: Run | None) -> str:
     if not run.adapter.is_dir():
         return parts.empty(NOT_YET)
     where = "it can be downloaded, merged and pushed" if studio.who().name else f"it is in {run.adapter}"
-    return parts.note("info", f"Run {run.name} has an adapter: {where}.")
+    told = parts.note("info", f"Run {run.name} has an adapter: {where}.")
+    return told + parts.note("warn", parcel.NEEDS_STUDIO) * usage.needs_studio(run)
 
 
 def offered(run: Run | None, what: What) -> gr.Button:
@@ -58,9 +59,9 @@ def how_to_use(studio: Studio, run: Run | None) -> str:
     if what is None:
         return ""
     if studio.who().name:
-        return card.snippet(run, what, downloads.folder(run, what))
+        return usage.snippet(run, what, downloads.folder(run, what))
     model = run.settings.model.name
-    return card.snippet(run, what, str(parcel.folder(run, what)), str(practice.MODEL) if model == PRACTICE else model)
+    return usage.snippet(run, what, str(parcel.folder(run, what)), str(practice.MODEL) if model == PRACTICE else model)
 
 
 def state(studio: Studio, run: Run | None, kind: str) -> str:
