@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from studio.redaction import redact
 
+PRACTICE = "practice"
+"""As a model or as pairs: the tiny model and the pairs that ship with the studio."""
 FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 """Files of pairs."""
 
