@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from studio import hub_access
 from studio.errors import StudioError, explain
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
@@ -208,8 +209,11 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
         cached = try_to_load_from_cache(filename="config.json", **asked) if from_cache else None
         if isinstance(cached, str) and _is_whole(Path(cached).parent):
             return _local(Path(cached).parent)
+        if not from_cache:
+            hub_access.refuse_without(settings.name, "model", token)
         asked["token"] = token or (None if from_cache else False)  # this machine's own login is not for others
         HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
+        _refuse_sizes(settings, asked["token"])
         config = _json(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)), LARGEST_CONFIG)
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()
     except NotASafetensorsRepoError as error:
@@ -217,3 +221,15 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
     except Exception as error:  # whatever the Hub's client raises
         raise StudioError(explain(error, settings.name)) from error
     return described(config, {name: (tuple(told.shape), told.dtype) for file in files for name, told in file.tensors.items()})
+
+
+def _refuse_sizes(settings: ModelSettings, token: str | bool | None) -> None:
+    """Raises StudioError where the files that describe a model are larger than any model's: this is looked up while a name is typed."""
+    from huggingface_hub import HfApi
+
+    told = HfApi(token=token).get_paths_info(settings.name, ["config.json", "model.safetensors.index.json"],
+                                             revision=settings.revision or None)
+    for file in told:
+        if getattr(file, "size", 0) > LARGEST_CONFIG:
+            raise StudioError(f"{file.path} of {settings.name} has {file.size / 1e6:,.0f} MB, which no model's has, so it was not fetched. "
+                              "Choose another model.")
