@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from studio import fingerprints
 from studio.engine import sources
 from studio.engine.files.lines import Line
 from studio.engine.sources import Source
 from studio.errors import DataError
+from studio.fingerprints import Fingerprint
 from studio.preferences import edits
 from studio.preferences.edits import Editor
 from studio.preferences.facets import Facets
@@ -34,6 +36,8 @@ from studio.shelf import Shelf, Shelving
 LAID = ".pairs-"
 SAMPLE = 200
 """Rows by which a format is recognised."""
+UNCHECKED = ("The edits name rows by number and do not say which data they were made for: that the numbers fit these data was not "
+             "checked.")
 
 
 @dataclass(eq=False)
@@ -81,6 +85,16 @@ class Stream:
         names = list(dict.fromkeys(name for one in self.opened for name in one.names))
         self.editor.check_columns(names)
         self.facets = Facets([name for one in self.opened for name in one.format.unused])
+        self._refuse_edits_of_other_data(settings)
+
+    def _refuse_edits_of_other_data(self, settings: DataSettings) -> None:
+        self.unchecked = "" if settings.edits_for or not any(edit.rows for edit in self.editor.edits) else UNCHECKED
+        if settings.edits and settings.edits_for:
+            fingerprints.refuse_others(settings.edits_for, settings.parts, self.fingerprints())
+
+    def fingerprints(self) -> list[Fingerprint | None]:
+        """Of each source what it holds; None where that cannot be known. Reads the files once more."""
+        return [fingerprints.of(one.part, one.source.commit) for one in self.opened]
 
     @property
     def name(self) -> str:
@@ -197,7 +211,7 @@ class Reading:
 
     def in_words(self) -> list[str]:
         """What was recognised, what became of the rows, what was edited: a sentence or two each."""
-        told = (self.stream.in_words(), self.stream.account.in_words(), self.stream.editor.in_words())
+        told = (self.stream.in_words(), self.stream.account.in_words(), self.stream.editor.in_words(), self.stream.unchecked)
         return [words for words in told if words]
 
 

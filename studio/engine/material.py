@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio import events
-from studio.engine import data, precision, remote_code, snapshot, tokens
-from studio.engine.vocabulary import where
+from studio.engine import data, precision, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError, StudioError
 from studio.preferences.pairs import Pair
@@ -33,7 +32,7 @@ def download(settings: Settings, desk: Desk) -> None:
     """
     folder = snapshot.of(settings.model, desk.token, weights=False, code=bool(desk.consent))
     remote_code.refuse_unless_allowed(remote_code.needed(settings.model, folder), desk.consent)
-    if Path(where(settings.model)).is_dir():
+    if Path(vocabulary.where(settings.model)).is_dir():
         return
 
     def begins(total: int) -> type:
@@ -87,6 +86,7 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
         desk.say(events.Noted(words))
     found, max_length = reading.pairs, settings.training.max_length
     encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
+    _refuse_tokens_without_rows(encoded, settings, tokenizer, desk)
     fitting = tokens.fitting(encoded, max_length)
     if fitting.left_out:
         desk.say(events.Noted(fitting.in_words(found)))
@@ -94,3 +94,12 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
         raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
     train, held_out = data.divided(reading, fitting.places, settings.data)
     return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
+
+
+def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, tokenizer, desk: Desk) -> None:
+    """Raises DataError for a token that the base's tokenizer has and its embedding matrix does not."""
+    rows = vocabulary.rows(snapshot.of(settings.model, desk.token, weights=False), len(tokenizer))
+    if len(encoded.ids) and (highest := int(encoded.ids.max())) >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise DataError(f"The pairs contain {token!r}, a token without a row in the embedding matrix of {settings.model.name}, which has "
+                        f"{rows:,}. Remove it from the pairs, or choose a chat template or a base without it.")
