@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import collected, runs, uploads
+from studio import collected, names, runs, uploads
 from studio.access import AccessError, Users
 from studio.errors import DataError
 from studio.jobs import PROJECT, Queue
@@ -149,6 +149,14 @@ def test_one_s_own_upload_is_taken_and_kept_in_one_s_room(studio, home, senders)
     (kept,) = uploads.kept(runs.room(home, "carl"))
     assert '"success":true' in answer and str(kept) in answer and kept.name == "hidden pairs.jsonl"
     assert "have not uploaded" in sent(senders[2], event, [file(path)]), "It is not another's to name."
+
+
+def test_whatever_the_studio_makes_beside_the_runs_is_hidden_or_no_run_s_name(studio, home, senders):
+    uploaded(senders[3], "pairs.jsonl", b"{}")
+    for room in runs.rooms(home):
+        visible = [path.name for path in room.iterdir() if not path.name.startswith(".")]
+        assert set(visible) <= set(names.OWN) and not [name for name in visible if names.RUN.fullmatch(name)]
+    assert {path.name for path in home.iterdir()} >= set(names.OWN)
 
 
 def test_an_upload_is_opened_only_as_a_file(tmp_path):
