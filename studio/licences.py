@@ -26,8 +26,9 @@ class Terms:
     notice: str = ""
 
     def fits(self, repo: str) -> bool:
-        """Whether a repository's name begins as the licence asks; hyphens and underscores count as spaces."""
-        return re.sub(r"[-_ ]", "", repo.rsplit("/", 1)[-1]).startswith(re.sub(r"[-_ ]", "", self.prefix))
+        """Whether a repository's name begins as the licence asks; hyphens, underscores and capitals make no difference."""
+        name, prefix = (re.sub(r"[-_ ]", "", text).casefold() for text in (repo.rsplit("/", 1)[-1], self.prefix))
+        return name.startswith(prefix)
 
     def of_name(self) -> str:
         """What the licence asks of the name, in one sentence; empty where it asks for nothing."""

@@ -196,6 +196,8 @@ def test_a_pushed_adapter_on_a_hub_base_loads_by_its_name_alone(hub, run):
     assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", base.commits[-1].oid)
     told = metadata(files["README.md"])
     assert (told["base_model"], told["base_model_relation"], told["license"]) == ("acme/tiny", "adapter", "llama3")
+    assert b"Meta Llama 3 Community License" in files["NOTICE"] and "**Built with Meta Llama 3**" in files["README.md"].decode()
+    assert "begins with “Llama 3”" in events.last(said(run, "push"), events.Noted).text
     snippet = files["README.md"].decode().split("```python")[1].split("```")[0]
     by_name_alone = "print(AutoModelForCausalLM.from_pretrained('ada/tuned').peft_config)"
     assert "LoraConfig" in python(hub, snippet.replace("max_new_tokens=256", "max_new_tokens=4") + by_name_alone, token)

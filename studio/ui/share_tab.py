@@ -13,7 +13,8 @@ from studio.settings import PRACTICE
 from studio.share import PushRequest
 from studio.summary import Summary, in_words
 from studio.summary import size as in_bytes
-from studio.ui import downloads, parts, token_field
+from studio.ui import complaints_card, downloads, parts, token_field
+from studio.ui.complaints_card import Place
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.usage import What
 
@@ -110,6 +111,15 @@ def ended(studio: Studio, run: Run, kind: str, status: str, summary: Summary) ->
                              "What was there before is untouched; start it again.")
 
 
+def push_problems(values: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with what is asked to be pushed, by field name."""
+    try:
+        PushRequest(**values)
+    except SettingsError as error:
+        return error.problems
+    return {}
+
+
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(lead(studio, None), elem_id="share-head", padding=False)
@@ -144,6 +154,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             token = token_field.build(
                 "push-token", "From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.",
                 "Hub token with write access", to_write=True)
+            complaints = complaints_card.Complaints(push_fields, push_problems, lambda name: Place("share"), "push-complaints", "Push")
+            complaints.build()
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
     seen = gr.State(None)
@@ -181,26 +193,17 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         except StudioError as error:
             refuse("Not started", error)
 
-    def start_push(name: str | None, token: str, **values: Any) -> None:
+    def start_push(name: str | None, token: str, **values: Any) -> list:
         try:
             run = ready(name)
             jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), account.entered(token) or studio.secrets(run))
         except StudioError as error:
             refuse("Not started", error)
-
-    def check(name: str | None, token: str, **values: Any) -> list[dict]:
-        problems = {}
-        try:
-            PushRequest(**values)
-        except SettingsError as error:
-            problems = error.problems
-        return [gr.validate(True, ""), gr.validate(True, ""),
-                *(gr.validate(field not in problems, problems.get(field, "")) for field in values)]
+        return []
 
     merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
     write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
-    push.click(start_push, [in_view, token], None, inputs_kwargs=push_fields, validator=check, **PRIVATE).then(
-        refresh, [in_view, seen], shown, **QUIET)
+    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, [in_view, seen], shown, **QUIET)
     for typed in (push_fields["repo"].change, in_view.change, tab.select):
         typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)
