@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from studio import events, runs, seal
+from studio import events, questions, runs, seal
 from studio.engine import adapter, checkpoints, evaluate, model
 from studio.engine.best import Best
 from studio.engine.checkpoints import Checkpoint
@@ -40,7 +40,7 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     desk.say(events.Noted(trainer.in_words()))
     steps = _steps(settings, len(material.train))
     desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
-                            template=seal.seal(tokenizer.chat_template)))
+                            template=seal.seal(tokenizer.chat_template), system=material.system))
     examiner, keeper = Examiner(desk, run, trainer, material), Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
@@ -163,11 +163,13 @@ class Examiner:
 
 
 def _prompts(settings: Settings, material: Material) -> list[list[Message]]:
-    """The prompts that a person chose, or three held-out ones."""
-    asked = [line.strip() for line in settings.evaluation.prompts.splitlines() if line.strip()]
+    """The prompts that a person chose, after the system prompt that all pairs have, if there is one; or three held-out ones."""
+    asked = questions.lines(settings.evaluation.prompts)
     if asked or not material.held_out:
-        return [[{"role": "user", "content": text}] for text in asked]
-    short = [pair.prompt for pair in material.held_out if len(pair.prompt) == 1] or [material.held_out[0].prompt]
+        opening = [{"role": "system", "content": material.system}] if material.system else []
+        return [[*opening, {"role": "user", "content": text}] for text in asked]
+    short = [pair.prompt for pair in material.held_out if sum(turn["role"] != "system" for turn in pair.prompt) == 1]
+    short = short or [material.held_out[0].prompt]
     return random.Random(settings.data.seed).sample(short, min(3, len(short)))
 
 

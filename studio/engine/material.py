@@ -14,7 +14,7 @@ from studio.engine import data, precision, remote_code, snapshot, tokens
 from studio.engine.vocabulary import where
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError, StudioError
-from studio.preferences.pairs import Pair
+from studio.preferences.pairs import Pair, common_system
 from studio.settings import Settings
 
 
@@ -73,11 +73,15 @@ def _progress(desk: Desk, total: int):
 
 @dataclass(frozen=True)
 class Material:
-    """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read."""
+    """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read.
+
+    `system` is the system prompt that all pairs have, if they have the same.
+    """
 
     train: tokens.Tokens
     held_out_tokens: tokens.Tokens
     held_out: list[Pair]
+    system: str = ""
 
 
 def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
@@ -93,4 +97,5 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
     if len(fitting.places) < 2:
         raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
     train, held_out = data.divided(reading, fitting.places, settings.data)
-    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
+    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out],
+                    common_system(found[place].prompt for place in (*train, *held_out)))

@@ -16,6 +16,7 @@ from studio.preferences.findings import Finding
 from studio.shelf import Shelf
 from studio.summary import Summary
 from studio.ui import examined, form, parts
+from studio.ui.choices import Dropdown
 from studio.ui.studio import PRIVATE, QUIET, Studio, looks_while, refuse
 
 FIXES = 10
@@ -133,7 +134,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
         undo = gr.Button("Undo the last change", visible=False, size="sm", elem_id="undo-edit")
     lengths = gr.HTML("", elem_id="lengths", padding=False)
     with gr.Accordion("Choose rows by a column", open=False, visible=False, elem_id="by-column") as by_column:
-        value = gr.Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
+        value = Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
         with gr.Row():
             acts = {"drop": gr.Button("Drop these rows", size="sm", elem_id="drop-rows"),
                     "keep": gr.Button("Keep only these", size="sm", elem_id="keep-rows"),

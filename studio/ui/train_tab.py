@@ -14,9 +14,11 @@ from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
 from studio.ui import code_card, fit_card, form, parts, token_field
+from studio.ui.choices import Dropdown
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
+NO_PRESET = "There is no such preset any more, so nothing was filled in. Choose one from the list."
 ONCE_WITHIN = 5.0
 """Seconds in which the same settings, started again, are the same run: a double click, a second tab, a request repeated."""
 
@@ -78,8 +80,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     """The tab's components and wiring."""
     presets = all_presets()
     with gr.Row():
-        preset = gr.Dropdown(list(presets), value=FIRST, label="Preset", elem_id="preset",
-                             info="Fills the whole form; change what you like afterwards.")
+        preset = Dropdown(list(presets), value=FIRST, label="Preset", elem_id="preset",
+                          info="Fills the whole form; change what you like afterwards.")
     purpose = gr.Markdown(presets[FIRST].purpose, elem_id="purpose")
     fields: form.Fields = {}
     fields |= form.fields("model", basic=True, values=defaults)
@@ -105,6 +107,8 @@ def build(studio: Studio, data_fields: form.Fields, defaults: dict[str, Any]) ->
     started = gr.State("")
 
     def choose(name: str) -> list[Any]:
+        if name not in presets:
+            return [NO_PRESET, *[gr.skip()] * len(everything)]
         return [presets[name].purpose, *form.updates(presets[name].settings, everything)]
 
     def load_file(path: str) -> list[Any]:
