@@ -20,8 +20,9 @@ from studio.engine.orpo import relief
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
 from studio.engine.rendering import Refusal
-from studio.engine.reporter import Reporter, guard_trackers
+from studio.engine.reporter import Reporter
 from studio.engine.sample import Sampler
+from studio.engine.trackers import Reports
 from studio.engine.worker import Desk
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
@@ -45,12 +46,18 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
         desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))
+    with closing(Reports(desk, run, settings, after=checkpoint.step if checkpoint else 0)):
+        return _begun(desk, run, trainer, tokenizer, examiner, keeper, checkpoint, steps)
+
+
+def _begun(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedTokenizerBase, examiner: "Examiner", keeper: Keeper,
+           checkpoint: Checkpoint | None, steps: int) -> events.Event | None:
+    """From the measurement of the base, or a checkpoint, to the result."""
     if checkpoint is None:
         examiner.best.forget()
         examiner.measure(0, base=True)
     desk.enter("training")
     reporter = Reporter(desk, examiner.interval(steps), examiner.look_between_steps, keeper.keep, keeper.interval(steps))
-    guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
     trainer.add_callback(reporter)
     with closing(keeper):
         _train(trainer, checkpoint, tokenizer, run, desk)

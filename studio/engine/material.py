@@ -3,17 +3,15 @@
 Without PEFT, so that what is wrong with them is told early.
 """
 
-import importlib.util
 import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio import events
-from studio.engine import data, precision, remote_code, snapshot, tokens
-from studio.engine.vocabulary import where
+from studio import events, trackers
+from studio.engine import data, precision, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
-from studio.errors import DataError, NoSpaceError, StudioError
+from studio.errors import DataError, NoSpaceError
 from studio.preferences.pairs import Pair, common_system
 from studio.settings import Settings
 
@@ -21,9 +19,7 @@ from studio.settings import Settings
 def refuse_what_cannot_run(settings: Settings) -> None:
     """Raises StudioError before anything is loaded, for what only this machine can know."""
     precision.device(settings.model)
-    if settings.training.report_to != "none" and importlib.util.find_spec(settings.training.report_to) is None:
-        raise StudioError(f"The tracker {settings.training.report_to} is not installed. "
-                          f"Run pip install {settings.training.report_to}, or set Report to to none.")
+    trackers.refuse_one_that_is_missing(settings.training.report_to)
 
 
 def download(settings: Settings, desk: Desk) -> None:
@@ -33,7 +29,7 @@ def download(settings: Settings, desk: Desk) -> None:
     """
     folder = snapshot.of(settings.model, desk.token, weights=False, code=bool(desk.consent))
     remote_code.refuse_unless_allowed(remote_code.needed(settings.model, folder), desk.consent)
-    if Path(where(settings.model)).is_dir():
+    if Path(vocabulary.where(settings.model)).is_dir():
         return
 
     def begins(total: int) -> type:
@@ -91,6 +87,7 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
         desk.say(events.Noted(words))
     found, max_length = reading.pairs, settings.training.max_length
     encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
+    _refuse_tokens_without_rows(encoded, settings, tokenizer, desk)
     fitting = tokens.fitting(encoded, max_length)
     if fitting.left_out:
         desk.say(events.Noted(fitting.in_words(found)))
@@ -99,3 +96,12 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
     train, held_out = data.divided(reading, fitting.places, settings.data)
     return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out],
                     common_system(found[place].prompt for place in (*train, *held_out)))
+
+
+def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, tokenizer, desk: Desk) -> None:
+    """Raises DataError for a token that the base's tokenizer has and its embedding matrix does not."""
+    rows = vocabulary.rows(snapshot.of(settings.model, desk.token, weights=False), len(tokenizer))
+    if len(encoded.ids) and (highest := int(encoded.ids.max())) >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise DataError(f"The pairs contain {token!r}, a token without a row in the embedding matrix of {settings.model.name}, which has "
+                        f"{rows:,}. Remove it from the pairs, or choose a chat template or a base without it.")

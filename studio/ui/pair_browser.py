@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from studio import preview, runs
-from studio.errors import StudioError
+from studio.errors import SettingsError, StudioError
 from studio.settings import Settings
 from studio.shelf import Shelf
 from studio.ui import examined, form, parts
@@ -141,7 +141,10 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
         return look(folder, beside(Path(folder), place, step))
 
     def read_it(folder: str, token: str, place: int, **values: Any) -> str:
-        return as_read(studio.settings_of(values), Path(folder), place, token)
+        try:
+            return as_read(studio.settings_of(values), Path(folder), place, token)
+        except SettingsError as error:
+            return parts.note("bad", form.in_words(error.problems))
 
     def rewrite(folder: str, place: int, *texts: str) -> str:
         try:
