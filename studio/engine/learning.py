@@ -33,7 +33,8 @@ from studio.settings import Settings
 def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Material) -> events.Event | None:
     """From the base to the adapter. Returns Stopped if it was asked to end early, after saving what it had learned."""
     settings = run.settings
-    tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent), settings)
+    base = model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent, remark=lambda words: desk.say(events.Noted(words)))
+    tuned = model.add_adapter(base, settings)
     if settings.adapter.start_from:
         model.begin_with(tuned, runs.find(run.folder.parent, settings.adapter.start_from))
     trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio import events, trackers
+from studio import events, model_files, trackers
 from studio.engine import data, precision, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError
@@ -25,9 +25,10 @@ def refuse_what_cannot_run(settings: Settings) -> None:
 def download(settings: Settings, desk: Desk) -> None:
     """Fetch a Hub model into the cache, saying bytes done; a local folder or the practice model needs nothing.
 
-    Raises StudioError, before any weights are fetched, for a model that needs code which nobody has allowed.
+    Raises StudioError, before any weights are fetched, for a model that needs code which nobody has allowed, or cannot be trained.
     """
     folder = snapshot.of(settings.model, desk.token, weights=False, code=bool(desk.consent))
+    model_files.refuse_without_vocabulary(settings.model.name, [path.name for path in folder.iterdir()])
     remote_code.refuse_unless_allowed(remote_code.needed(settings.model, folder), desk.consent)
     if Path(vocabulary.where(settings.model)).is_dir():
         return
