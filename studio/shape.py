@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from studio import model_files
+from studio import hub_access, model_files
 from studio.errors import StudioError, explain
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
@@ -219,11 +219,14 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
         cached = try_to_load_from_cache(filename="config.json", **asked) if from_cache else None
         if isinstance(cached, str) and _is_whole(Path(cached).parent):
             return _local(Path(cached).parent, settings.name)
+        if not from_cache:
+            hub_access.refuse_without(settings.name, "model", token)
         asked["token"] = token or (None if from_cache else False)  # this machine's own login is not for others
         told = HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
         listed = [file.rfilename for file in told.siblings or []]
         model_files.refuse_gguf(settings.name, listed)
         model_files.refuse_without_vocabulary(settings.name, listed)
+        _refuse_sizes(settings, asked["token"])
         config = _json(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)), LARGEST_CONFIG)
         model_files.refuse(settings.name, config, listed, model_files.made_from(told.card_data))
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()
@@ -232,3 +235,15 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
     except Exception as error:  # whatever the Hub's client raises
         raise StudioError(explain(error, settings.name)) from error
     return _sound(settings.name, config, {name: (tuple(told.shape), told.dtype) for file in files for name, told in file.tensors.items()})
+
+
+def _refuse_sizes(settings: ModelSettings, token: str | bool | None) -> None:
+    """Raises StudioError where the files that describe a model are larger than any model's: this is looked up while a name is typed."""
+    from huggingface_hub import HfApi
+
+    told = HfApi(token=token).get_paths_info(settings.name, ["config.json", "model.safetensors.index.json"],
+                                             revision=settings.revision or None)
+    for file in told:
+        if getattr(file, "size", 0) > LARGEST_CONFIG:
+            raise StudioError(f"{file.path} of {settings.name} has {file.size / 1e6:,.0f} MB, which no model's has, so it was not fetched. "
+                              "Choose another model.")

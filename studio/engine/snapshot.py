@@ -15,7 +15,7 @@ from typing import BinaryIO
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import DryRunError, HfHubHTTPError
 
-from studio import model_files, names
+from studio import hub_access, model_files, names
 from studio.engine.worker import about
 from studio.errors import StudioError
 from studio.practice import MODEL as PRACTICE_MODEL
@@ -164,8 +164,10 @@ def fetch(settings: ModelSettings, token: str | None, patterns: list[str],
     it may return the kind of progress bar that shows them.
 
     Where the Hub cannot be asked, what is here is taken if it is all of them; with a token that it does not accept, what is
-    public. Raises StudioError for a file that came damaged.
+    public. Raises StudioError for a file that came damaged, and for a model that the user for whom this process works may not read.
     """
+    if hub_access.is_asked():
+        hub_access.refuse_without(settings.name, "model", token)
     try:
         return _fetch(settings, token, patterns, begins)
     except HfHubHTTPError as error:

@@ -139,7 +139,9 @@ def _written_lists(answers: Answers, sample: Sequence[Row], asked: Asked) -> fro
     asks = [name for name in sample[0] if name not in columns and _writes_texts(name, sample)] if sample else []
     if asks and len(lists) == len(columns):
         return frozenset((*lists, *asks))
-    return frozenset(lists) if 0 < len(lists) < len(columns) else frozenset()
+    others = [row.get(name) for name in columns if name not in lists for row in sample]
+    alone = 0 < len(lists) < len(columns) and not any(structure.read_back(value) is not None for value in others)
+    return frozenset(lists) if alone else frozenset()
 
 
 def _writes_texts(name: str, sample: Sequence[Row]) -> bool:

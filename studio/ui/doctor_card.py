@@ -103,13 +103,13 @@ def without_last(before: str) -> str:
         return before
 
 
-def seen_in(folder: str, values: Values) -> str:
+def seen_in(folder: str, settings: Settings) -> str:
     """The fingerprints of the data whose examination lies in a folder. Raises StudioError where the form names others by now."""
     try:
         shown = Settings.from_file(Path(folder) / FILE).to_form()
     except SettingsError as error:
         raise StudioError(OTHER_PAIRS) from error
-    is_of, names = source_choices.identity(shown), source_choices.identity(values)
+    is_of, names = source_choices.identity(shown), source_choices.identity(settings.to_form())
     if names is None or is_of is None or is_of.rows != names.rows:
         raise StudioError(OTHER_PAIRS)
     found = examination.found(Job("examine", Path(folder)))
@@ -226,7 +226,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
                 return [gr.skip()] * (1 + len(changed))
             fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
             try:
-                change = fixed(values, fix, seen_in(folder, values))
+                change = fixed(values, fix, seen_in(folder, studio.settings_of(values)))
             except StudioError as error:
                 return [refuse("Not changed", error)] * (1 + len(changed))
             return [[*past, {name: values[name] for name in change}][-REMEMBERED:], *by_place(change)]

@@ -14,6 +14,7 @@ from studio.ui import (
     api,
     compare_tab,
     data_tab,
+    draft,
     form,
     meter_card,
     parts,
@@ -27,6 +28,7 @@ from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
 RUNS_FIRST = """(run) => {
+    if (new URLSearchParams(location.search).has("tab")) return {__type__: "update"};
     const untouched = document.querySelector('[role=tab][data-tab-id=data]')?.ariaSelected === "true";
     return run && untouched ? {__type__: "update", selected: "runs"} : {__type__: "update"};
 }"""
@@ -87,7 +89,8 @@ def build(studio: Studio) -> gr.Blocks:
                 return [*train_tab.again(studio, name, train.everything, from_adapter), gr.Tabs(selected="train")]
 
             train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), *data.source.outputs, tabs], **PRIVATE))
-        form.empty_on_load(page, train.everything, QUIET)
+        draft.build(page, studio, data.source, train.everything, train.preset, train.purpose)
+        draft.tab_in_address(page, tabs, [of_data, of_train, of_runs, of_compare, of_share])
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page

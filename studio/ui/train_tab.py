@@ -26,7 +26,7 @@ ONCE_WITHIN = 5.0
 
 @dataclass(frozen=True)
 class TrainTab:
-    """The start button's outcome, the name of the new run, as a component others can listen to; the whole form and its complaints.
+    """The start button's outcome, the name of the new run, as a component others can listen to; the form, its complaints and preset.
 
     `follow` makes the card above Start look again after an event that has filled the form.
     """
@@ -34,6 +34,8 @@ class TrainTab:
     started: gr.State
     everything: form.Fields
     complaints: Complaints
+    preset: gr.Dropdown
+    purpose: gr.Markdown
     follow: Callable[[Dependency], Dependency]
 
 
@@ -159,6 +161,6 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     gr.on([as_file.expand, *(field.change for field in everything.values())], show_files, inputs_kwargs=everything, outputs=[code, without],
           trigger_mode="always_last", **QUIET)
     told = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
-    gr.on([preset.input, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
+    gr.on([preset.change, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
     complaints.before(go.click, start, [token], [started])
-    return TrainTab(started, everything, complaints, card.follow)
+    return TrainTab(started, everything, complaints, preset, purpose, card.follow)
