@@ -191,7 +191,8 @@ class Duet:
         """
         import torch
 
-        prompts = [self._prompt(talk, sampling) for talk in talks]
+        prompts = [self._prompt(talk, sampling, self._run_of(candidate) or self.run)
+                   for talk, candidate in zip(talks, self.pair, strict=True)]
         if unread := _unread(talks, prompts):
             note(UNREAD.format(" and ".join(unread)))
         transcript = Transcript(self.tokenizer, self.stops, tell)
@@ -227,12 +228,13 @@ class Duet:
                 stopping_criteria=[lambda ids, scores: torch.full((len(ids),), stop(), device=ids.device)],
                 **chosen, **adapters)
 
-    def _prompt(self, talk: list[Message], sampling: Sampling) -> str:
-        """The talk as text, up to where the answer begins. Raises StudioError if the model cannot take it."""
-        from studio.engine.rendering import Refusal, render
+    def _prompt(self, talk: list[Message], sampling: Sampling, run: Run) -> str:
+        """The talk as text, as the pairs of a run had it, up to where the answer begins. Raises StudioError if the model cannot take it."""
+        from studio.engine.asking import Asker
+        from studio.engine.rendering import Refusal
 
         try:
-            text = render(self.tokenizer, talk, add_generation_prompt=True)
+            text = Asker(run, self.tokenizer).prompt(talk)
         except Refusal as error:
             raise StudioError(f"The model's chat template refuses this talk: {error}. Start a new chat.") from error
         tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from studio import events, questions, runs, seal
 from studio.engine import adapter, checkpoints, evaluate, model
+from studio.engine.asking import Asker
 from studio.engine.best import Best
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
@@ -127,7 +128,8 @@ class Examiner:
         self.desk, self.scorer, self.settings = desk, trainer.scorer, run.settings
         self.rows = material.held_out_tokens
         self.best, self.last_loss = Best(run, trainer.model), math.nan
-        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, _prompts(run.settings, material))
+        self._sampler: Sampler | None = Sampler(
+            trainer.model, Asker(run, trainer.processing_class), trainer.processing_class, _prompts(run.settings, material))
 
     def interval(self, steps: int) -> int | None:
         """Optimizer steps between looks at the model, or None when there is nothing to look at: none held out, no prompts."""

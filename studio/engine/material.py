@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio import events, model_files, trackers
-from studio.engine import data, precision, remote_code, snapshot, tokens, vocabulary
+from studio.engine import data, fidelity, precision, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError
 from studio.preferences.pairs import Pair, common_system
@@ -89,11 +89,14 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
     found, max_length = reading.pairs, settings.training.max_length
     encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
     _refuse_tokens_without_rows(encoded, settings, tokenizer, desk)
+    _say_what_is_lost(settings, reading, encoded, tokenizer.chat_template, desk)
     fitting = tokens.fitting(encoded, max_length)
     if fitting.left_out:
         desk.say(events.Noted(fitting.in_words(found)))
     if len(fitting.places) < 2:
-        raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
+        instead = ("Choose another chat template, or other data." if encoded.lost.any()
+                   else "Raise the maximum length, or choose data with shorter questions.")
+        raise DataError(f"{fitting.in_words(found)} {instead}")
     train, held_out = data.divided(reading, fitting.places, settings.data)
     return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out],
                     common_system(found[place].prompt for place in (*train, *held_out)))
@@ -106,3 +109,15 @@ def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, toke
         token = tokenizer.convert_ids_to_tokens(highest)
         raise DataError(f"The pairs contain {token!r}, a token without a row in the embedding matrix of {settings.model.name}, which has "
                         f"{rows:,}. Remove it from the pairs, or choose a chat template or a base without it.")
+
+
+def _say_what_is_lost(settings: Settings, reading: data.Reading, encoded: tokens.Tokens, template: str, desk: Desk) -> None:
+    """Say what the chat template leaves out of the pairs, and how they ask. Raises DataError where it leaves nothing of an answer."""
+    for loss in fidelity.told(encoded.lost.tolist() if encoded.lost.any() else (), template):
+        words = fidelity.in_words(loss, reading.found.number, len(encoded))
+        if loss.name == fidelity.EMPTIED and not settings.data.leave_out:
+            raise DataError(words)
+        desk.say(events.Noted(words))
+    if words := encoded.asking.in_words():
+        desk.say(events.Noted(words))
+    encoded.asking.save(desk.folder)
