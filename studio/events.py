@@ -71,12 +71,16 @@ class Gathered(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal."""
+    """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
+
+    `system` is the system prompt that all pairs have, empty where they do not have the same; None in runs of older versions.
+    """
 
     pairs: int
     held_out: int
     steps: int
     template: str = ""
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,7 @@ class Resumed(Event):
 @dataclass(frozen=True)
 class Repaired(Event):
     """Memory ran out after this step and the run helped itself; it goes on with these passes, and `text` says what changed.
-
-    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none.
-    """
+    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none."""
 
     step: int
     text: str
@@ -140,10 +142,8 @@ class Sampled(Event):
 
 @dataclass(frozen=True)
 class Tried(Event):
-    """Two real steps were taken on the longest pairs: seconds of one, the worker's peak in bytes.
-
-    `pairs` a run would learn from, `longest` of them in tokens; tokens of one step, and of all pairs together.
-    """
+    """Two real steps were taken on the longest pairs: seconds of one, the worker's peak in bytes. `pairs` a run would learn from,
+    `longest` of them in tokens; tokens of one step, and of all pairs together."""
 
     seconds: float
     memory: int

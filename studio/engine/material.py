@@ -3,33 +3,23 @@
 Without PEFT, so that what is wrong with them is told early.
 """
 
-import importlib.util
 import io
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
-from studio import events, model_files, names
-from studio.engine import data, hub, precision, remote_code, snapshot, tokens, vocabulary
+from studio import events, model_files, trackers
+from studio.engine import data, fidelity, precision, provenance, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
-from studio.errors import DataError, NoSpaceError, StudioError
-from studio.preferences.language import language_of
-from studio.preferences.pairs import Pair
-from studio.settings import PRACTICE, Settings
-
-LOOKED_AT = 1000
-"""Answers by which the languages of a set are told."""
+from studio.errors import DataError, NoSpaceError
+from studio.preferences.pairs import Pair, common_system
+from studio.settings import Settings
 
 
 def refuse_what_cannot_run(settings: Settings) -> None:
     """Raises StudioError before anything is loaded, for what only this machine can know."""
     precision.device(settings.model)
-    if settings.training.report_to != "none" and importlib.util.find_spec(settings.training.report_to) is None:
-        raise StudioError(f"The tracker {settings.training.report_to} is not installed. "
-                          f"Run pip install {settings.training.report_to}, or set Report to to none.")
+    trackers.refuse_one_that_is_missing(settings.training.report_to)
 
 
 def download(settings: Settings, desk: Desk) -> None:
@@ -80,11 +70,15 @@ def _progress(desk: Desk, total: int):
 
 @dataclass(frozen=True)
 class Material:
-    """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read."""
+    """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read.
+
+    `system` is the system prompt that all pairs have, if they have the same.
+    """
 
     train: tokens.Tokens
     held_out_tokens: tokens.Tokens
     held_out: list[Pair]
+    system: str = ""
 
 
 def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
@@ -95,14 +89,18 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
     found, max_length = reading.pairs, settings.training.max_length
     encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
     _refuse_tokens_without_rows(encoded, settings, tokenizer, desk)
+    _say_what_is_lost(settings, reading, encoded, tokenizer.chat_template, desk)
     fitting = tokens.fitting(encoded, max_length)
     if fitting.left_out:
         desk.say(events.Noted(fitting.in_words(found)))
     if len(fitting.places) < 2:
-        raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
+        instead = ("Choose another chat template, or other data." if encoded.lost.any()
+                   else "Raise the maximum length, or choose data with shorter questions.")
+        raise DataError(f"{fitting.in_words(found)} {instead}")
     train, held_out = data.divided(reading, fitting.places, settings.data)
-    desk.say(_gathered(settings, reading, desk))
-    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out])
+    desk.say(provenance.gathered(settings, reading, desk.token))
+    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out],
+                    common_system(found[place].prompt for place in (*train, *held_out)))
 
 
 def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, tokenizer, desk: Desk) -> None:
@@ -114,14 +112,13 @@ def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, toke
                         f"{rows:,}. Remove it from the pairs, or choose a chat template or a base without it.")
 
 
-def _gathered(settings: Settings, reading: data.Reading, desk: Desk) -> events.Gathered:
-    """What the card will tell of base and pairs."""
-    name = settings.model.name
-    base = None if name == PRACTICE or names.is_path(name) else name
-    found, languages = reading.pairs, Counter()
-    looked_at = range(0, len(found), max(1, len(found) // LOOKED_AT))
-    for place in looked_at:
-        languages[language_of(str(found[place].chosen[-1].get("content") or ""))] += 1
-    languages.pop("", None)
-    commits = {one.part.source: one.source.commit for one in reading.stream.opened if one.source.commit}
-    return events.Gathered(hub.licence(HfApi(token=desk.token), base), commits, dict(languages.most_common()), len(looked_at))
+def _say_what_is_lost(settings: Settings, reading: data.Reading, encoded: tokens.Tokens, template: str, desk: Desk) -> None:
+    """Say what the chat template leaves out of the pairs, and how they ask. Raises DataError where it leaves nothing of an answer."""
+    for loss in fidelity.told(encoded.lost.tolist() if encoded.lost.any() else (), template):
+        words = fidelity.in_words(loss, reading.found.number, len(encoded))
+        if loss.name == fidelity.EMPTIED and not settings.data.leave_out:
+            raise DataError(words)
+        desk.say(events.Noted(words))
+    if words := encoded.asking.in_words():
+        desk.say(events.Noted(words))
+    encoded.asking.save(desk.folder)
