@@ -60,12 +60,17 @@ class Noted(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal."""
+    """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
+
+    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; logs of older versions have neither.
+    """
 
     pairs: int
     held_out: int
     steps: int
     template: str = ""
+    rules: int = 1
+    moment: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from studio import runs, seal
+from studio import begun, runs, seal
 from studio.candidates import BASE, Candidate, Pair
 from studio.chat import Sampling
 from studio.errors import StudioError
@@ -188,7 +188,7 @@ class Duet:
         """
         import torch
 
-        prompts = [self._prompt(talk, sampling) for talk in talks]
+        prompts = [self._prompt(talk, sampling, candidate) for talk, candidate in zip(talks, self.pair, strict=True)]
         transcript = Transcript(self.tokenizer, self.stops, tell)
         try:
             if not self.in_turn_because:
@@ -222,12 +222,15 @@ class Duet:
                 stopping_criteria=[lambda ids, scores: torch.full((len(ids),), stop(), device=ids.device)],
                 **chosen, **adapters)
 
-    def _prompt(self, talk: list[Message], sampling: Sampling) -> str:
-        """The talk as text, up to where the answer begins. Raises StudioError if the model cannot take it."""
+    def _prompt(self, talk: list[Message], sampling: Sampling, candidate: Candidate) -> str:
+        """The talk as text, up to where the answer begins, with the date of the candidate's run; the base has that of the run in view.
+
+        Raises StudioError if the model cannot take it.
+        """
         from studio.engine.rendering import Refusal, render
 
         try:
-            text = render(self.tokenizer, talk, add_generation_prompt=True)
+            text = render(self.tokenizer, talk, begun.moment(self._run_of(candidate) or self.run), add_generation_prompt=True)
         except Refusal as error:
             raise StudioError(f"The model's chat template refuses this talk: {error}. Start a new chat.") from error
         tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -3,20 +3,26 @@
 transformers runs it in a sandbox, where it reaches nothing but the talk; a sandbox does not make a loop end. Everything in the
 engine that turns a talk into text comes through here. Only a process's main thread can be called back from a loop; a single
 product of numbers of a billion digits not even that, so none is begun.
+
+A template can ask for the time and for chance as well. It is told the date of the run it speaks for, and draws from a generator
+that always begins alike: the same talk is the same text tomorrow, on another machine, in the chat and in training.
 """
 
 import os
+import random
 import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
@@ -43,11 +49,15 @@ class _TimeIsUpError(Exception):
     """The limit has passed while the template ran."""
 
 
-def render(tokenizer: PreTrainedTokenizerBase, talks: list[Message] | list[list[Message]], **options) -> str | list[str]:
-    """A talk, or each of several, as text. Raises Refusal for a talk that the template does not take, StudioError where it has no end."""
+def render(tokenizer: PreTrainedTokenizerBase, talks: list[Message] | list[list[Message]], moment: datetime | None = None,
+           **options) -> str | list[str]:
+    """A talk, or each of several, as text. `moment` is the date of the run that it is rendered for, and now where there is no run.
+
+    Raises Refusal for a talk that the template does not take, StudioError where it has no end.
+    """
     characters = sum(len(str(turn.get("content") or "")) for talk in talks for turn in (talk if isinstance(talk, list) else [talk]))
     try:
-        with _limits(ROOM + 16 * characters):
+        with _limits(ROOM + 16 * characters), _same_at_any_time(moment):
             text = tokenizer.apply_chat_template(talks, tokenize=False, **options)
     except _TimeIsUpError:
         raise StudioError(ENDLESS.format(f"{SECONDS} seconds")) from None
@@ -81,6 +91,29 @@ def _limits(memory: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
         if others:
             signal.setitimer(signal.ITIMER_REAL, max(0.001, others - (time.monotonic() - began)))
+
+
+class _Clock:
+    """Stands in for the class `datetime` while a template runs: its present is one moment."""
+
+    def __init__(self, moment: datetime):
+        self._moment = moment
+
+    def now(self, *_) -> datetime:
+        return self._moment
+
+
+@contextmanager
+def _same_at_any_time(moment: datetime | None) -> Iterator[None]:
+    """Let a template read `moment` from the clock, and always the same from chance. What else draws at random is not disturbed."""
+    clock, drawn = chat_template_utils.datetime, random.getstate()
+    chat_template_utils.datetime = _Clock(moment or datetime.now())  # transformers turns a clock that is handed over into text
+    random.seed(0)
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = clock
+        random.setstate(drawn)
 
 
 def _time_is_up(*_) -> None:

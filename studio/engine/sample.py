@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from datetime import datetime
 
 import torch
 from peft import PeftModel
@@ -18,8 +19,9 @@ LONGEST = 96
 class Sampler:
     """Asks one model the same prompts again and again. Every answer is the greedy one, so that only training changes it."""
 
-    def __init__(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[Message]]):
-        self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
+    def __init__(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[Message]], moment: datetime | None = None):
+        """`moment`: the date of the run, for a template that writes one."""
+        self.model, self.tokenizer, self.prompts, self.moment = model, tokenizer, prompts, moment
         self._of_base: list[str] = []
 
     def answers(self) -> Iterator[tuple[str, str, str]]:
@@ -35,7 +37,7 @@ class Sampler:
     @torch.no_grad()
     def _answer(self, prompt: list[Message], as_base: bool = False) -> str:
         tokenizer, config = self.tokenizer, self.model.generation_config
-        text = render(tokenizer, prompt, add_generation_prompt=True)
+        text = render(tokenizer, prompt, self.moment, add_generation_prompt=True)
         inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self.model.device)
         ends = config.eos_token_id
         stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}

@@ -12,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
+from studio.begun import tells_the_time
 from studio.engine.rendering import Refusal, render
 from studio.errors import DataError
 from studio.preferences.pairs import Account, Pair
@@ -84,17 +86,17 @@ class Tokens(Sequence[Encoded]):
 
 
 def tokenize(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path = CACHE,
-             progress: Callable[[int], None] = lambda done: None) -> Tokens:
+             progress: Callable[[int], None] = lambda done: None, moment: datetime | None = None) -> Tokens:
     """Each pair as the model will see it, cut at `max_length` tokens; scored answers may be left empty by the cut.
 
-    Raises DataError if the chat template cannot hold a conversation.
+    `moment` is the date of the run, for a template that writes one. Raises DataError if the chat template cannot hold a conversation.
     """
-    folder = cache / _digest(found, tokenizer, max_length)
+    folder = cache / _digest(found, tokenizer, max_length, moment)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=cache))
         try:
-            _write(draft, found, tokenizer, max_length, progress)
+            _write(draft, found, tokenizer, max_length, progress, moment)
             _settle(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -113,11 +115,11 @@ def _settle(draft: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int,
-           progress: Callable[[int], None]) -> None:
+           progress: Callable[[int], None], moment: datetime | None) -> None:
     bounds, written = [], 0
     with open(folder / "ids.raw", "wb") as file:
         for start in range(0, len(found), AT_ONCE):
-            for pair in encoded(found[start : start + AT_ONCE], tokenizer, max_length):
+            for pair in encoded(found[start : start + AT_ONCE], tokenizer, max_length, moment):
                 for ids in (pair.chosen, pair.rejected):
                     file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 bounds.append((written, pair.prompt, len(pair.chosen), len(pair.rejected)))
@@ -135,9 +137,10 @@ def _with_header(raw: Path, path: Path, count: int) -> None:
     raw.unlink()
 
 
-def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> Iterator[Encoded]:
+def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None,
+            moment: datetime | None = None) -> Iterator[Encoded]:
     """The pairs of one batch. The two texts are tokenized, the prompt only found in them."""
-    prompts, chosen, rejected = _rendered(found, tokenizer)
+    prompts, chosen, rejected = _rendered(found, tokenizer, moment)
     better = tokenizer(chosen, add_special_tokens=False)
     worse = tokenizer(rejected, add_special_tokens=False)
     for place, texts in enumerate(zip(prompts, chosen, rejected, strict=True)):
@@ -148,11 +151,11 @@ def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_lengt
                       _ended(worse["input_ids"][place], prompt, tokenizer)[:max_length])
 
 
-def _rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str], list[str]]:
+def _rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, moment: datetime | None) -> tuple[list[str], list[str], list[str]]:
     try:
-        return (render(tokenizer, [pair.prompt for pair in found], add_generation_prompt=True),
-                render(tokenizer, [pair.prompt + pair.chosen for pair in found]),
-                render(tokenizer, [pair.prompt + pair.rejected for pair in found]))
+        return (render(tokenizer, [pair.prompt for pair in found], moment, add_generation_prompt=True),
+                render(tokenizer, [pair.prompt + pair.chosen for pair in found], moment),
+                render(tokenizer, [pair.prompt + pair.rejected for pair in found], moment))
     except Refusal as error:
         raise DataError(f"The chat template cannot hold these conversations: {error}. "
                         "Set Chat template to chatml, or remove system turns from the data.") from error
@@ -176,12 +179,14 @@ def _ended(ids: list[int], prompt: int, tokenizer: PreTrainedTokenizerBase) -> l
     return ids if end is None or end in ids[prompt:] else ids + [end]
 
 
-def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, moment: datetime | None) -> str:
     """A name for what these pairs become, which changes with anything that changes the ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     digest = hashlib.sha256(json.dumps([FORMAT, max_length, tokenizer.chat_template, tokenizer.eos_token_id]).encode())
     digest.update(vocabulary.encode(errors="surrogatepass"))
+    if tells_the_time(tokenizer.chat_template):  # else yesterday's texts would be taken for today's
+        digest.update((moment or datetime.now()).isoformat().encode())
     for pair in found:
         digest.update(json.dumps([pair.prompt, pair.chosen, pair.rejected]).encode())
     return digest.hexdigest()[:32]
