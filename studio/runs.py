@@ -32,9 +32,7 @@ from studio.errors import StudioError
 from studio.settings import Settings
 
 NAME = names.RUN
-
-
-USERS = "users"
+USERS = names.USERS
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from studio import events
 from studio.begun import Begun
-from studio.engine import data, precision, remote_code, snapshot, tokens
-from studio.engine.vocabulary import where
+from studio.engine import data, precision, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError, StudioError
 from studio.preferences.pairs import Pair
@@ -37,7 +36,7 @@ def download(settings: Settings, desk: Desk) -> None:
     """
     folder = snapshot.of(settings.model, desk.token, weights=False, code=bool(desk.consent))
     remote_code.refuse_unless_allowed(remote_code.needed(settings.model, folder), desk.consent)
-    if Path(where(settings.model)).is_dir():
+    if Path(vocabulary.where(settings.model)).is_dir():
         return
 
     def begins(total: int) -> type:
@@ -96,6 +95,7 @@ def gather(settings: Settings, tokenizer, desk: Desk, begun: Begun) -> Material:
     found, max_length = reading.pairs, settings.training.max_length
     encoded = tokens.tokenize(found, tokenizer, max_length, moment=begun.moment,
                               progress=lambda done: desk.progress(done, len(found), "pairs"))
+    _refuse_tokens_without_rows(encoded, settings, tokenizer, desk)
     fitting = tokens.fitting(encoded, max_length)
     if fitting.left_out:
         desk.say(events.Noted(fitting.in_words(found)))
@@ -106,3 +106,12 @@ def gather(settings: Settings, tokenizer, desk: Desk, begun: Begun) -> Material:
         raise DataError(f"{fitting.in_words(found)} No pair is left to learn from. Raise the maximum length.")
     kept_away = [found[place] for place in held_out]
     return Material(encoded.at(train), encoded.at(held_out), kept_away, kept_away or [found[place] for place in train[:QUESTIONS]])
+
+
+def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, tokenizer, desk: Desk) -> None:
+    """Raises DataError for a token that the base's tokenizer has and its embedding matrix does not."""
+    rows = vocabulary.rows(snapshot.of(settings.model, desk.token, weights=False), len(tokenizer))
+    if len(encoded.ids) and (highest := int(encoded.ids.max())) >= rows:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise DataError(f"The pairs contain {token!r}, a token without a row in the embedding matrix of {settings.model.name}, which has "
+                        f"{rows:,}. Remove it from the pairs, or choose a chat template or a base without it.")

@@ -13,11 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.pytorch_utils import Conv1D
 
-from studio.engine import adapter, remote_code, snapshot
+from studio.engine import adapter, remote_code, snapshot, vocabulary
 from studio.engine.adapter import WEIGHTS
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.precision import compute_dtype, device, merge_dtype
-from studio.engine.vocabulary import where
 from studio.engine.worker import about
 from studio.errors import StudioError
 from studio.runs import Run
@@ -69,11 +68,23 @@ def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token
         raise StudioError(f"{settings.name} lacks {len(missing)} of the weights that its config asks for, such as {missing[0]}. "
                           "Fetch it again, or choose another model.")
     model.origin = origin
-    model.name_or_path = model.config._name_or_path = str(where(settings))  # an adapter names its base as the settings do
+    model.name_or_path = model.config._name_or_path = str(vocabulary.where(settings))  # an adapter names its base as the settings do
     _keep_layout(model)
     honour_softcap(model)
-    grow_vocabulary(model, len(tokenizer))
+    if _lacks_tokens(model, folder, tokenizer):
+        grow_vocabulary(model, len(tokenizer))
     return model
+
+
+def _lacks_tokens(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether an adapter's tokenizer has tokens that neither its base nor the base's tokenizer has, as those of older versions do.
+
+    Tokens that a base's own tokenizer has and its matrix has no rows for stay without: in the softmax they would take part
+    in training and nowhere else.
+    """
+    if len(tokenizer) <= model.get_input_embeddings().weight.shape[0]:
+        return False
+    return len(vocabulary.read(folder, folder.name)) < len(tokenizer)
 
 
 def honour_softcap(model: PreTrainedModel) -> None:
@@ -120,7 +131,7 @@ def _refuse_missing(base: PreTrainedModel, targets: list[str]) -> None:
 
 
 def grow_vocabulary(model: PreTrainedModel, size: int) -> None:
-    """Rows for tokens the base does not know, the same on every machine.
+    """Rows for tokens the base does not know, the same on every machine. Adapters of older versions were trained with such.
 
     The rows scatter around the mean of the known ones, from a generator of their own: no adapter has to store them,
     and chat and merge rebuild them exactly. All equal to the mean, no softmax could tell one new token from another.

@@ -7,7 +7,7 @@ import sys
 
 from studio import begun, events
 from studio.engine import data, material
-from studio.engine.vocabulary import load_tokenizer
+from studio.engine.vocabulary import chatml_in_words, load_tokenizer
 from studio.engine.worker import Desk, work
 from studio.runs import Run
 
@@ -20,6 +20,8 @@ def train(desk: Desk) -> events.Event | None:
     desk.enter("downloading")
     material.download(settings, desk)
     tokenizer = load_tokenizer(settings.model, desk.token)
+    if words := chatml_in_words(settings.model, tokenizer):
+        desk.say(events.Noted(words))
     desk.enter("tokenizing")
     start = begun.of(events.read(run.folder / events.FILE))
     gathered = material.gather(settings, tokenizer, desk, start)

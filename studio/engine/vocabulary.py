@@ -21,6 +21,7 @@ CHATML = """{%- for message in messages -%}
 {%- if add_generation_prompt -%}
 <|im_start|>assistant
 {% endif -%}"""
+CHATML_END = "<|im_end|>"
 
 
 def where(settings: ModelSettings) -> str | Path:
@@ -33,15 +34,14 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
 
     Raises StudioError for a model without a template when template is "own", and for one that cannot be rendered.
     """
-    tokenizer = read(snapshot.of(settings, token, weights=False), settings.name)
+    folder = snapshot.of(settings, token, weights=False)
+    tokenizer = read(folder, settings.name)
     if settings.template == "chatml":
-        tokenizer.chat_template = CHATML
-        # Added only where the vocabulary lacks them; `load_base` grows the embeddings to match.
-        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
-        tokenizer.eos_token = "<|im_end|>"
+        _write_chatml(tokenizer, settings.name)
     if not tokenizer.chat_template:
         raise StudioError(f"{settings.name} has no chat template. Set Chat template to chatml.")
-    if tokenizer.pad_token is None:
+    # A padding token without a row in the embedding matrix could not be looked up in a padded batch.
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows(folder, len(tokenizer)):
         tokenizer.pad_token = tokenizer.eos_token
     try:
         _begin_as_pretrained(tokenizer)
@@ -49,6 +49,40 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
         raise StudioError(f"The chat template of {settings.name} does not take a question: {error}. "
                           "Set Chat template to chatml, or choose another model.") from error
     return tokenizer
+
+
+def _write_chatml(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """ChatML in the tokens that the base has: a turn ends with <|im_end|>, or with the base's own end of text.
+
+    No token is added. Its row in the embedding matrix would be part of no LoRA adapter, so that PEFT, transformers and vLLM
+    could not use the adapter on the base. Marks that are not tokens are text, as Zephyr's <|user|> is.
+    Raises StudioError for a base that has neither end.
+    """
+    end = next((end for end in (CHATML_END, tokenizer.eos_token) if end and _is_token(tokenizer, end)), None)
+    if end is None:
+        raise StudioError(f"{name} has neither {CHATML_END} nor an end-of-text token, so ChatML could not end an answer. "
+                          "Choose another base, or a model with a chat template of its own.")
+    tokenizer.chat_template = CHATML.replace(CHATML_END, end)
+    tokenizer.eos_token = end
+
+
+def _is_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    return tokenizer.get_vocab().get(text) in tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def chatml_in_words(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What ChatML is for a base without its tokens; empty where the base has them or another template is used."""
+    if settings.template != "chatml" or tokenizer.eos_token == CHATML_END:
+        return ""
+    return (f"{settings.name} has no token {CHATML_END}. ChatML is written with tokens that it has: its marks are text, and a turn ends "
+            f"with {tokenizer.eos_token}. So the adapter works on the base as it is.")
+
+
+def rows(folder: Path, otherwise: int) -> int:
+    """Tokens that the embedding matrix has rows for, by the base's config."""
+    config = snapshot.mapping(folder / "config.json", folder.name)
+    parts = (config, config.get("text_config"))
+    return next((part["vocab_size"] for part in parts if isinstance(part, dict) and isinstance(part.get("vocab_size"), int)), otherwise)
 
 
 def read(folder: Path, name: str, **options) -> PreTrainedTokenizerBase:

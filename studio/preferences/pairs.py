@@ -29,10 +29,12 @@ class Pair:
 class Account:
     """Where every row of a dataset went: a pair, left out for a reason, edited away, not drawn, or a pair's second half.
 
-    `rows` are all that were read; the other counts add up to it. `named` are the first rows left out, by reason.
+    `rows` are all that were read, `further` the pairs that rows with several worse answers give beside their first; the
+    other counts add up to both. `named` are the first rows left out, by reason.
     """
 
     rows: int = 0
+    further: int = 0
     pairs: int = 0
     halves: int = 0
     edited: int = 0
@@ -48,9 +50,14 @@ class Account:
 
     def in_words(self) -> str:
         """How many pairs there are and what became of the other rows, in a sentence or two."""
-        if self.pairs == self.rows:
+        every = self.rows + self.further
+        if self.further:
+            told = f"{self.rows:,} rows hold {every:,} pairs, as each worse answer of a row makes a pair of its own; "
+            told += "all are usable." if self.pairs == every else f"{self.pairs:,} are usable."
+        elif self.pairs == self.rows:
             return f"All {self.rows:,} rows are usable pairs."
-        told = f"{self.pairs:,} of {self.rows:,} rows are usable pairs."
+        else:
+            told = f"{self.pairs:,} of {self.rows:,} rows are usable pairs."
         if self.halves:
             told += f" {self.halves:,} are the second half of a pair."
         if self.edited:

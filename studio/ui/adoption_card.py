@@ -42,7 +42,7 @@ def build(studio: Studio, started: gr.State) -> None:
             wanted = next((one for one in adoption.found((repo or "").strip(), token) if one.name == name), None)
             if wanted is None:
                 raise StudioError("This run is no longer there. Look for runs again.")
-            return adoption.bring_back(studio.root, wanted, token).name
+            return adoption.bring_back(studio.root, wanted, token, studio.permitted).name
         except StudioError as error:
             return refuse("Not brought back", error)
 

@@ -7,7 +7,6 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio.errors import SettingsError
 from studio.settings import Choice, Settings, choices
 
 WORDS = {"none": "none", "nf4": "4 bits (NF4, QLoRA)", "int8": "8 bits", "own": "the model's own", "chatml": "ChatML",
@@ -35,8 +34,8 @@ _FILLS = """(...given) => {{
 
 def component(choice: Choice, value: Any) -> Component:
     """The input for one choice, holding a value."""
-    shared = {"label": choice.label, "info": choice.caption, "value": value,
-              "elem_id": "field-" + choice.name.replace(".", "-")}
+    shared = {"label": choice.label, "info": choice.caption, "value": value, "elem_id": "field-" + choice.name.replace(".", "-"),
+              "visible": "hidden" if choice.hidden else True}
     if choice.options:
         return gr.Dropdown([(WORDS.get(option, option), option) for option in choice.options], **shared)
     if choice.kind is bool:
@@ -71,19 +70,9 @@ def empty_on_load(page: gr.Blocks, held: Fields, options: dict[str, Any]) -> Non
     page.load(lambda: dict.fromkeys(numbers), None, numbers, **options)
 
 
-def check(**values: Any) -> list[dict]:
-    """Gradio's validator: each field's complaint under the field, in the order of the inputs."""
-    problems = problems_of(values)
-    return [gr.validate(name not in problems, problems.get(name, "")) for name in values]
-
-
-def problems_of(values: dict[str, Any]) -> dict[str, str]:
-    """Complaints by field name; none for values that make Settings."""
-    try:
-        settings_of(values)
-    except SettingsError as error:
-        return error.problems
-    return {}
+def fold(section: str) -> str:
+    """The elem_id of the part in which a section's further choices are folded up."""
+    return f"more-{section}"
 
 
 def in_words(problems: dict[str, str], labels: dict[str, str] | None = None) -> str:

@@ -68,7 +68,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Data", id="data") as of_data:
                 data = data_tab.build(studio, defaults)
             with gr.Tab("Train", id="train", render_children=True) as of_train:
-                train = train_tab.build(studio, data.fields, defaults)
+                train = train_tab.build(studio, data.fields, data.source, defaults)
             with gr.Tab("Runs", id="runs", render_children=True) as of_runs:
                 run_tab = runs_tab.build(studio, in_view, of_runs)
                 about_card.build(studio, in_view)
@@ -79,14 +79,14 @@ def build(studio: Studio) -> gr.Blocks:
                 comparing = compare_tab.build(studio, in_view, of_compare)
             with gr.Tab("Share", id="share") as of_share:
                 sharing = share_tab.build(studio, in_view, of_share)
-        data_tab.complete(studio, data, train.everything)
+        data_tab.complete(studio, data, train.everything, train.complaints)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train)
         _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})
         for button, from_adapter in ((run_tab.again, False), (run_tab.further, True)):
             def repeat(name: str | None, from_adapter: bool = from_adapter) -> list[Any]:
                 return [*train_tab.again(studio, name, train.everything, from_adapter), gr.Tabs(selected="train")]
 
-            train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), tabs], **PRIVATE))
+            train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), *data.source.outputs, tabs], **PRIVATE))
         form.empty_on_load(page, train.everything, QUIET)
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)

@@ -10,7 +10,8 @@ from studio import collected, runs, uploads
 from studio.catalogue import Catalogue
 from studio.errors import StudioError
 from studio.settings import PRACTICE
-from studio.ui import form, token_field
+from studio.ui import form, source_card, token_field
+from studio.ui.source_card import SourceCard
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
@@ -19,10 +20,11 @@ RUNS_LISTED = 50
 
 @dataclass(frozen=True)
 class Sources:
-    """The fields of the data section, the Hub token, and the events after which many fields have changed."""
+    """The fields of the data section, the Hub token, and whose choices the form shows."""
 
     fields: form.Fields
     token: gr.Textbox
+    card: SourceCard
 
 
 def with_source(also: str, path: Path) -> str:
@@ -42,11 +44,13 @@ def used_before(root: Path) -> list[tuple[str, str]]:
     return found
 
 
-def taken(root: Path, name: str, fields: form.Fields) -> list[Any]:
-    """Values of these fields: an uploaded file as the source, or all that a run chose. Raises StudioError."""
+def taken(studio: Studio, name: str, fields: form.Fields) -> list[Any]:
+    """Values of these fields and of a SourceCard: an uploaded file as the source, or all that a run chose. Raises StudioError."""
     if name.startswith("/"):
-        return [name if field == "data.source" else gr.skip() for field in fields]
-    return form.updates(runs.find(root, name).settings, fields)
+        return [*(name if field == "data.source" else gr.skip() for field in fields), *[gr.skip()] * 3]
+    settings = runs.find(studio.root, name).settings
+    told = source_card.taken_over(studio, settings, f"Data is now as run {name} chose it, its edits and columns included.")
+    return [*form.updates(settings, fields), *told]
 
 
 def offered(found: list[tuple[str, int]]) -> gr.Radio:
@@ -65,9 +69,10 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
         upload = gr.UploadButton("Upload a file", file_types=FILE_TYPES, size="sm", elem_id="upload-pairs")
         voted = gr.Button(visible=False, size="sm", elem_id="use-collected")
         mix = gr.UploadButton("Mix in another file", file_types=FILE_TYPES, size="sm", elem_id="mix-pairs")
+    card = source_card.build()
     again = gr.Dropdown([], label="Used before", visible=False, elem_id="used-before",
                         info="A file that was uploaded, or all that an earlier run chose under Data, its edits included.")
-    with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False):
+    with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False, elem_id=form.fold("data")):
         fields |= form.fields("data", basic=False, values=defaults)
         token = token_field.build("data-token", "Only for private or gated datasets. Kept in memory, never written.")
     source, also = fields["data.source"], fields["data.also"]
@@ -89,7 +94,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
 
     def take(name: str | None) -> list[Any]:
         try:
-            return taken(studio.root, name, fields) if name else [gr.skip()] * len(fields)
+            return taken(studio, name, fields) if name else [gr.skip()] * (len(fields) + 3)
         except StudioError as error:
             return refuse("Not taken over", error)
 
@@ -99,7 +104,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     form.fill(mix.upload, lambda path, also: with_source(also, uploads.keep(studio.root, Path(path))), [mix, also], also, **PRIVATE)
     source.input(search, [source, token], hub, trigger_mode="always_last", concurrency_limit=4, **PRIVATE)
     form.fill(hub.input, choose, hub, [source, hub], trigger_mode="always_last", **QUIET)
-    form.fill(again.input, take, again, [*fields.values()], trigger_mode="always_last", **PRIVATE)
+    form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
     seen = gr.State(None)
     gr.Timer(5.0).tick(available, seen, [seen, voted, again], **QUIET)
-    return Sources(fields, token)
+    return Sources(fields, token, card)

@@ -114,7 +114,8 @@ class Studio:
         The person at this machine may read its files; a user only what they brought, what `models` holds, or the Hub has.
         """
         if self.who().name:
-            for field, given, folders in (("data.source", [part.source for part in settings.data.parts], [self.root]),
+            source, *also = [part.source for part in settings.data.parts]
+            for field, given, folders in (("data.source", [source], [self.root]), ("data.also", also, [self.root]),
                                           ("model.name", [settings.model.name], self.models)):
                 try:
                     names.refuse_paths_outside(given, folders)
@@ -141,6 +142,14 @@ class Studio:
         """What a worker is handed: the token that was entered, and which models' code the person at this machine allows now."""
         token = {name: secret for name, secret in secrets.items() if name != remote_code.SECRET}
         return token if self.who().name else token | self._consents.secrets()
+
+    def resume(self, run: Run) -> None:
+        """Let a run go on, if its settings are open to the visitor. Raises StudioError.
+
+        They are looked at again: a folder may have got into a room otherwise than through the form.
+        """
+        self.permitted(run.settings)
+        self.queue.resume(run, self.secrets(run))
 
     def consents(self) -> Consents:
         """What of models' own code is allowed to run. Raises AccessError for a user: only the person at this machine decides that."""
