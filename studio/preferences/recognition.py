@@ -7,6 +7,7 @@ from typing import Any
 
 from studio.errors import DataError
 from studio.preferences import column_names, structure, transcripts, turns
+from studio.preferences import tools as tool_lists
 from studio.preferences.answers import (
     LISTS,
     Named,
@@ -64,10 +65,12 @@ def _recognised(own: list[str], sample: Sequence[Row], asked: Asked, view: View)
         names, rows = _seen(own, sample, view)
     taken = set(answers.columns().values())
     free = [name for name in names if name not in taken]
+    tools = "" if isinstance(answers, Labelled) else tool_lists.column(free, rows)
+    free = [name for name in free if name != tools]
     prompt = asked.prompt or _question(rows, free, answers)
     system, images = first(SYSTEM_NAMES, rows, free), first(IMAGE_NAMES, rows, free)
     found = Format(answers, prompt, _extra(prompt, free, rows), system, images, history=_history(prompt, free, rows),
-                   insisted=bool(asked.prompt), view=view)
+                   tools=tools, insisted=bool(asked.prompt), view=view)
     return _settled(found, own, names, rows)
 
 
