@@ -4,6 +4,7 @@ Reads request.yaml, walks through the pairs once with bounded memory, leaves the
 last and whole, examination.json.
 """
 
+import json
 import random
 import shutil
 import sys
@@ -16,8 +17,8 @@ from studio import events, whole
 from studio.engine import data, drawing
 from studio.engine.data import Stream
 from studio.engine.worker import Desk, work
-from studio.errors import DataError
-from studio.examination import FILE, Examination
+from studio.errors import DataError, EncodingDoubt
+from studio.examination import ENCODINGS, FILE, Examination
 from studio.preferences import checks, doctor
 from studio.preferences.findings import NAMED, Finding, Seen
 from studio.preferences.pairs import Account
@@ -39,7 +40,11 @@ def examine(desk: Desk) -> events.Event | None:
     """The whole job. Returns Stopped if it was asked to end early; nothing is left then."""
     settings = Settings.from_file(desk.folder / "request.yaml")
     desk.enter("reading")
-    stream = data.Stream(settings.data, desk.token)
+    try:
+        stream = data.Stream(settings.data, desk.token)
+    except EncodingDoubt as doubt:  # the page offers what it could be
+        whole.write(desk.folder / ENCODINGS, json.dumps({"path": str(doubt.path), "readings": doubt.readings}))
+        raise
     walk = Walk(desk, stream, settings.data.seed)
     try:
         findings = doctor.examine(walk)
