@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from studio import fingerprints, names, plain_yaml
@@ -205,7 +205,7 @@ class EvaluationSettings(Section):
     memorising. A run that is stopped keeps its last."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
-    prompts: Annotated[str, Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
+    prompts: Annotated[str, StringConstraints(strip_whitespace=False), Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
     """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three held-out ones."""
 
 

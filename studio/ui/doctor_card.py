@@ -1,6 +1,7 @@
 """The doctor on the page: what an examination says, one click against each finding, filters by column, undo."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from studio.shelf import Shelf
 from studio.source_choices import EDITS, EDITS_FOR, History, Values
 from studio.summary import Summary
 from studio.ui import examined, form, parts
+from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import PRIVATE, QUIET, Studio, looks_while, refuse
@@ -163,7 +165,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         undo = gr.Button("Undo the last change", visible=False, size="sm", elem_id="undo-edit")
     lengths = gr.HTML("", elem_id="lengths", padding=False)
     with gr.Accordion("Choose rows by a column", open=False, visible=False, elem_id="by-column") as by_column:
-        value = gr.Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
+        value = Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
         with gr.Row():
             acts = {"drop": gr.Button("Drop these rows", size="sm", elem_id="drop-rows"),
                     "keep": gr.Button("Keep only these", size="sm", elem_id="keep-rows"),
@@ -189,7 +191,8 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         return show(past, **values)
 
     def stop(**values: Any) -> None:
-        jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
+        with suppress(SettingsError):  # with such settings nothing is being examined
+            jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
 
     def converted(**values: Any) -> tuple[Any, ...]:
         unreadable = view(studio, values).unreadable
@@ -242,7 +245,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         return [[*past, before][-REMEMBERED:], *by_place({EDITS: "", EDITS_FOR: ""})]
 
     for place, button in enumerate(fixes):
-        edit(button.click, lambda offers, at=place: offers[at], [offered])
+        edit(button.click, lambda offers, at=place: offers[at] if at < len(offers) else "", [offered])
     for verb, button in acts.items():
         edit(button.click, lambda chosen, verb=verb: f"{verb} {chosen}" if chosen else "", [value])
     tell(complaints.before(go.click, begin, [history, token], shown))
