@@ -117,6 +117,7 @@ def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fi
     restoring = form.fill(page.load, restore, [card.whose, this, last], [*card.outputs, parcel], given=f"[given[0], ...{PAGE_ID}]", **QUIET)
     shown = [preset, *everything.values()]
     restoring.then(None, [parcel, *shown], shown, js=UNTOUCHED, **QUIET)
-    preset.change(lambda name: presets.all_presets()[name].purpose if name in presets.all_presets() else gr.skip(), preset, purpose, **QUIET)
+    known = presets.all_presets()
+    preset.change(lambda name: known[name].purpose if name in known else gr.skip(), preset, purpose, **QUIET)
     gr.on([preset.change, now.change], keep, [this, last, card.whose, card.history, preset, now], None,
           js=f"(...given) => [...{PAGE_ID}, ...given.slice(2)]", trigger_mode="always_last", **QUIET)
