@@ -9,11 +9,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio import account, gpu, pace, plan, two_steps
+from studio import account, gpu, pace, patience, plan, two_steps
 from studio.errors import SettingsError, StudioError
 from studio.events import Tried
 from studio.fit import fit, judged
 from studio.gpu import Place
+from studio.patience import Wait
 from studio.settings import Settings
 from studio.shape import Shape
 from studio.summary import Summary, duration, in_words, size
@@ -66,6 +67,13 @@ def _line(kind: str, word: str, told: str) -> str:
     return f'<p class="verdict">{parts.mark(kind, word)} <span>{escape(told)}</span></p>'
 
 
+def _verdict(verdict: str, is_long: bool, told: str) -> str:
+    """Whether it fits; what fits and takes days is nothing to be green about."""
+    if verdict == "fits" and is_long:
+        return _line("warn", "fits, but takes very long", told)
+    return _line(KINDS[verdict], verdict, told)
+
+
 def _nowhere() -> str:
     return _line("info", "no GPU here", "These settings ask for a GPU and this machine has none. Set Device to auto, or use a Space.")
 
@@ -80,14 +88,16 @@ def _measured(tried: Tried, settings: Settings, place: Place) -> str:
     told = (f"Measured on the longest pairs: {size(tried.memory)} of {size(place.free)} free {_where(place)}, "
             f"{tried.seconds:.2g} s a step, about {duration(two_steps.seconds_for_all(tried, settings))} "
             f"for all {plan.steps_for(settings.training, tried.pairs):,} steps.")
-    return _line(KINDS[verdict], verdict, told)
+    wait = Wait(two_steps.seconds_for_all(tried, settings), place.kind == "cpu", measured=True)
+    return _verdict(verdict, wait.is_long, told)
 
 
 def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
     found = fit(settings, shape, place.free, place.kind)
     told = f"Needs up to about {size(found.need.total)} of {size(place.free)} free {_where(place)}. {found.advice}"
     listed = " · ".join(f"{name} {size(taken)}" for name, taken in found.need.parts.items() if taken >= 5e5)
-    return (_line(KINDS[found.verdict], found.verdict, told) + f'<p class="quiet">{escape(listed)}</p>'
+    wait = patience.expected(studio.root, settings, shape, place, studio.logs.read)
+    return (_verdict(found.verdict, wait is not None and wait.is_long, told) + f'<p class="quiet">{escape(listed)}</p>'
             f"<p>{escape(_time(studio, settings, shape, place))}</p>")
 
 
