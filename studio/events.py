@@ -74,6 +74,7 @@ class Planned(Event):
     """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
 
     `system` is the system prompt that all pairs have, empty where they do not have the same; None in runs of older versions.
+    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; logs of older versions have neither.
     """
 
     pairs: int
@@ -81,6 +82,8 @@ class Planned(Event):
     steps: int
     template: str = ""
     system: str | None = None
+    rules: int = 1
+    moment: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,8 @@ class Repaired(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training.
-
-    `margins` are the reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps.
-    """
+    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training. `margins` are the
+    reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps."""
 
     step: int
     model: str
@@ -184,7 +185,6 @@ class Stopped(Event):
 @dataclass(frozen=True)
 class Failed(Event):
     """The job could not go on. `reason` is two sentences; the traceback is in worker.log."""
-
     reason: str
 
 

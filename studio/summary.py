@@ -10,9 +10,6 @@ from functools import cached_property
 from studio import events
 from studio.events import Event
 
-PHASES = ("downloading", "tokenizing", "loading", "training", "saving", "evaluating")
-"""The phases of a run, in the order in which they are first entered."""
-
 WINDOW = 30
 """Steps over which speed is averaged: long enough to be calm, short enough to follow."""
 

@@ -90,7 +90,7 @@ def build(studio: Studio) -> gr.Blocks:
                 return [*train_tab.again(studio, name, train.everything, from_adapter), gr.Tabs(selected="train")]
 
             train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), *data.source.outputs, tabs], **PRIVATE))
-        draft.build(page, studio, data.source, train.everything, train.preset, train.purpose)
+        draft.build(page, studio, data.source, train.everything, train.preset, train.purpose, train.complaints.now)
         draft.tab_in_address(page, tabs, [of_data, of_train, of_runs, of_compare, of_share])
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)

@@ -74,17 +74,19 @@ def progress(done: float | None, total: float | None, label: str) -> str:
     return f'<div class="progress"><p>{text(label)}</p>{bar}</div>'
 
 
-def phases(names: Iterable[str], current: str | None, seen: Collection[str] = ()) -> str:
-    """The phases of a job as steps: done (those seen), current, and to do.
+def phases(names: Iterable[str], current: str | None, seen: Collection[str] = (), ended_at: str | None = None, how: str = "") -> str:
+    """The phases of a job as steps: done (those seen), current, that at which it ended early (`how`: failed or stopped), and to do.
 
-    What was seen and stands after the current one is to do again: a run measures before, between and after its steps.
+    What was seen and stands after the current one is to do again.
     """
     names = list(names)
     done = [name for name in names[: names.index(current) if current in names else None] if name in seen]
-    return f'<ol class="phases" aria-label="Phases">{"".join(_phase(name, current, done) for name in names)}</ol>'
+    return f'<ol class="phases" aria-label="Phases">{"".join(_phase(name, current, done, ended_at, how) for name in names)}</ol>'
 
 
-def _phase(name: str, current: str | None, done: Collection[str]) -> str:
+def _phase(name: str, current: str | None, done: Collection[str], ended_at: str | None, how: str) -> str:
+    if name == ended_at and how:
+        return f'<li class="{text(how)}">{text(name)}<span class="unseen"> ({text(how)} here)</span></li>'
     if name == current:
         return f'<li class="current" aria-current="step">{text(name)}</li>'
     if name in done:

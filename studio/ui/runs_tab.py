@@ -6,12 +6,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from studio import about, jobs, line, pulse
+from studio import about, jobs, line, phases, pulse
 from studio.errors import StudioError, redact
 from studio.events import Sampled
 from studio.jobs import Status
 from studio.runs import Run
-from studio.summary import PHASES, Summary, count_points, duration, in_words, percent, points, size
+from studio.summary import Summary, count_points, duration, in_words, percent, points, size
 from studio.ui import explain, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
@@ -50,7 +50,8 @@ def head(run: Run, status: Status, summary: Summary, place: str = "", silence: f
     if status == "queued":
         return title + parts.note("info", f"{place} {WAITING}".strip())
     moving = status in jobs.ALIVE
-    shown = parts.phases(PHASES, summary.phase if moving else None, summary.phases_seen)
+    stands = phases.of_run(summary.said, status)
+    shown = parts.phases(phases.NAMES, stands.current, stands.done, stands.ended_at, stands.how)
     hangs = parts.note("bad", HANGS.format(seconds=silence)) if moving and silence >= pulse.SILENCE else ""
     ended = "" if moving else outcome(status, summary, run, jobs.exit_code(jobs.of(run)))
     return title + shown + hangs + (progress(summary) if moving else "") + ended + figures(summary, moving)
