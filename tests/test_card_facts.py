@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from studio import card, curves, events, jobs, licences, lineage, parcel, runs
+from studio.begun import Begun
 from studio.engine.hub import licence
 from studio.jobs import Queue
 from studio.runs import Run
@@ -207,7 +208,7 @@ def test_a_training_writes_down_commits_languages_and_the_base_s_licence(tmp_pat
     tokenizer = vocabulary.load_tokenizer(settings.model)
     monkeypatch.setattr(tokens, "CACHE", tmp_path / "tokens")
     (tmp_path / "job").mkdir()
-    material.gather(settings, tokenizer, Desk(tmp_path / "job"))
+    material.gather(settings, tokenizer, Desk(tmp_path / "job"), Begun())
     found = events.last(events.read(tmp_path / "job" / events.FILE), events.Gathered)
     assert found.looked_at == 40 and set(found.languages) <= {"English"} and found.licence == {} and found.commits == {}
     from huggingface_hub import HfApi

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from studio import events, jobs, parcel, usage
+from studio.begun import Begun
 from studio.engine import adapter, model, proof, vocabulary
 from studio.engine.merge import merge
 from studio.engine.push import push
@@ -175,7 +176,7 @@ def test_tokens_without_a_row_are_not_padded_with_get_no_row_and_stop_a_run_whos
     assert model.load_base(settings.model, tokenizer).get_input_embeddings().weight.shape[0] == rows
     (tmp_path / "job").mkdir()
     with pytest.raises(DataError, match=r"The pairs contain '<extra>', a token without a row in the embedding matrix"):
-        material.gather(settings, tokenizer, Desk(tmp_path / "job"))
+        material.gather(settings, tokenizer, Desk(tmp_path / "job"), Begun())
 
 
 # --- adapters of older versions, which added tokens --------------------------------------------------------------------
