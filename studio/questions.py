@@ -18,9 +18,9 @@ def path(root: Path) -> Path:
 def kept(root: Path) -> list[str]:
     """The questions, the oldest first; none where there is no file that can be read."""
     try:
-        found = json.loads(path(root).read_bytes())
+        found = whole.read_json(path(root))
         return list(dict.fromkeys(text for text in found if isinstance(text, str) and 0 < len(text) <= LONGEST))[:MOST]
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return []
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from studio import chance
+from studio import chance, whole
 from studio.candidates import Pair
 from studio.runs import Run
 from studio.summary import percent, span
@@ -76,8 +76,8 @@ def tally(run: Run, pair: Pair) -> Tally:
     counted: Counter[str] = Counter()
     for folder in {run.folder, *(run.folder.parent / candidate.run for candidate in pair if candidate.run)}:
         with suppress(OSError):
-            for line in (folder / FILE).read_bytes().splitlines():
-                with suppress(ValueError, KeyError, TypeError):
+            for line in whole.read(folder / FILE).splitlines():
+                with suppress(ValueError, KeyError, TypeError, RecursionError):
                     vote = json.loads(line)
                     counted[vote["preferred"]] += sorted(vote["between"]) == sorted(names)
     return Tally(counted[first], counted[second], counted[NEITHER])

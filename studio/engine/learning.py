@@ -22,6 +22,7 @@ from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
 from studio.engine.rendering import Refusal
 from studio.engine.reporter import Reporter, guard_trackers
 from studio.engine.sample import Sampler
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
@@ -53,7 +54,10 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
     trainer.add_callback(reporter)
     with closing(keeper):
-        _train(trainer, checkpoint, tokenizer, run, desk)
+        try:
+            _train(trainer, checkpoint, tokenizer, run, desk)
+        except StopRequested:
+            reporter.stopped = True
         step = trainer.state.global_step
         desk.enter("saving")
         save(trainer.model, tokenizer, run)
@@ -119,7 +123,8 @@ class Examiner:
         self.desk, self.scorer, self.settings = desk, trainer.scorer, run.settings
         self.rows = material.held_out_tokens
         self.best, self.last_loss = Best(run, trainer.model), math.nan
-        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, _prompts(run.settings, material))
+        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, _prompts(run.settings, material),
+                                                desk.stopping.heed)
 
     def interval(self, steps: int) -> int | None:
         """Optimizer steps between looks at the model, or None when there is nothing to look at: none held out, no prompts."""

@@ -143,11 +143,20 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                   for given, usual in zip((first, second), keys or [None, None], strict=False)]
         return (gr.Row(visible=bool(there)), *(gr.Dropdown(listed, value=value) for value in chosen))
 
-    def look(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple:
+    def told(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple:
+        run = studio.find(name)
+        return pairing.lead(studio, name, first, second, blind), pairing.tally(studio, run, first, second)
+
+    def look(name: str | None, first: str | None, second: str | None, blind: bool, before: tuple | None) -> Any:
+        """All that is shown depends on this; the timer returns nothing else."""
+        run = studio.find(name)
+        now = (*told(name, first, second, blind), run is not None and run.adapter.is_dir())
+        return gr.skip() if now == before else now
+
+    def offer_if_new(name: str | None, first: str | None, second: str | None) -> tuple:
         run = studio.find(name)
         is_new = not first and run is not None and run.adapter.is_dir()  # it has ended since nobody could be offered
-        return (pairing.lead(studio, name, first, second, blind), pairing.tally(studio, run, first, second),
-                *(offer(name, first, second) if is_new else [gr.skip()] * 3))
+        return offer(name, first, second) if is_new else (gr.skip(),) * 3
 
     tab.select(offer, pair_fields, [choice, one, other], **QUIET)
     chosen_anew = in_view.change(lambda *given: offer(*given, anew=True), pair_fields, [choice, one, other], **QUIET)
@@ -160,7 +169,9 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     for side, button in {**better, None: neither}.items():
         button.click(lambda *given, side=side: prefer(*given, side), [*pair_fields, seated, *chats.values()], [*talk, counted], **PRIVATE)
     save.click(write, [in_view, seated, *chats.values(), own], [kept, own], **PRIVATE)
-    watch = gr.Timer(2.0)
-    for event in (watch.tick, chosen_anew.then, one.input, other.input, blind.change, tab.select):
-        event(look, [*pair_fields, blind], [top, counted, choice, one, other], **QUIET)
+    watch, news = gr.Timer(2.0), gr.State(None)
+    watch.tick(look, [*pair_fields, blind, news], news, concurrency_limit=None, **QUIET)
+    news.change(offer_if_new, pair_fields, [choice, one, other], **QUIET)
+    for event in (news.change, chosen_anew.then, one.input, other.input, blind.change, tab.select):
+        event(told, [*pair_fields, blind], [top, counted], **QUIET)
     return watch

@@ -5,6 +5,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from studio import whole
 from studio.chat import Answers
 from studio.errors import StudioError
 from studio.preferences.pairs import Message, Pair
@@ -56,8 +57,11 @@ def questions(run: Run | None, kept: list[str]) -> list[str]:
     which training never saw."""
     if run is None or not run.adapter.is_dir():
         return []
-    found = [line.strip() for line in run.settings.evaluation.prompts.splitlines() if line.strip()]
-    with suppress(OSError, ValueError, KeyError, TypeError), open(run.held_out, encoding="utf-8") as rows:
+    found: list[str] = []
+    with suppress(StudioError):  # settings that cannot be read: there are the other questions
+        found += [line.strip() for line in run.settings.evaluation.prompts.splitlines() if line.strip()]
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(
+            run.held_out, encoding="utf-8", opener=whole.at_once) as rows:
         for row in islice(rows, LOOKED_THROUGH):
             prompt = json.loads(row)["prompt"]
             if len(prompt) == 1 and 0 < len(prompt[0]["content"]) <= LONGEST_QUESTION:
