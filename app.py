@@ -18,6 +18,7 @@ from studio.installed import missing
 if told := missing():
     raise SystemExit(told)
 
+from studio import names
 from studio.access import Users
 from studio.doors import LOOPBACK, Doors, names_of
 from studio.errors import StudioError
@@ -100,7 +101,7 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     from studio.ui.served import served, visitor_of_event
     from studio.ui.studio import Studio
 
-    temporary = home / "temporary" / str(doors.port)
+    temporary = home / names.TEMPORARY / str(doors.port)
     shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
     temporary.mkdir(parents=True, mode=0o700)
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)

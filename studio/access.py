@@ -11,7 +11,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from itsdangerous import BadData, URLSafeTimedSerializer
 
-from studio import whole
+from studio import names, whole
 from studio.errors import StudioError
 
 USERS_FILE, SECRET_FILE = ".users.json", ".secret"
@@ -63,6 +63,8 @@ class Users:
         """Let somebody in, or change their password. Raises StudioError for a name or password that cannot be one."""
         if not USER.fullmatch(name):
             raise StudioError(f"{name[:60]!r} cannot be a user's name. Use lower-case letters, digits, - and _, at most 32 of them.")
+        if name in names.OWN:
+            raise StudioError(f"{name!r} is the name of a folder of the studio's own, so no user can have it. Choose another name.")
         if len(password) < SHORTEST_PASSWORD:
             raise StudioError(f"The password is too short. Use {SHORTEST_PASSWORD} characters or more.")
         self._write(self._users() | {name: _User(self._hasher.hash(password), admin)})

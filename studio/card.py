@@ -3,24 +3,22 @@
 It says the same whenever it is asked (no dates, no paths of this machine), so that pushing twice changes nothing.
 """
 
-import json
 import re
-from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
-from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
+from huggingface_hub import EvalResult, ModelCardData
 
-from studio import events, gguf_file, votes
+from studio import events, usage, votes
 from studio.candidates import Candidate
 from studio.held_out import compared, flattered
 from studio.jobs import of
+from studio.lineage import base_commit, hub_base, hub_dataset, is_on_hub
 from studio.preferences import edits
 from studio.runs import Run
 from studio.settings import PRACTICE, choices
 from studio.summary import Summary, duration, percent, size, span
+from studio.usage import What
 
-What = Literal["adapter", "merged", "gguf"]
 MADE = {"adapter": "A LoRA adapter for", "merged": "A full model in 16 bits, made from", "gguf": "A GGUF file for llama.cpp, made from"}
 RELATION = {"adapter": "adapter", "merged": "finetune", "gguf": "quantized"}
 LIBRARY = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}
@@ -30,18 +28,12 @@ PROVEN_BY = {"merged": "merge", "gguf": "gguf"}
 TAG = "orpo-studio"
 """Marks a repository as made by the studio: only such a one is overwritten without asking."""
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-FILES = {".jsonl", ".json", ".csv", ".parquet"}
-
 METRICS = {"rewards/accuracies": "Preference accuracy", "rewards/margins": "Reward margin"}
 
 CURVES = {"loss": "Loss", "nll_loss": "Loss of the chosen answer", "rewards/margins": "Reward margin"}
 
 UNSAID = {"model.name", "model.revision", "model.device", "training.report_to"}
 """Settings that are said elsewhere in the card, or that change nothing about the result."""
-
-BASE = "path/to/the/base"
-"""Stands in a snippet for a base that only this machine has."""
 
 CITATION = """## Citation
 
@@ -61,8 +53,9 @@ CITATION = """## Citation
 def render(run: Run, what: What, repo: str, licence: dict[str, str] | None = None) -> str:
     """The README of `repo`. `licence` is the base's, as in its own card: license, license_name, license_link."""
     summary = Summary(events.read(of(run).log))
-    parts = [_what_it_is(run, what, repo), _proof(run, what), _results(summary), _votes(run, summary), _usage(run, what, repo),
-             _data(run, summary), _training(summary), _settings(run), _software(summary), CITATION]
+    parts = [_what_it_is(run, what, repo), _proof(run, what), _results(summary), _votes(run, summary),
+             usage.section(run, what, repo, _base(run)), _data(run, summary), _training(summary), _settings(run),
+             _software(summary), CITATION]
     return f"---\n{metadata(run, what, repo, licence).to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part)
 
 
@@ -77,32 +70,6 @@ def metadata(run: Run, what: What, repo: str, licence: dict[str, str] | None = N
         tags=["orpo", "qlora" if quantized else "lora", "preference-optimization", TAG],
         datasets=[source] if source else None, model_name=repo.split("/")[-1],
         eval_results=_eval_results(run, measured), **related, **(licence or {}))
-
-
-def hub_base(run: Run) -> str | None:
-    """The base's Hub id, or None for a folder of this machine and the practice model."""
-    name = run.settings.model.name
-    return name if name != PRACTICE and HUB_ID.fullmatch(name) and not Path(name).exists() else None
-
-
-def hub_dataset(run: Run) -> str | None:
-    """The dataset's Hub id, or None for a file and the practice pairs."""
-    source = run.settings.data.source
-    return source if _is_on_hub(source) and source != PRACTICE else None
-
-
-def _is_on_hub(source: str) -> bool:
-    return bool(HUB_ID.fullmatch(source)) and Path(source).suffix.lower() not in FILES
-
-
-def base_commit(run: Run) -> str | None:
-    """The commit of the base that the adapter was trained on, or that this machine has; None when it is not known."""
-    model = run.settings.model
-    with suppress(OSError, ValueError, TypeError, AttributeError):  # written down by newer versions
-        if commit := json.loads((run.adapter / "base.json").read_text(encoding="utf-8")).get("commit"):
-            return str(commit)
-    found = try_to_load_from_cache(model.name, "config.json", revision=model.revision or None) if hub_base(run) else None
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def plain(text: object) -> str:
@@ -126,7 +93,7 @@ def _source(run: Run) -> str:
 
 def _name_of(source: str) -> str:
     """A source by a name that says nothing about this machine."""
-    return "the practice pairs of ORPO Studio" if source == PRACTICE else source if _is_on_hub(source) else Path(source).name
+    return "the practice pairs of ORPO Studio" if source == PRACTICE else source if is_on_hub(source) else Path(source).name
 
 
 def _base(run: Run) -> str:
@@ -185,64 +152,6 @@ def _figure(name: str, value: float | None) -> str:
     if value is None:
         return "–"
     return percent(value) if name == "rewards/accuracies" else f"{value:.4f}"
-
-
-def _usage(run: Run, what: What, repo: str) -> str:
-    if what == "gguf":
-        file = gguf_file.of(run)
-        return (f"## Use\n\nWith llama.cpp: `llama-server -hf {repo}`\n\nWith llama-cpp-python:\n\n```python\n"
-                f"{snippet_of_file(repo, file.name if file else '*.gguf')}```")
-    first, serve = "", f"vllm serve {repo}"
-    if what == "adapter":
-        first, base = _before_use(run), hub_base(run) or BASE
-        rank = max(8, 1 << (run.settings.adapter.rank - 1).bit_length())
-        serve = f"vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules tuned={repo}"
-    return f"## Use\n\n{first}```python\n{snippet(run, what, repo)}```\n\nWith vLLM: `{serve}`"
-
-
-def snippet(run: Run, what: What, where: str, local_base: str = BASE) -> str:
-    """Python that answers with what lies at `where`, a repository or a folder; `local_base` is the path of a base that has no Hub id."""
-    from_where = json.dumps(where, ensure_ascii=False)  # a folder's name may hold anything
-    peft, loaded = "", f'model = AutoModelForCausalLM.from_pretrained({from_where}, dtype="auto", device_map="auto")'
-    if what == "adapter":
-        commit = base_commit(run)
-        pinned = f', revision="{commit}"' if commit else ""
-        peft = "from peft import PeftModel\n"
-        base = json.dumps(hub_base(run) or local_base, ensure_ascii=False)
-        loaded = (f'base = AutoModelForCausalLM.from_pretrained({base}{pinned}, dtype="auto", device_map="auto")\n'
-                  f"model = PeftModel.from_pretrained(base, {from_where})")
-    return f"""{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained({from_where})
-{loaded}
-messages = [{{"role": "user", "content": "Hello!"}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-answer = model.generate(**inputs.to(model.device), max_new_tokens=256, eos_token_id=tokenizer.eos_token_id)
-print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-"""
-
-
-def snippet_of_file(repo: str, name: str) -> str:
-    """Python that answers with the GGUF file of that name in a repository; without one, in the folder that it runs in."""
-    file = json.dumps(name, ensure_ascii=False)
-    loaded = f"Llama.from_pretrained(repo_id={json.dumps(repo)}, filename={file}, n_ctx=0)" if repo else f"Llama({file}, n_ctx=0)"
-    return f"""from llama_cpp import Llama
-
-model = {loaded}
-answer = model.create_chat_completion([{{"role": "user", "content": "Hello!"}}], max_tokens=256)
-print(answer["choices"][0]["message"]["content"])
-"""
-
-
-def _before_use(run: Run) -> str:
-    """What the adapter's snippet cannot do by itself."""
-    told = []
-    if not hub_base(run):
-        told.append(f"The base is not on the Hub: it is {_base(run)}. Put your copy of it in place of `{BASE}`.")
-    if run.settings.model.template == "chatml":
-        told.append("ChatML was added to the base. If `len(tokenizer)` exceeds the base's vocabulary, use a merged model: "
-                    "the embeddings of the new tokens are not part of the adapter.")
-    return "".join(text + "\n\n" for text in told)
 
 
 def _data(run: Run, summary: Summary) -> str:

@@ -47,6 +47,10 @@ class Refused(Exception):
         self.status, self.words, self.headers = status, words, headers
         super().__init__(words)
 
+    def response(self) -> Response:
+        """The answer."""
+        return JSONResponse({"detail": self.words, "error": self.words}, self.status, self.headers)
+
 
 class Sessions:
     """Which visitor each page (Gradio's session hash) belongs to: nobody else gets its events or what it remembers."""

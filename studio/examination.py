@@ -71,6 +71,8 @@ class Examination:
     """Why there are none."""
     columns: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows by value, for columns by which they can be told apart."""
+    made_of: str = ""
+    """Fingerprints of the examined sources: edits that are made for what is seen here are made for these."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=True)

@@ -10,9 +10,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from studio import events, jobs, plain_yaml
+from studio.complaints import problems_of
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job
-from studio.settings import Section, problems_of
+from studio.settings import Section
 from studio.share import FILE, PushRequest
 
 

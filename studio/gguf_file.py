@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from studio import plain_yaml
+from studio.complaints import problems_of
 from studio.errors import SettingsError
 from studio.runs import Run
-from studio.settings import Section, problems_of
+from studio.settings import Section
 
 KIND = "gguf"
 REQUEST = "request.yaml"

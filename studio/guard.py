@@ -5,7 +5,6 @@ A browser sends along whatever cookies it has with requests that other sites mak
 (Gradio serves files, proxies addresses and keeps records as well) is not there.
 """
 
-import shutil
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -19,11 +18,10 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio import doors
-from studio.access import Visitor
+from studio import bodies, doors, uploads
+from studio.access import AccessError, Visitor
 from studio.doors import Doors, Refused
 
 API = "/gradio_api"
@@ -39,10 +37,7 @@ OPEN_TO_ALL = ("/login", "/logout", "/favicon.ico", "/robots.txt")
 
 UPLOAD = API + "/upload"
 LARGEST_UPLOAD = 2 * 1024**3
-LARGEST_BODY = 32 * 1024**2
-"""Of anything else: a conversation, a form with all its fields."""
-SPARE = 1024**3
-"""Bytes that an upload leaves free on the disk."""
+LARGEST_BODY = bodies.LARGEST
 
 ASKED = RateLimitItemPerSecond(600, 10)
 """Changes and ticks of one visitor: a page ticks about five times a second, and a person may have a dozen open."""
@@ -66,7 +61,8 @@ class Guard:
     doors: Doors
     files: frozenset[Path]
     temporary: Path
-    """Where uploads arrive."""
+    """Where uploads arrive, each visitor's in a folder of their own."""
+    _intake: bodies.Intake = field(default_factory=bodies.Intake)
     _rates: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
     _open: Counter = field(default_factory=Counter)
     _counting: threading.Lock = field(default_factory=threading.Lock)
@@ -92,10 +88,25 @@ class Guard:
             self.doors.sessions.refuse_others(request, visitor)
             scope[doors.VISITOR] = visitor
             with self._counted(request, visitor):
-                return await self.app(scope, receive, send)
+                return await self._through(request, receive, send)
         except Refused as refused:
-            answer = JSONResponse({"detail": refused.words, "error": refused.words}, refused.status, refused.headers)
-            return await answer(scope, receive, send)
+            return await refused.response()(scope, receive, send)
+
+    async def _through(self, request: Request, receive: Receive, send: Send) -> None:
+        """Hand the request on, its body counted as it arrives and looked through: one place before all that could act on it."""
+        if request.method != "POST":
+            return await self.app(request.scope, receive, send)
+        visitor, path = request.scope[doors.VISITOR], request.url.path.rstrip("/")
+        if path == UPLOAD:
+            return await self.app(request.scope, bodies.counted(receive, LARGEST_UPLOAD, self.temporary), send)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refused(415, "The studio takes this as JSON only. Send it as application/json.")
+        async with self._intake.body(receive, self._name(request, visitor)) as body:
+            try:
+                uploads.refuse_others(await bodies.parsed(body), uploads.arriving(self.temporary, visitor.name))
+            except AccessError as error:
+                raise Refused(403, str(error)) from error
+            return await self.app(request.scope, bodies.again(body, receive), send)
 
     def _refuse_strangers(self, request: Request) -> None:
         """The Host must be a name of this studio, and whoever names an Origin must be this studio's own page."""
@@ -125,19 +136,18 @@ class Guard:
             raise Refused(404, "There is nothing at this address.")
 
     def _refuse_size(self, request: Request) -> None:
-        """Whatever is sent says how long it is, and is no longer than we take."""
+        """Whatever is sent says how long it is, and is no longer than we take. Whether that was true is counted later."""
         if request.method != "POST":
             return
         length = request.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
-            raise Refused(411, "The request does not say how long it is (Content-Length).")
+        if not (length.isascii() and length.isdigit()) or "transfer-encoding" in request.headers:
+            raise Refused(411, "The request does not say how long it is (Content-Length).", **bodies.CLOSE)
         upload = request.url.path.rstrip("/") == UPLOAD
         most = LARGEST_UPLOAD if upload else LARGEST_BODY
-        if int(length) > most:
-            raise Refused(413, f"This is larger than the studio takes ({most / 1024**2:,.0f} MB). Bring it in parts.")
-        if upload and int(length) + SPARE > (free := shutil.disk_usage(self.temporary).free):
-            raise Refused(507, f"The disk has no room for it: {int(length) / 1e9:.1f} GB are sent and {free / 1e9:.1f} GB are free. "
-                               "Free some space, then upload again.")
+        if len(length) > 15 or int(length) > most:
+            raise bodies.too_large(most)
+        if upload:
+            bodies.refuse_full_disk(self.temporary, int(length))
 
     def _refuse_rates(self, request: Request, visitor: Visitor | None) -> None:
         if request.method != "POST":

@@ -13,12 +13,18 @@ from urllib.parse import urlsplit
 
 from studio.redaction import redact
 
+PRACTICE = "practice"
+"""As a model or as pairs: the tiny model and the pairs that ship with the studio."""
 FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 """Files of pairs."""
 
 ON_HUB = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(?:/[A-Za-z0-9_][\w.-]{0,95})?(?<![.-])", re.ASCII)
-RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-"""A run's name is a folder's name on every system, and never a way out of the runs folder."""
+USERS, TEMPORARY = "users", "temporary"
+OWN = (USERS, TEMPORARY)
+"""Folders that the studio makes beside the runs; whatever else it makes there is hidden, so that no name of a run's can be its name."""
+FOLDER_OF_A_RUN = r"[a-z0-9][a-z0-9._-]{0,79}"
+RUN = re.compile(rf"(?!(?:{'|'.join(OWN)})(?![a-z0-9._-])){FOLDER_OF_A_RUN}")
+"""A run's name is a folder's name on every system, never a way out of the runs folder, and none of the studio's own folders."""
 REVISION = re.compile(r"(?!.*\.\.)(?:[\w][\w./-]{0,199})?", re.ASCII)
 NUMBER = r"(?:0x[0-9a-f]+|\d+)"
 AN_ADDRESS = re.compile(rf"{NUMBER}(?:\.{NUMBER}){{0,3}}(?::\d+)?|[\w.-]+:\d+|\[.*\](?::\d+)?", re.IGNORECASE | re.ASCII)
@@ -60,6 +66,8 @@ def repository(text: str) -> str:
 
 def run(text: str) -> str:
     """The name of a run, or nothing. Raises ValueError in two sentences for what can be neither."""
+    if text in OWN:
+        raise ValueError(f"{text!r} is the name of a folder of the studio's own. Enter a run's name as it stands in the list of runs.")
     if text and not RUN.fullmatch(text):
         raise ValueError(f"{text[:80]!r} cannot be a run's name. Enter it as it stands in the list of runs.")
     return text

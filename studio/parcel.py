@@ -7,10 +7,10 @@ import json
 from fnmatch import fnmatch
 from pathlib import Path
 
-from studio import card, gguf_file
-from studio.card import What
+from studio import card, gguf_file, lineage, usage
 from studio.errors import StudioError
 from studio.runs import Run
+from studio.usage import What
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
          "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -21,6 +21,10 @@ FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "co
 MISSING = {"adapter": "This run has no adapter yet. Let it train to the end, or stop it.",
            "merged": "This run has not been merged yet. Merge it first, or take the adapter.",
            "gguf": "No GGUF file was written of this run yet. Write it first, or take the merged model or the adapter."}
+
+
+NEEDS_STUDIO = ("This adapter was trained by an older version with two tokens that its base does not have, and it works in this "
+                "studio only. Merge it: the merged model has these tokens.")
 
 
 def folder(run: Run, what: What) -> Path:
@@ -41,6 +45,8 @@ def paths(run: Run, what: What) -> list[Path]:
         if path.is_symlink():
             raise StudioError(f"{path.name} in {path.parent.name} is a link to somewhere else, so nothing was handed on. "
                               "Put the file itself there.")
+    if what == "adapter" and usage.needs_studio(run):
+        raise StudioError(NEEDS_STUDIO)
     return [path for path in found if any(fnmatch(path.name, pattern) for pattern in FILES)]
 
 
@@ -67,6 +73,6 @@ def _adapter_config(run: Run, path: Path) -> bytes:
         config = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise StudioError(f"{path.name} of {run.name} cannot be read, so nothing was handed on. Resume the run, or train again.") from None
-    config["base_model_name_or_path"] = card.hub_base(run) or Path(run.settings.model.name).name
-    config["revision"] = card.base_commit(run)
+    config["base_model_name_or_path"] = lineage.hub_base(run) or Path(run.settings.model.name).name
+    config["revision"] = lineage.base_commit(run)
     return json.dumps(config, indent=2, sort_keys=True).encode()

@@ -1,7 +1,7 @@
 """Ready-made Settings: the files of presets/, each a YAML whose first line says when to use it."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from studio.settings import Settings
@@ -32,6 +32,7 @@ class Preset:
         return Settings.from_file(self.path)
 
 
+@cache
 def all_presets(folder: Path = FOLDER) -> dict[str, Preset]:
     """Presets by name, the practice first, then by the size of machine they are for."""
     found = {path.stem: Preset(path) for path in folder.glob("*.yaml")}

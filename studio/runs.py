@@ -35,9 +35,7 @@ from studio.stored_settings import Stored
 
 NAME = names.RUN
 SETTINGS = "settings.yaml"
-USERS = "users"
-OWN = frozenset({USERS, "temporary"})
-"""Folders beside the runs that are the studio's and no run's, whatever they hold."""
+USERS = names.USERS
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ def _is_one(folder: Path) -> bool:
 
 def may_be_a_run(name: str) -> bool:
     """Whether a folder of that name can be a run's."""
-    return bool(NAME.fullmatch(name)) and name not in OWN
+    return bool(NAME.fullmatch(name))
 
 
 def _new_name(settings: Settings) -> str:

@@ -35,7 +35,7 @@ tokenizer = AutoTokenizer.from_pretrained({model}, revision={revision})
     tokenizer.pad_token = tokenizer.eos_token
 model = AutoModelForCausalLM.from_pretrained(
     {model}, revision={revision}, dtype=dtype, device_map="cuda" if on_gpu else "cpu"{bits})
-{grow}model.requires_grad_(False)
+model.requires_grad_(False)
 set_seed({training.seed})  # of the adapter's first weights
 model = get_peft_model(model, LoraConfig(
     r={adapter.rank}, lora_alpha={adapter.alpha}, lora_dropout={adapter.dropout}, bias={bias}, task_type="CAUSAL_LM",
@@ -93,8 +93,7 @@ def render(settings: Settings, practice: str = "assets/practice/model") -> str:
         adapter=adapter, training=training, data=data, evaluation=settings.evaluation, packages=_packages(settings),
         on_gpu=ON_GPU[model.device], dtype=AUTO if model.compute_dtype == "auto" else f"torch.{model.compute_dtype}",
         bits_import=", BitsAndBytesConfig" if model.quantization != "none" else "", bits=_bits(settings),
-        template=_chatml() if chatml else "", grow=_source("model.py", "grow_vocabulary") + "\n\n\ngrow_vocabulary(model, len(tokenizer))\n"
-        if chatml else "", targets=repr("all-linear" if named == ["all-linear"] else named), bias=repr(adapter.bias),
+        template=_chatml() if chatml else "", targets=repr("all-linear" if named == ["all-linear"] else named), bias=repr(adapter.bias),
         rows=f".select(range(min({data.rows}, len(pairs))))" if data.rows else "",
         split=f"train, held_out = pairs.train_test_split(test_size={data.held_out}, seed={data.seed}).values()" if held_out
         else "train = pairs", evaluated=", eval_dataset=held_out" if held_out else "",
@@ -132,24 +131,15 @@ def _bits(settings: Settings) -> str:
 
 
 def _chatml() -> str:
-    return f'''tokenizer.chat_template = {_constant("vocabulary.py", "CHATML")!r}
-tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
-tokenizer.eos_token = "<|im_end|>"
+    return f'''chatml = {_constant("vocabulary.py", "CHATML")!r}
+if "<|im_end|>" in tokenizer.get_vocab():
+    tokenizer.eos_token = "<|im_end|>"
+tokenizer.chat_template = chatml.replace("<|im_end|>", tokenizer.eos_token)  # a base without it ends turns with its own end
 '''
 
 
-def _tree(file: str) -> tuple[str, ast.Module]:
-    """A module of the engine, read and not imported: the page has no torch."""
-    text = (ENGINE / file).read_text(encoding="utf-8")
-    return text, ast.parse(text)
-
-
-def _source(file: str, function: str) -> str:
-    text, tree = _tree(file)
-    (found,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
-    return "\n\ndef " + ast.get_source_segment(text, found).removeprefix("def ").replace("model: PreTrainedModel", "model")
-
-
 def _constant(file: str, name: str) -> str:
-    (found,) = [node.value for node in _tree(file)[1].body if isinstance(node, ast.Assign) and node.targets[0].id == name]
+    """A text of the engine, read and not imported: the page has no torch."""
+    tree = ast.parse((ENGINE / file).read_text(encoding="utf-8"))
+    (found,) = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == name]
     return ast.literal_eval(found)

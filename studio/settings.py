@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from studio import names, plain_yaml
+from studio import fingerprints, names, plain_yaml
+from studio.complaints import problems_of
 from studio.errors import DataError, SettingsError
 from studio.preferences import edits, mix
-from studio.redaction import redact
 
-PRACTICE = "practice"
-"""As model.name or data.source: the tiny model and the pairs that ship with the studio."""
+PRACTICE = names.PRACTICE
 
 BASIC = {"basic": True}
 """Marks the fields that the form shows unfolded."""
-
-BOUNDS = {"greater_than": ("more than", "gt"), "greater_than_equal": ("at least", "ge"),
-          "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le")}
+OF_DATA = {"of_data": True}
+"""Marks fields outside the data section that belong to the data all the same: no preset touches them, and each source has its own."""
+HIDDEN = {"hidden": True}
+"""Marks fields that the studio fills by itself; they travel with the settings."""
 
 
 class Section(BaseModel):
@@ -50,7 +50,8 @@ class ModelSettings(Section):
     compute_dtype: Annotated[Literal["auto", "bfloat16", "float16", "float32"], Field(title="Compute type")] = "auto"
     """Precision of the arithmetic. auto takes bfloat16 where the card has it, float16 on older cards, float32 on a CPU."""
     template: Annotated[Literal["own", "chatml"], Field(title="Chat template")] = "own"
-    """How turns are written as text. own is the model's; chatml adds ChatML to a base model that has none."""
+    """How turns are written as text. own is the model's; chatml gives ChatML to a base model that has none. No token is added: where
+    the base lacks <|im_end|>, turns end with its own end-of-text token."""
     device: Annotated[Literal["auto", "gpu", "cpu"], Field(title="Device")] = "auto"
     """Where to compute. auto takes the GPU if there is one; gpu refuses to start without."""
 
@@ -61,6 +62,11 @@ def _as_edits(text: str) -> str:
         return "; ".join(map(str, edits.parse(text)))
     except DataError as error:
         raise ValueError(str(error)) from error
+
+
+def _as_fingerprints(text: str) -> str:
+    """The fingerprints as they are written back; raises ValueError for what is none."""
+    return "\n".join(map(str, fingerprints.parse(text)))
 
 
 def _as_sources(text: str) -> str:
@@ -98,21 +104,26 @@ class DataSettings(Section):
     """Column with the better answer. Empty lets the studio recognise it."""
     rejected_column: Annotated[str, Field(title="Rejected column")] = ""
     """Column with the worse answer. Empty lets the studio recognise it."""
+    vote_column: Annotated[str, Field(title="Vote column")] = ""
+    """Column that says which of two answers is better (A or B, their columns' names, 1 or 2). The two columns above are then the
+    first and the second answer. Empty lets the studio recognise it."""
     weight: Annotated[float, Field(gt=0, le=mix.MOST, title="Weight")] = 1.0
     """How much of these pairs is taken: 0.5 draws half of them, 2 trains on each twice. To balance them with further sources."""
     also: Annotated[str, AfterValidator(_as_sources), Field(title="Further sources")] = ""
     """Mixed in, one a line: owner/name, split test, weight 0.5. What can be said of each: weight, subset, split, revision, and the
-    columns with prompt, chosen and rejected."""
+    columns with prompt, chosen, rejected and vote."""
     leave_out: Annotated[bool, Field(title="Leave out unusable rows")] = False
     """Rows that are no pair, such as one with an empty answer, stop a run unless this is ticked. They are counted either way."""
     edits: Annotated[str, AfterValidator(_as_edits), Field(title="Edits")] = ""
     """What is changed before training, as the doctor's buttons write it: drop duplicates; drop 17, 203; swap 12; drop source = web."""
+    edits_for: Annotated[str, AfterValidator(_as_fingerprints), Field(title="Edits made for", json_schema_extra=HIDDEN)] = ""
+    """The data that the edits were made for, by their content or commit. A run refuses to apply the edits to other data."""
 
     @property
     def parts(self) -> list[mix.Part]:
         """All sources, the main one first."""
         first = mix.Part(self.source, self.weight, self.subset, self.split, self.revision,
-                         self.prompt_column, self.chosen_column, self.rejected_column)
+                         self.prompt_column, self.chosen_column, self.rejected_column, self.vote_column)
         return [first, *mix.parse(self.also)]
 
 
@@ -194,7 +205,7 @@ class EvaluationSettings(Section):
     memorising. A run that is stopped keeps its last."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
-    prompts: Annotated[str, Field(title="Prompts to sample")] = ""
+    prompts: Annotated[str, StringConstraints(strip_whitespace=False), Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
     """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three held-out ones."""
 
 
@@ -248,13 +259,22 @@ class Settings(Section):
                 for section, choices in self.model_dump().items() for choice, value in choices.items()}
 
 
+DATA = "data"
+"""The section of which all belongs to the data."""
+
+
 class Choice:
-    """One field as the form sees it: name ("training.beta"), label, caption, default, kind and options."""
+    """One field as the form sees it: name ("training.beta"), label, caption, default, kind and options.
+
+    `of_data` says that its meaning depends on the source of the pairs: a preset leaves it, and each source has its own.
+    """
 
     def __init__(self, section: str, name: str, info: FieldInfo):
         self.section, self.name = section, f"{section}.{name}"
         self.label, self.caption, self.default = info.title or name, " ".join((info.description or "").split()), info.default
-        self.basic = bool((info.json_schema_extra or {}).get("basic"))
+        marks = info.json_schema_extra or {}
+        self.basic, self.hidden = bool(marks.get("basic")), bool(marks.get("hidden"))
+        self.of_data = section == DATA or bool(marks.get("of_data"))
         self.options = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
         self.optional = type(None) in get_args(info.annotation)
         self.kind = next((kind for kind in (bool, int, float, str) if info.annotation is kind
@@ -266,30 +286,3 @@ def choices() -> Iterator[Choice]:
     for section, info in Settings.model_fields.items():
         for name, field_info in info.annotation.model_fields.items():
             yield Choice(section, name, field_info)
-
-
-def problems_of(error: ValidationError) -> dict[str, str]:
-    """Pydantic's complaints as ours, by field name: {"training.beta": "0 is out of range. Enter more than 0.0."}."""
-    problems = {}
-    for detail in error.errors():
-        name = ".".join(str(part) for part in detail["loc"])
-        kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
-        if kind == "value_error" and not name:
-            name, _, text = str(context["error"]).partition(": ")
-        elif kind == "value_error":
-            text = str(context["error"])
-        elif kind in BOUNDS:
-            words, bound = BOUNDS[kind]
-            text = f"{value} is out of range. Enter {words} {context[bound]}."
-        elif kind == "literal_error":
-            text = f"{value} is not one of the choices. Choose {context['expected']}."
-        elif kind == "extra_forbidden":
-            text = "There is no such setting. Remove it."
-        elif kind == "string_unicode":
-            text = "This text holds half a character, which cannot be seen or kept. Type it by hand."
-        elif kind in ("string_too_short", "missing") or value is None:
-            text = "This is empty. Enter a value."
-        else:
-            text = f"{str(value)[:60]!r} does not fit here. {detail['msg'].replace('Input should be', 'Enter')}."
-        problems[name] = redact(text)
-    return problems

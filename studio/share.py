@@ -8,8 +8,9 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from pydantic import Field, ValidationError, model_validator
 
 from studio import plain_yaml
+from studio.complaints import problems_of
 from studio.errors import SettingsError
-from studio.settings import Section, problems_of
+from studio.settings import Section
 
 FILE = "request.yaml"
 

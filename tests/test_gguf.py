@@ -15,7 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from studio import card, events, gguf_file, parcel, runs
+from studio import events, gguf_file, parcel, runs, usage
 from studio.engine import gguf
 from studio.engine.ggml import shape, tensors, vocabulary
 from studio.engine.worker import Desk
@@ -162,7 +162,7 @@ def test_the_file_answers_by_the_snippet_of_its_card(run, monkeypatch, capsys):
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; it is built from source.")
     gguf.write(desk_of(run))
     monkeypatch.chdir(run.job(gguf_file.KIND))
-    exec(card.snippet_of_file("", gguf_file.of(run).name).replace("max_tokens=256", "max_tokens=4"), {})
+    exec(usage.of_file("", gguf_file.of(run).name).replace("max_tokens=256", "max_tokens=4"), {})
     assert capsys.readouterr().out.strip()
 
 

@@ -96,9 +96,9 @@ def test_an_adapter_trained_on_4_bits_is_merged_into_16_bits(base, tmp_path):
     assert (heard_from(run.merged) - heard_from(base, run.adapter)).abs().max() < 0.3
 
 
-def test_tokens_that_the_base_did_not_know_are_part_of_the_merged_model(tmp_path):
+def test_tokens_that_an_older_version_added_to_the_base_are_part_of_the_merged_model(tmp_path):
     plain = tiny_base(tmp_path / "plain", chatml=False)
-    run = tuned_run(tmp_path / "runs", plain, **{"model.template": "chatml"})
+    run = tuned_run(tmp_path / "runs", plain, **{"model.template": "chatml"}, added=True)
     merge(desk_of(run))
     before, after = (load_file(folder / "model.safetensors")["model.embed_tokens.weight"] for folder in (plain, run.merged))
     assert len(after) == len(before) + 2 and torch.equal(after[: len(before)], before)

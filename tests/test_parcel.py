@@ -7,7 +7,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from studio import card, events, parcel
+from studio import events, parcel, usage
 from studio.access import Visitor
 from studio.errors import StudioError
 from studio.jobs import Queue
@@ -56,7 +56,7 @@ def test_a_downloaded_adapter_is_whole_and_answers_by_the_snippet_of_its_card(tr
     for name in ("adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"):
         assert (folder / name).read_bytes() == (trained.adapter / name).read_bytes()
     program = (folder / "README.md").read_text(encoding="utf-8").split("```python")[1].split("```")[0]
-    assert loaded_by(program.replace(card.BASE, str(base)), tmp_path, monkeypatch).startswith("PeftModel")
+    assert loaded_by(program.replace(usage.BASE, str(base)), tmp_path, monkeypatch).startswith("PeftModel")
 
 
 def test_a_download_names_no_place_of_this_machine(trained, base):
@@ -71,7 +71,7 @@ def test_the_page_s_snippet_answers_as_it_stands_at_this_machine(trained, tmp_pa
     assert loaded_by(share_tab.how_to_use(studio, trained), tmp_path, monkeypatch).startswith("PeftModel")
     studio.who = lambda: Visitor("anna")
     program = share_tab.how_to_use(studio, trained)
-    assert str(trained.folder) not in program and f'"{trained.name}-adapter"' in program and card.BASE in program
+    assert str(trained.folder) not in program and f'"{trained.name}-adapter"' in program and usage.BASE in program
     assert share_tab.how_to_use(studio, None) == ""
 
 

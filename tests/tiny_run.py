@@ -40,11 +40,14 @@ def tiny_base(folder: Path, chatml: bool = True) -> Path:
     return folder
 
 
-def tuned_run(root: Path, base: Path, **changes) -> Run:
-    """A finished run on that base; `changes` are settings by field name."""
+def tuned_run(root: Path, base: Path | str, added: bool = False, **changes) -> Run:
+    """A finished run on that base; `changes` are settings by field name. With `added` ChatML's tokens are, as older versions did."""
     run = runs.create(root, practice(**{"model.name": str(base)} | changes))
     settings = run.settings
     tokenizer = load_tokenizer(settings.model)
+    if added:
+        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+        tokenizer.chat_template, tokenizer.eos_token = CHATML, "<|im_end|>"
     torch.manual_seed(1)
     tuned = get_peft_model(model.load_base(settings.model, tokenizer), model.lora_config(settings.adapter))
     for name, weight in tuned.named_parameters():

@@ -16,23 +16,28 @@ from typing import Any
 
 import numpy as np
 
+from studio import fingerprints
 from studio.engine import sources
 from studio.engine.files.lines import Line
 from studio.engine.sources import Source
 from studio.errors import DataError
-from studio.preferences import edits, formats
+from studio.fingerprints import Fingerprint
+from studio.preferences import edits
 from studio.preferences.edits import Editor
 from studio.preferences.facets import Facets
 from studio.preferences.findings import Seen
 from studio.preferences.formats import Asked, Format
 from studio.preferences.mix import Part
 from studio.preferences.pairs import Account, Pair
+from studio.preferences.recognition import recognise
 from studio.settings import DataSettings
 from studio.shelf import Shelf, Shelving
 
 LAID = ".pairs-"
 SAMPLE = 200
 """Rows by which a format is recognised."""
+UNCHECKED = ("The edits name rows by number and do not say which data they were made for: that the numbers fit these data was not "
+             "checked.")
 
 
 @dataclass(eq=False)
@@ -54,7 +59,7 @@ class Opened:
         if not sample:
             raise DataError(f"{source.name} holds no rows that can be read{_first_reason(first)}. Choose a dataset with preference pairs.")
         names = list(dict.fromkeys(name for values in sample for name in values))
-        found = formats.recognise(names, sample, Asked(part.prompt, part.chosen, part.rejected))
+        found = recognise(names, sample, Asked(part.prompt, part.chosen, part.rejected, part.vote))
         return cls(part, source, found, names, chain(first, source.lines))
 
     def in_words(self) -> str:
@@ -80,6 +85,16 @@ class Stream:
         names = list(dict.fromkeys(name for one in self.opened for name in one.names))
         self.editor.check_columns(names)
         self.facets = Facets([name for one in self.opened for name in one.format.unused])
+        self._refuse_edits_of_other_data(settings)
+
+    def _refuse_edits_of_other_data(self, settings: DataSettings) -> None:
+        self.unchecked = "" if settings.edits_for or not any(edit.rows for edit in self.editor.edits) else UNCHECKED
+        if settings.edits and settings.edits_for:
+            fingerprints.refuse_others(settings.edits_for, settings.parts, self.fingerprints())
+
+    def fingerprints(self) -> list[Fingerprint | None]:
+        """Of each source what it holds; None where that cannot be known. Reads the files once more."""
+        return [fingerprints.of(one.part, one.source.commit) for one in self.opened]
 
     @property
     def name(self) -> str:
@@ -106,7 +121,10 @@ class Stream:
         self.account.edited = self.editor.dropped
 
     def _pairs(self, one: Opened) -> Iterator[Seen]:
+        before = 0
         for number, pair, reason in one.format.read(self._rows(one)):
+            self.account.further += number == before  # another worse answer of the same row
+            before = number
             if pair is None and reason:
                 self.account.leave_out(number, reason)
             elif pair is None:
@@ -155,7 +173,7 @@ class Drawn(Sequence[Seen]):
             return [self[one] for one in range(*place.indices(len(self)))]
         at = self._places[place]
         row = self._shelf[at]
-        return Seen(row["number"], Pair(row["prompt"], row["chosen"], row["rejected"]), bool(self._held_out[at]))
+        return Seen(row["number"], Pair.of_row(row), bool(self._held_out[at]))
 
     def number(self, place: int) -> int:
         """The row of the pair there."""
@@ -193,7 +211,7 @@ class Reading:
 
     def in_words(self) -> list[str]:
         """What was recognised, what became of the rows, what was edited: a sentence or two each."""
-        told = (self.stream.in_words(), self.stream.account.in_words(), self.stream.editor.in_words())
+        told = (self.stream.in_words(), self.stream.account.in_words(), self.stream.editor.in_words(), self.stream.unchecked)
         return [words for words in told if words]
 
 

@@ -59,8 +59,14 @@ def examine(desk: Desk) -> events.Event | None:
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
     whole.write(desk.folder / FILE, Examination(
         stream.name, stream.in_words(), account.in_words(), stream.editor.in_words(), account.pairs, learned, held_out,
-        walk.shelving.shelved, verdict, sentence, findings, told.lengths, told.why_not, stream.facets.found()).to_json())
+        walk.shelving.shelved, verdict, sentence, findings, told.lengths, told.why_not, stream.facets.found(), made_of(stream)).to_json())
     return None
+
+
+def made_of(stream: Stream) -> str:
+    """What was examined, for edits to be made for it; nothing where that is not known of every source."""
+    found = stream.fingerprints()
+    return "\n".join(map(str, found)) if all(found) else ""
 
 
 def unusable(account: Account, settings: Settings) -> list[Finding]:

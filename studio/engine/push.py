@@ -8,7 +8,7 @@ import sys
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from studio import card, events, parcel, seal
+from studio import events, lineage, parcel, seal
 from studio.engine import adapter, hub
 from studio.engine.worker import Desk, about, work
 from studio.runs import Run
@@ -34,9 +34,10 @@ def push(desk: Desk) -> events.Event | None:
         if not hub.send_ahead(desk, api, repo, "model", additions):
             return events.Stopped(step=0)
         # An adapter that stays beside a merged model misleads every loader.
-        made = api.create_commit(repo, additions + hub.deletions(found, additions, parcel.FILES),
-                                 commit_message=f"Upload the {asked.what} of {run.name} with ORPO Studio")
-    desk.say(events.Pushed(repo, made.commit_url))
+        with desk.stopping.undisturbed():  # a commit that was begun is one: nobody can tell otherwise whether it was made
+            made = api.create_commit(repo, additions + hub.deletions(found, additions, parcel.FILES),
+                                     commit_message=f"Upload the {asked.what} of {run.name} with ORPO Studio")
+            desk.say(events.Pushed(repo, made.commit_url))
     return None
 
 
@@ -53,7 +54,7 @@ def _refuse_what_is_not_the_run_s(run: Run, asked: PushRequest, desk: Desk) -> N
 
 def _licence(api: HfApi, run: Run) -> dict[str, str]:
     """The base's licence, as its own card states it; nothing when it cannot be asked."""
-    base = card.hub_base(run)
+    base = lineage.hub_base(run)
     try:
         stated = api.model_info(base).card_data if base else None
     except HfHubHTTPError:

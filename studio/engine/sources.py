@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from huggingface_hub import HfApi
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from studio import names, uploads
+from studio import hub_access, names, uploads
 from studio.engine.files import parquet, reader
 from studio.engine.files.lines import Line, checked
 from studio.engine.worker import about
@@ -56,6 +56,8 @@ def _file(path: Path) -> Source:
 
 def _hub(part: Part, token: str | None) -> Source:
     """A Hub dataset at the commit that its revision names now, so that what is examined is what is learned from."""
+    if hub_access.is_asked():
+        hub_access.refuse_without(part.source, "dataset", token)
     try:
         commit = HfApi(token=token).dataset_info(part.source, revision=part.revision or None).sha
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, OSError):  # the cache may have it

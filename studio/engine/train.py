@@ -7,7 +7,7 @@ import sys
 
 from studio import events
 from studio.engine import data, material
-from studio.engine.vocabulary import load_tokenizer
+from studio.engine.vocabulary import chatml_in_words, load_tokenizer
 from studio.engine.worker import Desk, work
 from studio.runs import Run
 
@@ -21,6 +21,8 @@ def train(desk: Desk) -> events.Event | None:
     desk.enter("downloading")
     material.download(settings, desk)
     tokenizer = load_tokenizer(settings.model, desk.token)
+    if words := chatml_in_words(settings.model, tokenizer):
+        desk.say(events.Noted(words))
     desk.enter("tokenizing")
     gathered = material.gather(settings, tokenizer, desk)
     data.write_pairs(run.held_out, gathered.held_out)

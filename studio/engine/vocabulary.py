@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from studio import model_files
 from studio.engine import snapshot
 from studio.engine.rendering import Refusal, render
 from studio.engine.worker import about
@@ -21,6 +22,7 @@ CHATML = """{%- for message in messages -%}
 {%- if add_generation_prompt -%}
 <|im_start|>assistant
 {% endif -%}"""
+CHATML_END = "<|im_end|>"
 
 
 def where(settings: ModelSettings) -> str | Path:
@@ -33,15 +35,14 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
 
     Raises StudioError for a model without a template when template is "own", and for one that cannot be rendered.
     """
-    tokenizer = read(snapshot.of(settings, token, weights=False), settings.name)
+    folder = snapshot.of(settings, token, weights=False)
+    tokenizer = read(folder, settings.name)
     if settings.template == "chatml":
-        tokenizer.chat_template = CHATML
-        # Added only where the vocabulary lacks them; `load_base` grows the embeddings to match.
-        tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
-        tokenizer.eos_token = "<|im_end|>"
+        _write_chatml(tokenizer, settings.name)
     if not tokenizer.chat_template:
         raise StudioError(f"{settings.name} has no chat template. Set Chat template to chatml.")
-    if tokenizer.pad_token is None:
+    # A padding token without a row in the embedding matrix could not be looked up in a padded batch.
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows(folder, len(tokenizer)):
         tokenizer.pad_token = tokenizer.eos_token
     try:
         _begin_as_pretrained(tokenizer)
@@ -51,12 +52,50 @@ def load_tokenizer(settings: ModelSettings, token: str | None = None) -> PreTrai
     return tokenizer
 
 
+def _write_chatml(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """ChatML in the tokens that the base has: a turn ends with <|im_end|>, or with the base's own end of text.
+
+    No token is added. Its row in the embedding matrix would be part of no LoRA adapter, so that PEFT, transformers and vLLM
+    could not use the adapter on the base. Marks that are not tokens are text, as Zephyr's <|user|> is.
+    Raises StudioError for a base that has neither end.
+    """
+    end = next((end for end in (CHATML_END, tokenizer.eos_token) if end and _is_token(tokenizer, end)), None)
+    if end is None:
+        raise StudioError(f"{name} has neither {CHATML_END} nor an end-of-text token, so ChatML could not end an answer. "
+                          "Choose another base, or a model with a chat template of its own.")
+    tokenizer.chat_template = CHATML.replace(CHATML_END, end)
+    tokenizer.eos_token = end
+
+
+def _is_token(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    return tokenizer.get_vocab().get(text) in tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def chatml_in_words(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What ChatML is for a base without its tokens; empty where the base has them or another template is used."""
+    if settings.template != "chatml" or tokenizer.eos_token == CHATML_END:
+        return ""
+    return (f"{settings.name} has no token {CHATML_END}. ChatML is written with tokens that it has: its marks are text, and a turn ends "
+            f"with {tokenizer.eos_token}. So the adapter works on the base as it is.")
+
+
+def rows(folder: Path, otherwise: int) -> int:
+    """Tokens that the embedding matrix has rows for, by the base's config."""
+    config = snapshot.mapping(folder / "config.json", folder.name)
+    parts = (config, config.get("text_config"))
+    return next((part["vocab_size"] for part in parts if isinstance(part, dict) and isinstance(part.get("vocab_size"), int)), otherwise)
+
+
 def read(folder: Path, name: str, **options) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, with at most one chat template. Raises StudioError for one that cannot be read."""
+    model_files.refuse_without_vocabulary(name, [path.name for path in folder.iterdir()])
     with about(name):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     if isinstance(tokenizer.chat_template, dict):  # several by name, of which talks take the default one
         tokenizer.chat_template = tokenizer.chat_template.get("default")
+    if not tokenizer("a b c", add_special_tokens=False)["input_ids"]:
+        raise StudioError(f"The tokenizer of {name} makes no tokens of plain words: its vocabulary is empty. "
+                          "Fetch it again, or choose another model.")
     return tokenizer
 
 

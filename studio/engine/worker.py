@@ -43,6 +43,8 @@ class Desk:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     finishes: frozenset[str] = frozenset()
     """Phases that the job does not leave when it is asked to stop: it sees to its end in them by itself."""
+    listeners: list[Callable[[events.Event], None]] = field(default_factory=list, repr=False)
+    """Each is called with every event that is said, once it is in the log."""
     _progress_said: float = 0.0
 
     @cached_property
@@ -53,8 +55,11 @@ class Desk:
     def say(self, event: events.Event) -> None:
         """Append an event to the job's log, with every secret in its texts blotted out."""
         told = {name: redact(value, self.secrets.values()) for name, value in vars(event).items() if isinstance(value, str)}
+        event = replace(event, **told)
         with self.stopping.undisturbed():
-            events.append(self.folder / events.FILE, replace(event, **told))
+            events.append(self.folder / events.FILE, event)
+            for listener in self.listeners:
+                listener(event)
 
     def enter(self, phase: str) -> None:
         """Say that a phase begins. Raises StopRequested instead where the job was asked to stop and need not finish that phase."""

@@ -43,7 +43,7 @@ def declare(studio: Studio) -> None:
         """Let a run that was stopped, failed or was cut off go on from its newest checkpoint; the run's status."""
         found = _find(studio, run)
         try:
-            studio.queue.resume(found, studio.secrets(found))
+            studio.resume(found)
         except StudioError as error:
             raise gr.Error(_told(error)) from error
         return studio.status(found) or ""

@@ -5,7 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import doctor_card, export_card, form, pair_browser, sources
+from studio.ui import doctor_card, export_card, form, pair_browser, source_card, sources
+from studio.ui.complaints_card import Complaints
+from studio.ui.source_card import SourceCard
 from studio.ui.studio import Studio
 
 INTRO = "Where the pairs of better and worse answers come from. Everything you choose here is used when you start a run under Train."
@@ -13,10 +15,11 @@ INTRO = "Where the pairs of better and worse answers come from. Everything you c
 
 @dataclass(frozen=True)
 class DataTab:
-    """The fields of the data section, which Train starts runs with, and the place below them that `complete` fills."""
+    """The fields of the data section, which Train starts runs with, whose choices they hold, and the place below that `complete` fills."""
 
     fields: form.Fields
     token: gr.Textbox
+    source: SourceCard
     below: gr.Column
 
 
@@ -26,12 +29,13 @@ def build(studio: Studio, defaults: dict[str, Any]) -> DataTab:
     found = sources.build(studio, defaults)
     with gr.Column() as below:
         pass
-    return DataTab(found.fields, found.token, below)
+    return DataTab(found.fields, found.token, found.card, below)
 
 
-def complete(studio: Studio, tab: DataTab, everything: form.Fields) -> None:
+def complete(studio: Studio, tab: DataTab, everything: form.Fields, complaints: Complaints) -> None:
     """Add what examines the pairs for the model and the maximum length that the other sections choose."""
+    source_card.complete(studio, tab.source, everything)
     with tab.below:
-        doctor = doctor_card.build(studio, everything, tab.token)
+        doctor = doctor_card.build(studio, everything, tab.token, tab.source, complaints)
         pair_browser.build(studio, doctor, everything, tab.token)
         export_card.build(studio, doctor, tab.token)

@@ -1,6 +1,7 @@
 """The doctor on the page: what an examination says, one click against each finding, filters by column, undo."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,30 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio import account, examination, jobs, uploads
+from studio import account, examination, jobs, source_choices, uploads
 from studio.errors import NOT_UTF8, DataError, SettingsError, StudioError
+from studio.fingerprints import OF_OTHER_DATA
+from studio.jobs import Job
 from studio.preferences import edits
 from studio.preferences.findings import Finding
+from studio.settings import Settings
+from studio.share import FILE
 from studio.shelf import Shelf
+from studio.source_choices import EDITS, EDITS_FOR, History, Values
 from studio.summary import Summary
 from studio.ui import examined, form, parts
+from studio.ui.choices import Dropdown
+from studio.ui.complaints_card import Complaints
+from studio.ui.source_card import SourceCard
 from studio.ui.studio import PRIVATE, QUIET, Studio, looks_while, refuse
 
 FIXES = 10
 """Findings that get a button; the gravest come first."""
 REMEMBERED = 50
-CHANGED_BY_FIXES = ("data.edits", "data.leave_out", "training.max_length")
+CHANGED_BY_FIXES = ("data.edits", "data.edits_for", "data.leave_out", "training.max_length")
 
 EMPTY = "Not examined yet. Press “Examine the pairs” to see what the model will learn from and what is wrong with it."
+OTHER_PAIRS = "The form names other pairs by now than those that you see. Examine these first."
 CHANGED = "These choices have not been examined yet. Press “Examine the pairs”."
 
 
@@ -32,12 +42,14 @@ class View:
     """The state of the examination of some values: what the doctor says and the lengths as HTML, whether it is under way,
     what it offers, its columns' values.
 
-    `folder` holds the examined pairs, of which there are `pairs`; `unreadable` is a text file that can be converted.
+    `folder` holds the examined pairs, of which there are `pairs`; `unreadable` is a text file that can be converted;
+    `foreign` says that the edits were made for other data.
     """
 
     html: str
     lengths: str = ""
     at_work: bool = False
+    foreign: bool = False
     offers: tuple[Finding, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     folder: Path | None = None
@@ -51,6 +63,10 @@ def view(studio: Studio, values: dict[str, Any]) -> View:
         settings = studio.settings_of(values)
     except SettingsError as error:
         return View(parts.note("bad", form.in_words(error.problems)))
+    try:
+        source_choices.refuse_edits_of_other_data(settings.data)
+    except DataError as error:
+        return View(parts.note("bad", str(error)), foreign=True)
     job = examination.job_of(studio.root, settings)
     said = jobs.events.read(job.log)
     status = jobs.status(job, said)
@@ -60,13 +76,13 @@ def view(studio: Studio, values: dict[str, Any]) -> View:
     if found:
         shelf = Shelf(job.folder)
         offers = tuple(finding for finding in found.findings if finding.button)[:FIXES]
-        return View(examined.told(found, shelf), examined.lengths_card(found.lengths, found.without_lengths, found.pairs), False, offers,
-                    values_of(found.columns), job.folder, len(shelf))
+        return View(examined.told(found, shelf), examined.lengths_card(found.lengths, found.without_lengths, found.pairs),
+                    offers=offers, columns=values_of(found.columns), folder=job.folder, pairs=len(shelf))
     if status in ("failed", "crashed"):
         told = Summary(said).failure or ("The examination ended without a word, most likely because the memory was full. "
                                          "Close other programs, then examine again.")
-        return View(parts.note("bad", told), unreadable=next((part.source for part in settings.data.parts if NOT_UTF8 in told
-                                                              and Path(part.source).name in told), ""))
+        in_another_encoding = (part.source for part in settings.data.parts if NOT_UTF8 in told and Path(part.source).name in told)
+        return View(parts.note("bad", told), foreign=told.startswith(OF_OTHER_DATA), unreadable=next(in_another_encoding, ""))
     return View(parts.empty(CHANGED if (studio.root / ".examined").exists() else EMPTY))
 
 
@@ -89,22 +105,37 @@ def without_last(before: str) -> str:
         return before
 
 
-def fixed(values: tuple[Any, ...], fix: Finding) -> list[Any]:
-    """The values of the fields that fixes change, in the order of CHANGED_BY_FIXES, after this one."""
-    found = dict(zip(CHANGED_BY_FIXES, values, strict=True))
-    if fix.edit:
-        found["data.edits"] = with_edit(found["data.edits"], fix.edit)
-    else:
-        found[fix.setting] = fix.value
-    return list(found.values())
+def seen_in(folder: str, settings: Settings) -> str:
+    """The fingerprints of the data whose examination lies in a folder. Raises StudioError where the form names others by now."""
+    try:
+        shown = Settings.from_file(Path(folder) / FILE).to_form()
+    except SettingsError as error:
+        raise StudioError(OTHER_PAIRS) from error
+    is_of, names = source_choices.identity(shown), source_choices.identity(settings.to_form())
+    if names is None or is_of is None or is_of.rows != names.rows:
+        raise StudioError(OTHER_PAIRS)
+    found = examination.found(Job("examine", Path(folder)))
+    return found.made_of if found else ""
 
 
-def undone(values: tuple[Any, ...], history: list[list[Any]]) -> tuple[list[Any], list[list[Any]]]:
-    """The values before the last fix, and the history before it; without a history (a reloaded page) the last edit goes."""
+def fixed(values: Values, fix: Finding, made_of: str) -> Values:
+    """What a fix changes, by field name. `made_of` says which data it was found in."""
+    if not fix.edit:
+        return {fix.setting: fix.value}
+    return {EDITS: with_edit(values[EDITS], fix.edit), EDITS_FOR: made_of or values[EDITS_FOR]}
+
+
+def undone(values: Values, history: History) -> tuple[Values, History]:
+    """What was before the last change, by field name, and the stack before it; without one (an older draft) the last edit goes."""
     if history:
-        return list(history[-1]), history[:-1]
-    edits_, *others = values
-    return [without_last(edits_), *others], []
+        return history[-1], history[:-1]
+    left = without_last(values[EDITS])
+    return {EDITS: left, EDITS_FOR: values[EDITS_FOR] if left else ""}, []
+
+
+def by_place(change: Values) -> list[Any]:
+    """A change in the order of CHANGED_BY_FIXES."""
+    return [change.get(name, gr.skip()) for name in CHANGED_BY_FIXES]
 
 
 @dataclass(frozen=True)
@@ -121,55 +152,58 @@ class Doctor:
     edit: Callable[[Callable, Callable[..., str], list[Component]], None]
 
 
-def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
+def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: SourceCard, complaints: Complaints) -> Doctor:
     """The components and their wiring. `everything` is all fields: the examination is for a model and a maximum length too."""
     with gr.Row():
         go = gr.Button("Examine the pairs", variant="primary", elem_id="examine", elem_classes=form.ACTS)
         cancel = gr.Button("Cancel", visible=False, elem_id="cancel-examination")
         convert = gr.Button("Convert to UTF-8", visible=False, elem_id="convert")
+        strip = gr.Button("Remove these edits", visible=False, elem_id="remove-edits")
     seen = gr.HTML(parts.empty(EMPTY), elem_id="examination", padding=False)
     with gr.Row(elem_id="fixes"):
         fixes = [gr.Button(visible=False, size="sm", elem_id=f"fix-{place}") for place in range(FIXES)]
         undo = gr.Button("Undo the last change", visible=False, size="sm", elem_id="undo-edit")
     lengths = gr.HTML("", elem_id="lengths", padding=False)
     with gr.Accordion("Choose rows by a column", open=False, visible=False, elem_id="by-column") as by_column:
-        value = gr.Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
+        value = Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
         with gr.Row():
             acts = {"drop": gr.Button("Drop these rows", size="sm", elem_id="drop-rows"),
                     "keep": gr.Button("Keep only these", size="sm", elem_id="keep-rows"),
                     "hold out": gr.Button("Hold these out to measure on", size="sm", elem_id="hold-out-rows")}
-    watch, folder, offered, history = gr.Timer(1.0), gr.State(""), gr.State(()), gr.State([])
+    watch, folder, offered, history = gr.Timer(1.0), gr.State(""), gr.State(()), source.history
     changed = [everything[name] for name in CHANGED_BY_FIXES]
-    shown = [seen, lengths, watch, cancel, convert, undo, folder, offered, by_column, value, *fixes]
+    shown = [seen, lengths, watch, cancel, convert, strip, undo, folder, offered, by_column, value, *fixes]
 
     def show(past: list, by_timer: bool = False, **values: Any) -> list[Any]:
         now = view(studio, values)
         buttons = [gr.Button(now.offers[i].button, visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
         can_undo = bool(past or values["data.edits"]) and not now.at_work
         return [now.html, now.lengths, looks_while(now.at_work, by_timer), gr.Button(visible=now.at_work),
-                gr.Button(visible=bool(now.unreadable)), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
+                gr.Button(visible=bool(now.unreadable)), gr.Button(visible=now.foreign),
+                gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
                 gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
             examination.begin(studio.root, studio.settings_of(values), account.entered(token))
         except StudioError as error:
-            return refuse("Not examined", error)
+            return [refuse("Not examined", error)] * len(shown)
         return show(past, **values)
 
     def stop(**values: Any) -> None:
-        jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
+        with suppress(SettingsError):  # with such settings nothing is being examined
+            jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
 
-    def check(past: list, token: str, **values: Any) -> list[dict]:
-        return [gr.validate(True, ""), gr.validate(True, ""), *form.check(**values)]
-
-    def converted(**values: Any) -> tuple[str, str]:
+    def converted(**values: Any) -> tuple[Any, ...]:
         unreadable = view(studio, values).unreadable
         try:
             made = str(uploads.convert(studio.root, Path(unreadable)))
         except StudioError as error:
-            return refuse("Not converted", error)
-        return made if values["data.source"] == unreadable else values["data.source"], values["data.also"].replace(unreadable, made)
+            return (refuse("Not converted", error),) * 3
+        main = made if values["data.source"] == unreadable else values["data.source"]
+        also = values["data.also"].replace(unreadable, made)
+        # The same rows: what was chosen for the file stays.
+        return main, also, source_choices.identity(values | {"data.source": main, "data.also": also})
 
     looks, listeners = [], []
 
@@ -189,28 +223,36 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox) -> Doctor:
         tell(filled.then(begin, **asking, **PRIVATE))
 
     def edit(trigger: Callable, make: Callable[..., str], inputs: list[Component]) -> None:
-        def made(past: list, edits_: str, leave_out: bool, max_length: int, *given: Any) -> list[Any]:
-            before = (edits_, leave_out, max_length)
+        def made(past: list, folder: str, *given: Any, **values: Any) -> list[Any]:
             found = make(*given)
             if not found:
-                return [gr.skip()] * (1 + len(before))
+                return [gr.skip()] * (1 + len(changed))
             fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
-            return [[*past, before][-REMEMBERED:], *fixed(before, fix)]
+            try:
+                change = fixed(values, fix, seen_in(folder, studio.settings_of(values)))
+            except StudioError as error:
+                return [refuse("Not changed", error)] * (1 + len(changed))
+            return [[*past, {name: values[name] for name in change}][-REMEMBERED:], *by_place(change)]
 
-        examined_after(form.fill(trigger, made, [history, *changed, *inputs], [history, *changed], **PRIVATE))
+        examined_after(form.fill(trigger, made, [history, folder, *inputs], [history, *changed], inputs_kwargs=everything, **PRIVATE))
 
-    def undo_last(past: list, *values: Any) -> list[Any]:
+    def undo_last(past: list, **values: Any) -> list[Any]:
         before, past = undone(values, past)
-        return [past, *before]
+        return [past, *by_place(before)]
+
+    def remove(past: list, **values: Any) -> list[Any]:
+        before = {name: values[name] for name in (EDITS, EDITS_FOR)}
+        return [[*past, before][-REMEMBERED:], *by_place({EDITS: "", EDITS_FOR: ""})]
 
     for place, button in enumerate(fixes):
-        edit(button.click, lambda offers, at=place: offers[at], [offered])
+        edit(button.click, lambda offers, at=place: offers[at] if at < len(offers) else "", [offered])
     for verb, button in acts.items():
         edit(button.click, lambda chosen, verb=verb: f"{verb} {chosen}" if chosen else "", [value])
-    tell(go.click(begin, **asking, validator=check, **PRIVATE))
-    examined_after(form.fill(undo.click, undo_last, [history, *changed], [history, *changed], **PRIVATE))
+    tell(complaints.before(go.click, begin, [history, token], shown))
+    examined_after(form.fill(undo.click, undo_last, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
+    examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
-    examined_after(form.fill(convert.click, converted, None, [everything["data.source"], everything["data.also"]],
+    examined_after(form.fill(convert.click, converted, None, [everything["data.source"], everything["data.also"], source.whose],
                              inputs_kwargs=everything, **PRIVATE))
     looking = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
     tell(watch.tick(lambda past, **values: show(past, by_timer=True, **values), **looking, **QUIET))

@@ -9,12 +9,12 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from zipstream import ZipStream
 
 from studio import export, parcel, runs
-from studio.card import What
 from studio.doors import VISITOR
 from studio.errors import StudioError
 from studio.jobs import Job
 from studio.runs import Run
 from studio.ui.studio import Studio
+from studio.usage import What
 
 PREFIX = "/downloads"
 DIGEST = re.compile(r"[0-9a-f]{16}")

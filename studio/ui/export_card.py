@@ -11,7 +11,8 @@ from studio.events import Pushed, last
 from studio.export import ExportRequest
 from studio.jobs import Job
 from studio.summary import Summary, in_words
-from studio.ui import downloads, parts
+from studio.ui import complaints_card, downloads, parts
+from studio.ui.complaints_card import Place
 from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, Studio, looks_while, refuse
 
@@ -45,6 +46,15 @@ def ended(status: str, summary: Summary) -> str:
     return parts.note("bad", summary.failure or "The worker ended without a word: it was killed, or the machine went down. Start it again.")
 
 
+def push_problems(values: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with what is asked of the Hub, by field name."""
+    try:
+        ExportRequest(to="hub", **values)
+    except SettingsError as error:
+        return error.problems
+    return {}
+
+
 def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
     """The components and their wiring."""
     with gr.Accordion("Take the cleaned pairs elsewhere", open=False, visible=False, elem_id="export") as card:
@@ -59,6 +69,9 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
             private = gr.Checkbox(True, label="Private", info="Only you see it. You can open it on the Hub later.")
             overwrite = gr.Checkbox(False, label="Replace files that the studio did not make",
                                     info="Of a dataset that is there already; the Hub keeps its history.")
+        complaints = complaints_card.Complaints({"repo": repo, "private": private, "overwrite": overwrite}, push_problems,
+                                                lambda name: Place("data", "export"), "export-complaints", "Push to the Hub")
+        complaints.build()
         push = gr.Button("Push to the Hub", size="sm", elem_id="export-hub")
         told = gr.HTML(elem_id="export-state", padding=False)
         stop = gr.Button("Stop", size="sm", visible=False, elem_id="stop-export")
@@ -72,14 +85,11 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
 
     def begin(folder: str, token: str, **choices: Any) -> list[Any]:
         if not folder:
-            return refuse("Not exported", "These pairs have not been examined. Press “Examine the pairs” first.")
+            return [refuse("Not exported", "These pairs have not been examined. Press “Examine the pairs” first.")] * len(shown)
         try:
             export.begin(Job("examine", Path(folder)), ExportRequest(**choices), account.entered(token))
-        except SettingsError as error:
-            told = " ".join(error.problems.values())
-            return refuse("Not exported", f"Dataset repository: {told}")
         except StudioError as error:
-            return refuse("Not exported", error)
+            return [refuse("Not exported", error)] * len(shown)
         return show(folder)
 
     def end(folder: str) -> None:
@@ -88,8 +98,7 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
 
     for to, button in (("jsonl", jsonl), ("parquet", parquet)):
         button.click(lambda folder, token, to=to: begin(folder, token, to=to), [folder, token], shown, **PRIVATE)
-    push.click(lambda folder, token, **choices: begin(folder, token, to="hub", **choices), [folder, token], shown,
-               inputs_kwargs={"repo": repo, "private": private, "overwrite": overwrite}, **PRIVATE)
+    complaints.before(push.click, lambda folder, token, **choices: begin(folder, token, to="hub", **choices), [folder, token], shown)
     stop.click(end, folder, **PRIVATE)
     doctor.follow(show, folder, shown)
     watch.tick(lambda folder: show(folder, by_timer=True), folder, shown, concurrency_limit=None, **PRIVATE)

@@ -19,6 +19,7 @@ from studio.shape import Shape
 from studio.summary import Summary, duration, in_words, size
 from studio.two_steps import Trial
 from studio.ui import form, parts
+from studio.ui.complaints_card import Complaints
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 KINDS = {"fits": "good", "tight": "warn", "too large": "bad"}
@@ -136,7 +137,7 @@ def _dollars(amount: float) -> str:
     return "under $0.01" if amount < 0.01 else f"${amount:,.2f}"
 
 
-def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
+def build(studio: Studio, fields: form.Fields, token: Component, complaints: Complaints) -> FitCard:
     """The card's components and wiring."""
     def known(settings: Settings) -> Shape | None:
         return studio.shapes.known(settings.model)
@@ -152,20 +153,17 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
     def look_up(token: str, **values: Any) -> str:
         return shown(studio, values, lambda settings: studio.shapes.find(settings.model, token or None))
 
-    def begin(token: str, **values: Any) -> tuple[str, gr.Timer]:
+    def begin(token: str, **values: Any) -> list[Any]:
         try:
             two_steps.begin(studio.queue, studio.root, studio.settings_of(values),
                             studio.handed(account.entered(token)))
         except StudioError as error:
-            return refuse("Not tried", error)
-        return count(**values), gr.Timer(active=True)
+            return [refuse("Not tried", error)] * 2
+        return [count(**values), gr.Timer(active=True)]
 
     def follow_trial(**values: Any) -> tuple[str, gr.Timer, gr.Button]:
         at_work = two_steps.trial(studio.root).at_work
         return count(**values), gr.Timer(active=at_work), gr.Button(interactive=not at_work)
-
-    def check(token: str, **values: Any) -> list[dict]:
-        return [gr.validate(True, ""), *form.check(**values)]
 
     asking = {"inputs": token, "inputs_kwargs": fields, "outputs": inside}
 
@@ -177,7 +175,7 @@ def build(studio: Studio, fields: form.Fields, token: Component) -> FitCard:
     counted(gr.on([trigger for field in names for trigger in (field.blur, field.submit)], look_up, **asking, concurrency_limit=2, **LATEST))
     gr.on([field.change for name, field in fields.items() if field not in names and name.split(".")[0] != "evaluation"], count,
           inputs_kwargs=fields, outputs=inside, **LATEST)
-    tried.click(begin, inputs=token, inputs_kwargs=fields, outputs=[inside, watch], validator=check, **PRIVATE)
+    complaints.before(tried.click, begin, [token], [inside, watch])
     watch.tick(follow_trial, inputs_kwargs=fields, outputs=[inside, watch, tried], **QUIET)
 
     def follow(event: Dependency) -> Dependency:

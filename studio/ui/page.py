@@ -14,6 +14,7 @@ from studio.ui import (
     api,
     compare_tab,
     data_tab,
+    draft,
     form,
     meter_card,
     parts,
@@ -23,11 +24,13 @@ from studio.ui import (
     trash_card,
     unreadable_card,
 )
+from studio.ui.choices import Dropdown
 from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
 RUNS_FIRST = """(run) => {
+    if (new URLSearchParams(location.search).has("tab")) return {__type__: "update"};
     const untouched = document.querySelector('[role=tab][data-tab-id=data]')?.ariaSelected === "true";
     return run && untouched ? {__type__: "update", selected: "runs"} : {__type__: "update"};
 }"""
@@ -62,7 +65,7 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Row(elem_classes="topbar", equal_height=True):
             gr.HTML(parts.header(TITLE, CLAIM), padding=False)
             person = gr.HTML("", elem_id="person", padding=False)
-            in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
+            in_view = Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
         with gr.Column(visible=False, elem_classes="welcome", elem_id="welcome") as welcome:
             gr.Markdown(WELCOME)
             first = gr.Button("Start the practice run", variant="primary", size="lg", elem_id="practice")
@@ -70,7 +73,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Data", id="data") as of_data:
                 data = data_tab.build(studio, defaults)
             with gr.Tab("Train", id="train", render_children=True) as of_train:
-                train = train_tab.build(studio, data.fields, defaults)
+                train = train_tab.build(studio, data.fields, data.source, defaults)
             with gr.Tab("Runs", id="runs", render_children=True) as of_runs:
                 run_tab = runs_tab.build(studio, in_view, of_runs)
                 about_card.build(studio, in_view)
@@ -82,15 +85,16 @@ def build(studio: Studio) -> gr.Blocks:
                 comparing = compare_tab.build(studio, in_view, of_compare)
             with gr.Tab("Share", id="share") as of_share:
                 sharing = share_tab.build(studio, in_view, of_share)
-        data_tab.complete(studio, data, train.everything)
+        data_tab.complete(studio, data, train.everything, train.complaints)
         _keep_in_step(page, studio, in_view, welcome, tabs, first, train, news)
         _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})
         for button, from_adapter in ((run_tab.again, False), (run_tab.further, True)):
             def repeat(name: str | None, from_adapter: bool = from_adapter) -> list[Any]:
                 return [*train_tab.again(studio, name, train.everything, from_adapter), gr.Tabs(selected="train")]
 
-            train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), tabs], **PRIVATE))
-        form.empty_on_load(page, train.everything, QUIET)
+            train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), *data.source.outputs, tabs], **PRIVATE))
+        draft.build(page, studio, data.source, train.everything, train.preset, train.purpose)
+        draft.tab_in_address(page, tabs, [of_data, of_train, of_runs, of_compare, of_share])
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page
@@ -124,9 +128,10 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
         chosen = choose(choices, request.query_params.get("run"), name)
         return *show(choices, chosen), now, 1 if unreadable else gr.skip()
 
-    def look(before: tuple | None, count: int) -> tuple:
-        now = known(GOOD_ENOUGH)
-        return (gr.skip(), gr.skip()) if now == before else (now, count + 1)
+    def look(name: str | None, before: tuple | None, count: int) -> tuple:
+        now = choices, _ = known(GOOD_ENOUGH)
+        is_there = name in [listed_name for _, listed_name in choices] or not choices
+        return (gr.skip(), gr.skip()) if now == before and is_there else (now, count + 1)
 
     def follow(name: str | None) -> tuple:
         choices = listed(studio)
@@ -147,7 +152,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
     arrived = page.load(load, remembered, [in_view, welcome, seen, news], **QUIET)
     # In the browser, which knows whether somebody has chosen a tab meanwhile.
     arrived.then(None, in_view, tabs, js=RUNS_FIRST, **QUIET)
-    gr.Timer(2.0).tick(look, [seen, news], [seen, news], concurrency_limit=None, **QUIET)
+    gr.Timer(2.0).tick(look, [in_view, seen, news], [seen, news], concurrency_limit=None, **QUIET)
     news.change(follow, in_view, [in_view, welcome], concurrency_limit=None, **QUIET)
     first.click(practise, None, train.started, **PRIVATE)
     train.started.change(bring_into_view, train.started, [in_view, welcome, seen, tabs, train.started], **QUIET)

@@ -267,7 +267,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         run = studio.find(name)
         try:
             if run is not None:
-                studio.queue.resume(run, studio.secrets(run))
+                studio.resume(run)
         except StudioError as error:
             refuse("Not resumed", error)
 

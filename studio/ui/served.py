@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from studio.access import AccessError, Visitor
 from studio.doors import VISITOR, Doors, Sessions
 from studio.guard import LARGEST_UPLOAD, Guard
-from studio.ui import downloads
+from studio.ui import downloads, uploading
 from studio.ui.charts import PLOTLY
 from studio.ui.page import build
 from studio.ui.studio import Studio
@@ -37,11 +37,13 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     page._queue.sleep_when_free = LOOKS_FOR_EVENTS
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(downloads.routes(studio))
+    app.include_router(uploading.routes(temporary))  # in front of Gradio's own
     # The guard has let nobody else through; Gradio asks again for each of its own addresses.
     gr.mount_gradio_app(app, page, "/", auth_dependency=lambda request: _name(request), show_error=True, ssr_mode=False,
                         run_history=False, footer_links=[], max_file_size=LARGEST_UPLOAD, **launch_options())
     # Validators look for a session's state in the page's own application, which mounting (6.31) leaves another one.
     page.app = app.routes[-1].app
+    page.has_launched = True  # Gradio's own look at the paths of files is for pages that it launched; the guard's comes before it
     return Guard(app, doors, frozenset({PLOTLY}), temporary)
 
 

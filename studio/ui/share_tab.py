@@ -4,8 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import account, card, gguf_file, jobs, parcel, practice
-from studio.card import What
+from studio import account, gguf_file, jobs, parcel, practice, usage
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
 from studio.gguf_file import GGUFRequest
@@ -14,8 +13,11 @@ from studio.settings import PRACTICE
 from studio.share import PushRequest
 from studio.summary import Summary, in_words
 from studio.summary import size as in_bytes
-from studio.ui import downloads, parts, token_field
+from studio.ui import complaints_card, downloads, parts, token_field
+from studio.ui.choices import Radio
+from studio.ui.complaints_card import Place
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.usage import What
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, download, merge and push it here."
@@ -40,7 +42,8 @@ def lead(studio: Studio, run: Run | None) -> str:
     if not run.adapter.is_dir():
         return parts.empty(NOT_YET)
     where = "it can be downloaded, merged and pushed" if studio.who().name else f"it is in {run.adapter}"
-    return parts.note("info", f"Run {run.name} has an adapter: {where}.")
+    told = parts.note("info", f"Run {run.name} has an adapter: {where}.")
+    return told + parts.note("warn", parcel.NEEDS_STUDIO) * usage.needs_studio(run)
 
 
 def offered(run: Run | None, what: What) -> gr.Button:
@@ -57,9 +60,9 @@ def how_to_use(studio: Studio, run: Run | None) -> str:
     if what is None:
         return ""
     if studio.who().name:
-        return card.snippet(run, what, downloads.folder(run, what))
+        return usage.snippet(run, what, downloads.folder(run, what))
     model = run.settings.model.name
-    return card.snippet(run, what, str(parcel.folder(run, what)), str(practice.MODEL) if model == PRACTICE else model)
+    return usage.snippet(run, what, str(parcel.folder(run, what)), str(practice.MODEL) if model == PRACTICE else model)
 
 
 def state(studio: Studio, run: Run | None, kind: str) -> str:
@@ -99,6 +102,15 @@ def ended(studio: Studio, run: Run, kind: str, status: str, summary: Summary) ->
                              "What was there before is untouched; start it again.")
 
 
+def push_problems(values: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with what is asked to be pushed, by field name."""
+    try:
+        PushRequest(**values)
+    except SettingsError as error:
+        return error.problems
+    return {}
+
+
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(lead(studio, None), elem_id="share-head", padding=False)
@@ -114,8 +126,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             merge = gr.Button("Merge into the base", variant="primary", elem_id="merge")
             merged = gr.HTML("", elem_id="merge-state", padding=False)
             gr.Markdown(WRITE)
-            precision = gr.Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
-                                 value="q8_0", label="Precision", elem_id="gguf-precision")
+            precision = Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
+                              value="q8_0", label="Precision", elem_id="gguf-precision")
             write = gr.Button("Write the GGUF file", variant="primary", elem_id="gguf")
             written = gr.HTML("", elem_id="gguf-state", padding=False)
         with gr.Column():
@@ -123,8 +135,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             push_fields = {
                 "repo": gr.Textbox(label="Repository", placeholder="name or owner/name", elem_id="push-repo",
                                    info="Where it goes. Without an owner it goes to the token's account."),
-                "what": gr.Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged"),
-                                  ("the GGUF file", "gguf")], value="adapter", label="What to push", elem_id="push-what"),
+                "what": Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged"),
+                               ("the GGUF file", "gguf")], value="adapter", label="What to push", elem_id="push-what"),
                 "private": gr.Checkbox(True, label="Private", info="Only you see it. You can open it on the Hub later."),
                 "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
                                          info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),
@@ -132,6 +144,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             token = token_field.build(
                 "push-token", "From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.",
                 "Hub token with write access", to_write=True)
+            complaints = complaints_card.Complaints(push_fields, push_problems, lambda name: Place("share"), "push-complaints", "Push")
+            complaints.build()
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
     news = gr.State(None)
@@ -174,26 +188,17 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         except StudioError as error:
             refuse("Not started", error)
 
-    def start_push(name: str | None, token: str, **values: Any) -> None:
+    def start_push(name: str | None, token: str, **values: Any) -> list:
         try:
             run = ready(name)
             jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), account.entered(token) or studio.secrets(run))
         except StudioError as error:
             refuse("Not started", error)
-
-    def check(name: str | None, token: str, **values: Any) -> list[dict]:
-        problems = {}
-        try:
-            PushRequest(**values)
-        except SettingsError as error:
-            problems = error.problems
-        return [gr.validate(True, ""), gr.validate(True, ""),
-                *(gr.validate(field not in problems, problems.get(field, "")) for field in values)]
+        return []
 
     merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
     write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
-    push.click(start_push, [in_view, token], None, inputs_kwargs=push_fields, validator=check, **PRIVATE).then(
-        refresh, in_view, shown, **QUIET)
+    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, in_view, shown, **QUIET)
     watch = gr.Timer(1.0)
     watch.tick(look, [in_view, news], news, concurrency_limit=None, **QUIET)
     for event in (news.change, in_view.change, tab.select):

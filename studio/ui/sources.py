@@ -11,19 +11,23 @@ from studio.catalogue import Catalogue
 from studio.errors import StudioError
 from studio.runs import Run
 from studio.settings import PRACTICE
-from studio.ui import form, token_field
+from studio.ui import form, source_card, token_field
+from studio.ui.choices import Dropdown, Radio
+from studio.ui.source_card import SourceCard
 from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
 RUNS_LISTED = 50
+NOT_USED = "It is no longer there: the file was removed, or the run thrown away. Choose another one from the list."
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The fields of the data section, the Hub token, and the events after which many fields have changed."""
+    """The fields of the data section, the Hub token, and whose choices the form shows."""
 
     fields: form.Fields
     token: gr.Textbox
+    card: SourceCard
 
 
 def with_source(also: str, path: Path) -> str:
@@ -43,11 +47,13 @@ def used_before(root: Path, earlier: list[Run]) -> list[tuple[str, str]]:
     return found
 
 
-def taken(root: Path, name: str, fields: form.Fields) -> list[Any]:
-    """Values of these fields: an uploaded file as the source, or all that a run chose. Raises StudioError."""
+def taken(studio: Studio, name: str, fields: form.Fields) -> list[Any]:
+    """Values of these fields and of a SourceCard: an uploaded file as the source, or all that a run chose. Raises StudioError."""
     if name.startswith("/"):
-        return [name if field == "data.source" else gr.skip() for field in fields]
-    return form.updates(runs.find(root, name).settings, fields)
+        return [*(name if field == "data.source" else gr.skip() for field in fields), *[gr.skip()] * 3]
+    settings = runs.find(studio.root, name).settings
+    told = source_card.taken_over(studio, settings, f"Data is now as run {name} chose it, its edits and columns included.")
+    return [*form.updates(settings, fields), *told]
 
 
 def offered(found: list[tuple[str, int]]) -> gr.Radio:
@@ -60,15 +66,16 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     """The components and their wiring."""
     catalogue = Catalogue()
     fields = form.fields("data", basic=True, values=defaults)
-    hub = gr.Radio([], label="On the Hub", visible=False, elem_id="hub-datasets")
+    hub = Radio([], label="On the Hub", visible=False, elem_id="hub-datasets")
     with gr.Row():
         practice = gr.Button("Use the practice pairs", size="sm")
         upload = gr.UploadButton("Upload a file", file_types=FILE_TYPES, size="sm", elem_id="upload-pairs")
         voted = gr.Button(visible=False, size="sm", elem_id="use-collected")
         mix = gr.UploadButton("Mix in another file", file_types=FILE_TYPES, size="sm", elem_id="mix-pairs")
-    again = gr.Dropdown([], label="Used before", visible=False, elem_id="used-before",
-                        info="A file that was uploaded, or all that an earlier run chose under Data, its edits included.")
-    with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False):
+    card = source_card.build()
+    again = Dropdown([], label="Used before", visible=False, elem_id="used-before",
+                     info="A file that was uploaded, or all that an earlier run chose under Data, its edits included.")
+    with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False, elem_id=form.fold("data")):
         fields |= form.fields("data", basic=False, values=defaults)
         token = token_field.build("data-token", "Only for private or gated datasets. Kept in memory, never written.")
     source, also = fields["data.source"], fields["data.also"]
@@ -81,9 +88,11 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     def choose(name: str | None) -> tuple[Any, gr.Radio]:
         return (name, gr.Radio(visible=False)) if name else (gr.skip(), gr.skip())
 
+    def earlier(within: float = 0.0) -> list[Run]:
+        return [entry.run for entry in studio.entries(within) if not entry.reason and entry.run.folder.parent == studio.root]
+
     def look(before: tuple | None) -> Any:
-        earlier = [entry.run for entry in studio.entries(GOOD_ENOUGH) if not entry.reason and entry.run.folder.parent == studio.root]
-        now = collected.count(studio.root), used_before(studio.root, earlier)
+        now = collected.count(studio.root), used_before(studio.root, earlier(GOOD_ENOUGH))
         return gr.skip() if now == before else now
 
     def available(now: tuple | None) -> tuple[Any, ...]:
@@ -93,7 +102,9 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
 
     def take(name: str | None) -> list[Any]:
         try:
-            return taken(studio.root, name, fields) if name else [gr.skip()] * len(fields)
+            if name and name not in [value for _, value in used_before(studio.root, earlier())]:
+                raise StudioError(NOT_USED)
+            return taken(studio, name, fields) if name else [gr.skip()] * (len(fields) + 3)
         except StudioError as error:
             return refuse("Not taken over", error)
 
@@ -103,8 +114,8 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     form.fill(mix.upload, lambda path, also: with_source(also, uploads.keep(studio.root, Path(path))), [mix, also], also, **PRIVATE)
     source.input(search, [source, token], hub, trigger_mode="always_last", concurrency_limit=4, **PRIVATE)
     form.fill(hub.input, choose, hub, [source, hub], trigger_mode="always_last", **QUIET)
-    form.fill(again.input, take, again, [*fields.values()], trigger_mode="always_last", **PRIVATE)
+    form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
     seen = gr.State(None)
     gr.Timer(5.0).tick(look, seen, seen, **QUIET)
     seen.change(available, seen, [voted, again], **QUIET)
-    return Sources(fields, token)
+    return Sources(fields, token, card)

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import events, names, remote_code, runs
+from studio import events, names, remote_code, runs, trackers
 from studio.access import LOCAL, AccessError, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
@@ -124,7 +124,8 @@ class Studio:
         The person at this machine may read its files; a user only what they brought, what `models` holds, or the Hub has.
         """
         if self.who().name:
-            for field, given, folders in (("data.source", [part.source for part in settings.data.parts], [self.root]),
+            source, *also = [part.source for part in settings.data.parts]
+            for field, given, folders in (("data.source", [source], [self.root]), ("data.also", also, [self.root]),
                                           ("model.name", [settings.model.name], self.models)):
                 try:
                     names.refuse_paths_outside(given, folders)
@@ -144,13 +145,27 @@ class Studio:
         return self.who().admin or run.owner == self.who().name
 
     def secrets(self, run: Run) -> dict[str, str]:
-        """The token that was entered with a run, for the one who entered it: an administrator acts with a token of their own."""
+        """The token that was entered with a run, for the one who entered it: an administrator acts with a token of their own.
+
+        The key of a tracker is for training alone.
+        """
+        return trackers.without_key(self._entered(run))
+
+    def _entered(self, run: Run) -> dict[str, str]:
         return self.handed(self.queue.secrets(run)) if run.owner == self.who().name else {}
 
     def handed(self, secrets: dict[str, str]) -> dict[str, str]:
         """What a worker is handed: the token that was entered, and which models' code the person at this machine allows now."""
         token = {name: secret for name, secret in secrets.items() if name != remote_code.SECRET}
         return token if self.who().name else token | self._consents.secrets()
+
+    def resume(self, run: Run) -> None:
+        """Let a run go on, if its settings are open to the visitor. Raises StudioError.
+
+        They are looked at again: a folder may have got into a room otherwise than through the form.
+        """
+        self.permitted(run.settings)
+        self.queue.resume(run, self._entered(run))
 
     def consents(self) -> Consents:
         """What of models' own code is allowed to run. Raises AccessError for a user: only the person at this machine decides that."""
