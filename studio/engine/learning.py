@@ -24,6 +24,7 @@ from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
 from studio.engine.rendering import Refusal
 from studio.engine.reporter import Reporter
 from studio.engine.sample import Sampler
+from studio.engine.stopping import StopRequested
 from studio.engine.trackers import Reports
 from studio.engine.worker import Desk
 from studio.errors import StudioError
@@ -68,7 +69,10 @@ def _begun(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedToke
                         keeper.keep, planned.checkpoint_every)
     trainer.add_callback(reporter)
     with closing(keeper):
-        _train(trainer, checkpoint, tokenizer, run, desk)
+        try:
+            _train(trainer, checkpoint, tokenizer, run, desk)
+        except StopRequested:
+            reporter.stopped = True
         step = trainer.state.global_step
         desk.enter("saving")
         save(trainer.model, tokenizer, run)
@@ -130,7 +134,7 @@ class Examiner:
         self.best, self.last_loss = Best(run, trainer.model), math.nan
         prompts = _prompts(run.settings, material)
         asker = Asker(run, trainer.processing_class, begun.moment)
-        self._sampler: Sampler | None = Sampler(trainer.model, asker, trainer.processing_class, prompts)
+        self._sampler: Sampler | None = Sampler(trainer.model, asker, trainer.processing_class, prompts, desk.stopping.heed)
         self.looks = bool(len(self.rows) or prompts)
         """Whether there is anything to look at: pairs held out, or prompts."""
 

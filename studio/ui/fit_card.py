@@ -104,7 +104,7 @@ def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -
 def _time(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
     of = pace.size_of(studio.root, settings)
     tflops = pace.here_tflops(place)
-    earlier = pace.earlier_seconds(studio.root, settings, place.name, studio.logs.read)
+    earlier = pace.earlier_seconds(studio.root, settings, place.name, lambda log: studio.readings.of(log).said)
     if earlier is None and tflops is None:
         return "How long it takes is not known for this card. Try two steps to measure it."
     if earlier is None:
