@@ -7,7 +7,7 @@ import pytest
 
 from studio import about, runs
 from studio.preferences import edits
-from studio.preferences.findings import Seen
+from studio.preferences.findings import Seen, share
 from studio.preferences.pairs import Pair, common_system
 from studio.shelf import Shelving
 from studio.ui import pair_browser
@@ -56,3 +56,8 @@ def test_a_system_prompt_is_common_only_where_all_pairs_have_it():
     assert common_system([alike, alike]) == " Be brief.\n"
     assert common_system([alike, other]) == common_system([alike, alike[1:]]) == common_system([]) == ""
     assert json.loads(json.dumps(alike)) == alike
+
+
+@pytest.mark.parametrize(("count", "told"), [(978, "over 99 %"), (979, "100 %"), (970, "99 %"), (12, "1 %"), (9, "under 1 %"), (0, "0 %")])
+def test_only_all_of_the_pairs_are_a_hundred_percent(count, told):
+    assert share(count, 979) == f"{count} of 979 pairs ({told})"
