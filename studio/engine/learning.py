@@ -43,6 +43,8 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     steps = _steps(settings, len(material.train))
     desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
                             template=seal.seal(tokenizer.chat_template), system=material.system))
+    if material.system and questions.lines(settings.evaluation.prompts):
+        desk.say(events.Noted("The prompts to sample are asked after the system prompt, which all pairs have in common."))
     examiner, keeper = Examiner(desk, run, trainer, material), Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
