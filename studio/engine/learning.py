@@ -50,6 +50,8 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
         desk.say(events.Noted(words))
     desk.say(events.Planned(planned.pairs, planned.held_out, planned.steps, seal.seal(tokenizer.chat_template),
                             material.system, begun.rules, begun.moment.isoformat()))
+    if material.system and questions.lines(settings.evaluation.prompts):
+        desk.say(events.Noted("The prompts to sample are asked after the system prompt, which all pairs have in common."))
     examiner, keeper = Examiner(desk, run, trainer, material, begun), Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):

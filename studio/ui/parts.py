@@ -125,7 +125,7 @@ def _bubble(who: str, said: str, kind: str) -> str:
 def conversation(name: str, turns: Sequence[dict[str, str]], at_work: bool = False) -> str:
     """One side of a comparison: who it is, and all that was said, as text and nothing but text, with a button that copies it."""
     said = "".join(_said(turn) for turn in turns)
-    return (f'<h3 class="side">{text(name)}</h3><div class="talk" role="log" tabindex="0" aria-label="{text(name)}" '
+    return (f'<h2 class="side">{text(name)}</h2><div class="talk" role="log" tabindex="0" aria-label="{text(name)}" '
             f'aria-busy="{str(at_work).lower()}">{said}</div>')
 
 
