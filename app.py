@@ -111,6 +111,7 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     """Serve the page until somebody ends it."""
     import uvicorn
 
+    from studio import connections
     from studio.chat import Chat
     from studio.jobs import Queue
     from studio.meter import Meter, at_work
@@ -127,6 +128,7 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, meter=meter, has_users=doors.named)
     try:
         uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
+                    http=connections.bounded(), backlog=256,
                     proxy_headers=doors.proxied, forwarded_allow_ips=",".join(doors.proxies), ws="none",
                     timeout_graceful_shutdown=2)
     finally:

@@ -1,5 +1,6 @@
 """The ways in: a key in the printed address for the person at this machine, a name and a password for everyone else."""
 
+import asyncio
 import hmac
 import re
 import socket
@@ -23,7 +24,7 @@ VISITOR = "studio.visitor"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d{1,5})?")
 PAGE = Path(__file__).resolve().parent.parent / "assets" / "door.html"
-LARGEST_FORM = 4096
+LARGEST_FORM, FORM_SECONDS = 4096, 30
 SESSIONS = 10_000
 
 FORM = """<form method="post" action="/login">
@@ -147,7 +148,10 @@ class Doors:
         """Check a name and a password."""
         if int(request.headers["content-length"]) > LARGEST_FORM:
             raise Refused(413, "A name and a password are not that long.")
-        form = await request.form(max_files=0, max_fields=4)
+        try:
+            form = await asyncio.wait_for(request.form(max_files=0, max_fields=4), FORM_SECONDS)
+        except TimeoutError:
+            raise Refused(408, "Name and password did not arrive in time. Try again.", Connection="close") from None
         name, password = (str(form.get(field, "")) for field in ("username", "password"))
         address = request.client.host if request.client else ""
         try:

@@ -5,7 +5,6 @@ A browser sends along whatever cookies it has with requests that other sites mak
 (Gradio serves files, proxies addresses and keeps records as well) is not there.
 """
 
-import asyncio
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from urllib.parse import unquote
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio import bodies, doors, uploads
@@ -83,7 +81,7 @@ class Guard:
             self._refuse_size(request)
             visitor = await run_in_threadpool(self.doors.visitor, request)
             self._refuse_rates(request, visitor)
-            answer = await self._answer(request)
+            answer = await self.doors.answer(request)
             if answer is not None:
                 return await answer(scope, receive, send)
             if visitor is None and request.url.path not in OPEN_TO_ALL:
@@ -94,13 +92,6 @@ class Guard:
                 return await self._through(request, receive, send)
         except Refused as refused:
             return await refused.response()(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response | None:
-        """What the doors answer to somebody who comes in or goes. Raises Refused for one who takes too long to say who they are."""
-        try:
-            return await asyncio.wait_for(self.doors.answer(request), bodies.SECONDS)
-        except TimeoutError:
-            raise Refused(408, "The request did not arrive in time. Check the connection, then try again.", **bodies.CLOSE) from None
 
     async def _through(self, request: Request, receive: Receive, send: Send) -> None:
         """Hand the request on, its body counted as it arrives and looked through: one place before all that could act on it."""
