@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from studio import fingerprints, names, plain_yaml
@@ -104,11 +104,14 @@ class DataSettings(Section):
     """Column with the better answer. Empty lets the studio recognise it."""
     rejected_column: Annotated[str, Field(title="Rejected column")] = ""
     """Column with the worse answer. Empty lets the studio recognise it."""
+    vote_column: Annotated[str, Field(title="Vote column")] = ""
+    """Column that says which of two answers is better (A or B, their columns' names, 1 or 2). The two columns above are then the
+    first and the second answer. Empty lets the studio recognise it."""
     weight: Annotated[float, Field(gt=0, le=mix.MOST, title="Weight")] = 1.0
     """How much of these pairs is taken: 0.5 draws half of them, 2 trains on each twice. To balance them with further sources."""
     also: Annotated[str, AfterValidator(_as_sources), Field(title="Further sources")] = ""
     """Mixed in, one a line: owner/name, split test, weight 0.5. What can be said of each: weight, subset, split, revision, and the
-    columns with prompt, chosen and rejected."""
+    columns with prompt, chosen, rejected and vote."""
     leave_out: Annotated[bool, Field(title="Leave out unusable rows")] = False
     """Rows that are no pair, such as one with an empty answer, stop a run unless this is ticked. They are counted either way."""
     edits: Annotated[str, AfterValidator(_as_edits), Field(title="Edits")] = ""
@@ -120,7 +123,7 @@ class DataSettings(Section):
     def parts(self) -> list[mix.Part]:
         """All sources, the main one first."""
         first = mix.Part(self.source, self.weight, self.subset, self.split, self.revision,
-                         self.prompt_column, self.chosen_column, self.rejected_column)
+                         self.prompt_column, self.chosen_column, self.rejected_column, self.vote_column)
         return [first, *mix.parse(self.also)]
 
 
@@ -202,7 +205,7 @@ class EvaluationSettings(Section):
     memorising. A run that is stopped keeps its last."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
-    prompts: Annotated[str, Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
+    prompts: Annotated[str, StringConstraints(strip_whitespace=False), Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
     """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three held-out ones."""
 
 

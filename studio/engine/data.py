@@ -22,13 +22,14 @@ from studio.engine.files.lines import Line
 from studio.engine.sources import Source
 from studio.errors import DataError
 from studio.fingerprints import Fingerprint
-from studio.preferences import edits, formats
+from studio.preferences import edits
 from studio.preferences.edits import Editor
 from studio.preferences.facets import Facets
 from studio.preferences.findings import Seen
 from studio.preferences.formats import Asked, Format
 from studio.preferences.mix import Part
 from studio.preferences.pairs import Account, Pair
+from studio.preferences.recognition import recognise
 from studio.settings import DataSettings
 from studio.shelf import Shelf, Shelving
 
@@ -58,7 +59,7 @@ class Opened:
         if not sample:
             raise DataError(f"{source.name} holds no rows that can be read{_first_reason(first)}. Choose a dataset with preference pairs.")
         names = list(dict.fromkeys(name for values in sample for name in values))
-        found = formats.recognise(names, sample, Asked(part.prompt, part.chosen, part.rejected))
+        found = recognise(names, sample, Asked(part.prompt, part.chosen, part.rejected, part.vote))
         return cls(part, source, found, names, chain(first, source.lines))
 
     def in_words(self) -> str:
@@ -120,7 +121,10 @@ class Stream:
         self.account.edited = self.editor.dropped
 
     def _pairs(self, one: Opened) -> Iterator[Seen]:
+        before = 0
         for number, pair, reason in one.format.read(self._rows(one)):
+            self.account.further += number == before  # another worse answer of the same row
+            before = number
             if pair is None and reason:
                 self.account.leave_out(number, reason)
             elif pair is None:
@@ -169,7 +173,7 @@ class Drawn(Sequence[Seen]):
             return [self[one] for one in range(*place.indices(len(self)))]
         at = self._places[place]
         row = self._shelf[at]
-        return Seen(row["number"], Pair(row["prompt"], row["chosen"], row["rejected"]), bool(self._held_out[at]))
+        return Seen(row["number"], Pair.of_row(row), bool(self._held_out[at]))
 
     def number(self, place: int) -> int:
         """The row of the pair there."""

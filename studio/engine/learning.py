@@ -10,8 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from studio import events, runs, seal
+from studio import events, questions, runs, seal
 from studio.engine import adapter, checkpoints, evaluate, model
+from studio.engine.asking import Asker
 from studio.engine.best import Best
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
@@ -20,8 +21,9 @@ from studio.engine.orpo import relief
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
 from studio.engine.rendering import Refusal
-from studio.engine.reporter import Reporter, guard_trackers
+from studio.engine.reporter import Reporter
 from studio.engine.sample import Sampler
+from studio.engine.trackers import Reports
 from studio.engine.worker import Desk
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
@@ -32,7 +34,8 @@ from studio.settings import Settings
 def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Material) -> events.Event | None:
     """From the base to the adapter. Returns Stopped if it was asked to end early, after saving what it had learned."""
     settings = run.settings
-    tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent), settings)
+    base = model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent, remark=lambda words: desk.say(events.Noted(words)))
+    tuned = model.add_adapter(base, settings)
     if settings.adapter.start_from:
         model.begin_with(tuned, runs.find(run.folder.parent, settings.adapter.start_from))
     trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)
@@ -40,17 +43,23 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     desk.say(events.Noted(trainer.in_words()))
     steps = _steps(settings, len(material.train))
     desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
-                            template=seal.seal(tokenizer.chat_template)))
+                            template=seal.seal(tokenizer.chat_template), system=material.system))
     examiner, keeper = Examiner(desk, run, trainer, material), Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
         desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))
+    with closing(Reports(desk, run, settings, after=checkpoint.step if checkpoint else 0)):
+        return _begun(desk, run, trainer, tokenizer, examiner, keeper, checkpoint, steps)
+
+
+def _begun(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedTokenizerBase, examiner: "Examiner", keeper: Keeper,
+           checkpoint: Checkpoint | None, steps: int) -> events.Event | None:
+    """From the measurement of the base, or a checkpoint, to the result."""
     if checkpoint is None:
         examiner.best.forget()
         examiner.measure(0, base=True)
     desk.enter("training")
     reporter = Reporter(desk, examiner.interval(steps), examiner.look_between_steps, keeper.keep, keeper.interval(steps))
-    guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
     trainer.add_callback(reporter)
     with closing(keeper):
         _train(trainer, checkpoint, tokenizer, run, desk)
@@ -119,7 +128,8 @@ class Examiner:
         self.desk, self.scorer, self.settings = desk, trainer.scorer, run.settings
         self.rows = material.held_out_tokens
         self.best, self.last_loss = Best(run, trainer.model), math.nan
-        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, _prompts(run.settings, material))
+        self._sampler: Sampler | None = Sampler(
+            trainer.model, Asker(run, trainer.processing_class), trainer.processing_class, _prompts(run.settings, material))
 
     def interval(self, steps: int) -> int | None:
         """Optimizer steps between looks at the model, or None when there is nothing to look at: none held out, no prompts."""
@@ -163,11 +173,13 @@ class Examiner:
 
 
 def _prompts(settings: Settings, material: Material) -> list[list[Message]]:
-    """The prompts that a person chose, or three held-out ones."""
-    asked = [line.strip() for line in settings.evaluation.prompts.splitlines() if line.strip()]
+    """The prompts that a person chose, after the system prompt that all pairs have, if there is one; or three held-out ones."""
+    asked = questions.lines(settings.evaluation.prompts)
     if asked or not material.held_out:
-        return [[{"role": "user", "content": text}] for text in asked]
-    short = [pair.prompt for pair in material.held_out if len(pair.prompt) == 1] or [material.held_out[0].prompt]
+        opening = [{"role": "system", "content": material.system}] if material.system else []
+        return [[*opening, {"role": "user", "content": text}] for text in asked]
+    short = [pair.prompt for pair in material.held_out if sum(turn["role"] != "system" for turn in pair.prompt) == 1]
+    short = short or [material.held_out[0].prompt]
     return random.Random(settings.data.seed).sample(short, min(3, len(short)))
 
 

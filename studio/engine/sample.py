@@ -7,8 +7,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from studio.engine.asking import Asker
 from studio.engine.orpo.forwards import evaluating
-from studio.engine.rendering import render
 from studio.preferences.pairs import Message
 
 LONGEST = 96
@@ -18,8 +18,8 @@ LONGEST = 96
 class Sampler:
     """Asks one model the same prompts again and again. Every answer is the greedy one, so that only training changes it."""
 
-    def __init__(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[Message]]):
-        self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
+    def __init__(self, model: PeftModel, asker: Asker, tokenizer: PreTrainedTokenizerBase, prompts: list[list[Message]]):
+        self.model, self.asker, self.tokenizer, self.prompts = model, asker, tokenizer, prompts
         self._of_base: list[str] = []
 
     def answers(self) -> Iterator[tuple[str, str, str]]:
@@ -35,7 +35,7 @@ class Sampler:
     @torch.no_grad()
     def _answer(self, prompt: list[Message], as_base: bool = False) -> str:
         tokenizer, config = self.tokenizer, self.model.generation_config
-        text = render(tokenizer, prompt, add_generation_prompt=True)
+        text = self.asker.prompt(prompt)
         inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt").to(self.model.device)
         ends = config.eos_token_id
         stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}

@@ -28,6 +28,7 @@ class Part:
     prompt: str = ""
     chosen: str = ""
     rejected: str = ""
+    vote: str = ""
 
     def __str__(self) -> str:
         told = [f"{one.name} {f'{value:g}' if one.name == 'weight' else value}" for one in fields(self)[1:]

@@ -1,6 +1,7 @@
 """What a model learns from: pairs of a better and a worse answer, and an account of the rows that are none."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,25 +15,37 @@ NAMED = 20
 
 @dataclass(frozen=True)
 class Pair:
-    """One preference example. The prompt ends with a user turn; each answer is one or more turns."""
+    """One preference example. The prompt ends with a user turn; each answer is one or more turns.
+
+    `tools` describe what can be called, as chat templates take it (JSON schemas of functions).
+    """
 
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
     def row(self) -> dict[str, list[Message]]:
-        """The pair as a row of an explicit conversational dataset."""
-        return {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        """The pair as a row of an explicit conversational dataset, with the tools where it has any."""
+        row = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        return row | {"tools": self.tools} if self.tools else row
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Pair":
+        """The pair that was written as such a row."""
+        return cls(row["prompt"], row["chosen"], row["rejected"], row.get("tools") or [])
 
 
 @dataclass
 class Account:
     """Where every row of a dataset went: a pair, left out for a reason, edited away, not drawn, or a pair's second half.
 
-    `rows` are all that were read; the other counts add up to it. `named` are the first rows left out, by reason.
+    `rows` are all that were read, `further` the pairs that rows with several worse answers give beside their first; the
+    other counts add up to both. `named` are the first rows left out, by reason.
     """
 
     rows: int = 0
+    further: int = 0
     pairs: int = 0
     halves: int = 0
     edited: int = 0
@@ -48,9 +61,14 @@ class Account:
 
     def in_words(self) -> str:
         """How many pairs there are and what became of the other rows, in a sentence or two."""
-        if self.pairs == self.rows:
+        every = self.rows + self.further
+        if self.further:
+            told = f"{self.rows:,} rows hold {every:,} pairs, as each worse answer of a row makes a pair of its own; "
+            told += "all are usable." if self.pairs == every else f"{self.pairs:,} are usable."
+        elif self.pairs == self.rows:
             return f"All {self.rows:,} rows are usable pairs."
-        told = f"{self.pairs:,} of {self.rows:,} rows are usable pairs."
+        else:
+            told = f"{self.pairs:,} of {self.rows:,} rows are usable pairs."
         if self.halves:
             told += f" {self.halves:,} are the second half of a pair."
         if self.edited:
@@ -76,3 +94,14 @@ def _rows(numbers: list[int], count: int) -> str:
         return ""
     shown = ", ".join(f"{number:,}" for number in numbers[:3])
     return f" (row{'s' * (count > 1)} {shown}{' …' * (count > 3)})"
+
+
+def common_system(prompts: Iterable[Sequence[Message]]) -> str:
+    """The system turn, to the byte, with which all these prompts begin; empty where they do not all have the same."""
+    found: set[str] = set()
+    for prompt in prompts:
+        opens = bool(prompt) and prompt[0].get("role") == "system"
+        found.add(str(prompt[0].get("content") or "") if opens else "")
+        if len(found) > 1:
+            return ""
+    return found.pop() if found else ""

@@ -4,22 +4,25 @@ Whatever cannot be a pair raises DataError with a reason that reads after a coun
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from studio.errors import DataError
+from studio.preferences import transcripts
 from studio.preferences.pairs import Message, Pair
+from studio.preferences.transcripts import ROLES
 
-ROLES = {"user": "user", "human": "user", "prompter": "user",
-         "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
-         "model": "assistant", "ai": "assistant",
-         "system": "system", "developer": "system",
-         "tool": "tool", "observation": "tool", "function": "function", "ipython": "ipython"}
 TOOLS = ("tool", "function", "ipython")
 ASKING = ("user", *TOOLS)
 """Whose turn an answer can follow."""
 KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
 """What a message may hold beside role and content, and chat templates read."""
+SPEAKER = ("role", "from", "speaker", "author", "sender")
+CONTENT = ("content", "value", "text", "message", "parts")
+"""What other tools call the two fields of a turn."""
+AROUND = ("messages", "conversations", "conversation", "contents", "turns")
+"""What a struct calls the turns that are all it holds."""
+TEXT_PARTS = ("text", "input_text", "output_text")
 WRONG = {("", "assistant"): "start with the assistant", ("system", "assistant"): "start with the assistant",
          ("user", "user"): "have two user turns in a row", ("assistant", "assistant"): "have two assistant turns in a row",
          **{(before, "tool"): "have a tool turn that follows no assistant turn" for before in ("", "system", "user")}}
@@ -30,7 +33,11 @@ WRONG = {("", "assistant"): "start with the assistant", ("system", "assistant"):
 
 
 def turns(value: Any, role: str, dialect: str = "") -> list[Message]:
-    """Messages from a text of that role, a turn, or a list of turns (role/content or from/value); empty if there is nothing."""
+    """Messages from a text of that role, a turn, or a list of turns; empty if there is nothing.
+
+    A turn is a struct with a role and a content, under the names that other tools give them. Structs around turns are
+    taken off ({"messages": [...]}), and a list of one text is that text.
+    """
     if isinstance(value, str):
         return _of_text(value, role, dialect)
     if value is None:
@@ -39,7 +46,75 @@ def turns(value: Any, role: str, dialect: str = "") -> list[Message]:
         value = unzipped(value)
     if not isinstance(value, list | tuple):
         raise DataError(f"hold {_kind(value)} where text or turns belong")
+    if len(value) == 1:
+        return _of_one(value[0], role, dialect)
     return [_message(turn) for turn in value]
+
+
+def _of_one(value: Any, role: str, dialect: str) -> list[Message]:
+    """The turns of a list that holds one thing: a text, a turn, a list of turns or a struct around them."""
+    if isinstance(value, str | list | tuple):
+        return turns(value, role, dialect)
+    if isinstance(value, Mapping) and not any(value.get(name) for name in SPEAKER):
+        if (around := next((value[name] for name in AROUND if value.get(name) is not None), None)) is not None:
+            return turns(around, role, dialect)
+        if is_parts(value):
+            return turns(_of_parts([value]), role, dialect)
+    return [_message(value)]
+
+
+def speaker_of(turn: Mapping[str, Any]) -> Any:
+    """What a struct calls its speaker, which may itself be a struct ({"author": {"role": "user"}}); None if it names none."""
+    found = next((turn[name] for name in SPEAKER if turn.get(name)), None)
+    return next((found[name] for name in SPEAKER if found.get(name)), None) if isinstance(found, Mapping) else found
+
+
+def content_of(turn: Mapping[str, Any]) -> Any:
+    """What a struct says: a text, parts, or None."""
+    found = next((turn[name] for name in CONTENT if turn.get(name) is not None), None)
+    return found["parts"] if isinstance(found, Mapping) and "parts" in found else found
+
+
+def is_turn(value: Any) -> bool:
+    """Whether a value is a struct with a speaker that is known and something that it says."""
+    if not isinstance(value, Mapping):
+        return False
+    speaker = speaker_of(value)
+    return isinstance(speaker, str) and speaker.strip().lower() in ROLES and (
+        content_of(value) is not None or bool(value.get("tool_calls")))
+
+
+def is_parts(value: Any) -> bool:
+    """Whether a value is a part of a content: a struct with a text and at most its type, or one that says which type it has."""
+    return isinstance(value, Mapping) and not any(value.get(name) for name in SPEAKER) and (
+        "type" in value or (len(value) <= 2 and isinstance(value.get("text"), str)))
+
+
+def interleaved(questions: Sequence[str], answers: Sequence[str]) -> list[Message]:
+    """One conversation of as many questions as answers, asked and answered in turn."""
+    asked, said = ([{"role": role, "content": text} for text in texts] for role, texts in (("user", questions), ("assistant", answers)))
+    return [turn for both in zip(asked, said, strict=True) for turn in both]
+
+
+def earlier(value: Any) -> list[Message]:
+    """The turns before the question: messages, or questions with their answers, as lists of two texts or as structs of two."""
+    if isinstance(value, Mapping):
+        value = unzipped(value)
+    if not isinstance(value, list | tuple) or not value:
+        return []
+    if all(isinstance(both, list | tuple) and len(both) == 2 and all(isinstance(text, str | None) for text in both) for both in value):
+        return [turn for asked, said in value for turn in _exchange(asked, said)]
+    if all(isinstance(both, Mapping) and len(both) == 2 and not is_turn(both) and all(isinstance(text, str) for text in both.values())
+           for both in value):
+        return [turn for both in value for turn in _exchange(*both.values())]
+    return turns(list(value), "user")
+
+
+def _exchange(asked: str | None, said: str | None) -> Iterator[Message]:
+    for role, text in (("user", asked), ("assistant", said)):
+        if not text or not text.strip():
+            raise DataError("hold an earlier turn without a text")
+        yield {"role": role, "content": text}
 
 
 def unzipped(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -52,13 +127,13 @@ def unzipped(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _message(turn: Any) -> Message:
     if not isinstance(turn, Mapping):
         raise DataError("hold turns that are not messages")
-    speaker, content = turn.get("role") or turn.get("from"), turn.get("content", turn.get("value"))
+    speaker, content = speaker_of(turn), content_of(turn)
     if not isinstance(speaker, str):
         raise DataError("hold a nested struct where text or turns belong" if content is None else "hold turns without a role")
     role = ROLES.get(speaker) or ROLES.get(speaker.strip().lower())
     if role is None:
         raise DataError(f"hold turns of the unknown role “{speaker[:40]}”")
-    extra = {key: _without_gaps(turn[key]) for key in KEPT if turn.get(key)} if len(turn) > 2 else {}
+    extra = {key: without_gaps(turn[key]) for key in KEPT if turn.get(key)} if len(turn) > 2 else {}
     if content is None and role == "assistant" and "tool_calls" in extra:
         content = ""  # templates write None as a word
     return {"role": role, "content": content if isinstance(content, str) else _of_parts(content), **extra}
@@ -68,25 +143,37 @@ def _of_parts(content: Any) -> str:
     """The text of a content that is given in parts, put together as chat templates do it."""
     if content is None:
         raise DataError("hold turns without a text")
+    if isinstance(content, Mapping):
+        content = [content]
     if not isinstance(content, list | tuple):
         raise DataError(f"hold {_kind(content)} where text belongs")
-    texts = []
-    for part in content:
-        kind, text = (part.get("type") or "text", part.get("text")) if isinstance(part, Mapping) else ("text", part)
-        if kind != "text":
-            named = "an image" if str(kind).startswith("image") else f"a part of the type “{str(kind)[:40]}”"
-            raise DataError(f"hold {named}, which this studio does not train on")
-        if not isinstance(text, str):
-            raise DataError(f"hold {_kind(text)} where text belongs")
-        texts.append(text)
-    return "".join(texts)
+    return "".join(map(_of_part, content))
 
 
-def _without_gaps(value: Any) -> Any:
+def _of_part(part: Any) -> str:
+    """What one part says. Raises DataError for an image, a sound and whatever else is not a text."""
+    if not isinstance(part, Mapping):
+        text, kind = part, "text"
+    else:
+        text = next((part[name] for name in ("text", "value", "content") if part.get(name) is not None), None)
+        if isinstance(text, Mapping):  # {"type": "text", "text": {"value": ...}}
+            text = next((text[name] for name in ("value", "text") if name in text), None)
+        others = [name for name, value in part.items() if value and name not in (*CONTENT, *SPEAKER, "type", "loss_weight", "annotations")]
+        # Without a type, a part is what the only thing in it is called: {"image_url": ...}, {"inlineData": ...}.
+        kind = str(part.get("type") or ("text" if text is not None or not others else others[0]))
+    if kind not in TEXT_PARTS:
+        named = "an image" if re.match("image|inline_?data|file_?data", kind, re.IGNORECASE) else f"a part of the type “{kind[:40]}”"
+        raise DataError(f"hold {named}, which this studio does not train on")
+    if not isinstance(text, str):
+        raise DataError(f"hold {_kind(text)} where text belongs")
+    return text
+
+
+def without_gaps(value: Any) -> Any:
     """The value without the nulls that Arrow puts where one struct of a list has a field that another has not."""
     if isinstance(value, Mapping):
-        return {key: _without_gaps(item) for key, item in value.items() if item is not None}
-    return [_without_gaps(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: without_gaps(item) for key, item in value.items() if item is not None}
+    return [without_gaps(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _kind(value: Any) -> str:
@@ -97,39 +184,12 @@ def _kind(value: Any) -> str:
     return {"list": "a list", "bytes": "bytes", "NoneType": "nothing"}.get(type(value).__name__, f"a {type(value).__name__}")
 
 
-# --- transcripts ------------------------------------------------------------------------------------------------------
-
-SPEAKER = re.compile(r"\n\n(Human|Assistant):")
-CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\s*?\n(.*?)(?:<\|im_end\|>|(?=<\|im_start\|>)|\Z)", re.DOTALL)
-DIALECTS = {"human": "transcripts (“Human:”, “Assistant:”)", "chatml": "transcripts in ChatML (“<|im_start|>”)"}
-"""How whole conversations are written in one text, with their names in words."""
-
-
-def dialect_of(texts: Sequence[str]) -> str:
-    """The dialect in which at least half of the texts are transcripts, or an empty name."""
-    def speaks(text: str) -> str:
-        start = text.lstrip()
-        if start.startswith("<|im_start|>"):
-            return "chatml"
-        return "human" if start.startswith("Human:") and "\n\nAssistant:" in start else ""
-
-    spoken = [speaks(text) for text in texts]
-    return next((name for name in DIALECTS if spoken.count(name) * 2 >= max(1, len(spoken))), "")
-
-
 def _of_text(text: str, role: str, dialect: str) -> list[Message]:
-    """One turn, or those of a transcript. A question's last turn may be the answer's empty beginning, which is no turn."""
-    found: Iterable[tuple[str, str]] = ()
-    if dialect == "human" and (start := text.lstrip()).startswith(("Human:", "Assistant:")):
-        pieces = iter(SPEAKER.split(f"\n\n{start}")[1:])
-        found = zip(pieces, pieces, strict=True)
-    elif dialect == "chatml":
-        found = CHATML.findall(text)
-        text = text.strip().removesuffix("<|im_end|>")
-    spoken = [_message({"role": speaker, "content": said.strip()}) for speaker, said in found]
-    if role == "user" and spoken and spoken[-1] == {"role": "assistant", "content": ""}:
-        spoken.pop()
-    return spoken or ([{"role": role, "content": text}] if text.strip() else [])
+    """One turn, or those of a transcript."""
+    if spoken := transcripts.parsed(text, dialect, role):
+        return [_message({"role": speaker, "content": said}) for speaker, said in spoken]
+    text = transcripts.without_end(text, dialect)
+    return [{"role": role, "content": text}] if text.strip() else []
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The doctor on the page: what an examination says, one click against each finding, filters by column, undo."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from studio.shelf import Shelf
 from studio.source_choices import EDITS, EDITS_FOR, History, Values
 from studio.summary import Summary
 from studio.ui import examined, form, parts
+from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import PRIVATE, QUIET, Studio, looks_while, refuse
@@ -103,13 +105,13 @@ def without_last(before: str) -> str:
         return before
 
 
-def seen_in(folder: str, values: Values) -> str:
+def seen_in(folder: str, settings: Settings) -> str:
     """The fingerprints of the data whose examination lies in a folder. Raises StudioError where the form names others by now."""
     try:
         shown = Settings.from_file(Path(folder) / FILE).to_form()
     except SettingsError as error:
         raise StudioError(OTHER_PAIRS) from error
-    is_of, names = source_choices.identity(shown), source_choices.identity(values)
+    is_of, names = source_choices.identity(shown), source_choices.identity(settings.to_form())
     if names is None or is_of is None or is_of.rows != names.rows:
         raise StudioError(OTHER_PAIRS)
     found = examination.found(Job("examine", Path(folder)))
@@ -163,7 +165,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         undo = gr.Button("Undo the last change", visible=False, size="sm", elem_id="undo-edit")
     lengths = gr.HTML("", elem_id="lengths", padding=False)
     with gr.Accordion("Choose rows by a column", open=False, visible=False, elem_id="by-column") as by_column:
-        value = gr.Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
+        value = Dropdown([], label="Rows with", elem_id="column-value", info="Of columns with at most thirty different values.")
         with gr.Row():
             acts = {"drop": gr.Button("Drop these rows", size="sm", elem_id="drop-rows"),
                     "keep": gr.Button("Keep only these", size="sm", elem_id="keep-rows"),
@@ -189,7 +191,8 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         return show(past, **values)
 
     def stop(**values: Any) -> None:
-        jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
+        with suppress(SettingsError):  # with such settings nothing is being examined
+            jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
 
     def converted(**values: Any) -> tuple[Any, ...]:
         unreadable = view(studio, values).unreadable
@@ -226,7 +229,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
                 return [gr.skip()] * (1 + len(changed))
             fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
             try:
-                change = fixed(values, fix, seen_in(folder, values))
+                change = fixed(values, fix, seen_in(folder, studio.settings_of(values)))
             except StudioError as error:
                 return [refuse("Not changed", error)] * (1 + len(changed))
             return [[*past, {name: values[name] for name in change}][-REMEMBERED:], *by_place(change)]
@@ -242,7 +245,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         return [[*past, before][-REMEMBERED:], *by_place({EDITS: "", EDITS_FOR: ""})]
 
     for place, button in enumerate(fixes):
-        edit(button.click, lambda offers, at=place: offers[at], [offered])
+        edit(button.click, lambda offers, at=place: offers[at] if at < len(offers) else "", [offered])
     for verb, button in acts.items():
         edit(button.click, lambda chosen, verb=verb: f"{verb} {chosen}" if chosen else "", [value])
     tell(complaints.before(go.click, begin, [history, token], shown))

@@ -8,6 +8,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from studio.settings import Choice, Settings, choices
+from studio.ui.choices import Dropdown
 
 WORDS = {"none": "none", "nf4": "4 bits (NF4, QLoRA)", "int8": "8 bits", "own": "the model's own", "chatml": "ChatML",
          "gpu": "GPU", "cpu": "CPU", "wandb": "Weights & Biases", "tensorboard": "TensorBoard", "trackio": "Trackio"}
@@ -28,7 +29,7 @@ _FILLS = """(...given) => {{
   }};
   // A choice that was made while the answer to another was awaited is sent a moment after that answer.
   {more} > 0 ? count() : setTimeout(count, 100);
-  return given;
+  return {given};
 }}"""
 
 
@@ -37,7 +38,7 @@ def component(choice: Choice, value: Any) -> Component:
     shared = {"label": choice.label, "info": choice.caption, "value": value, "elem_id": "field-" + choice.name.replace(".", "-"),
               "visible": "hidden" if choice.hidden else True}
     if choice.options:
-        return gr.Dropdown([(WORDS.get(option, option), option) for option in choice.options], **shared)
+        return Dropdown([(WORDS.get(option, option), option) for option in choice.options], **shared)
     if choice.kind is bool:
         return gr.Checkbox(**shared)
     if choice.kind in (int, float):
@@ -52,22 +53,16 @@ def fields(*sections: str, basic: bool, values: dict[str, Any]) -> Fields:
                 if choice.section in sections and choice.basic == basic}
 
 
-def fill(trigger: Callable[..., Dependency], *what: Any, **options: Any) -> Dependency:
+def fill(trigger: Callable[..., Dependency], *what: Any, given: str = "given", **options: Any) -> Dependency:
     """`trigger(*what, **options)`, an event whose outputs are fields of the form.
 
     From the click to the answer, buttons of the class ACTS cannot be pressed: they would act on what the form said before,
-    and a run would be started with settings that its starter no longer sees.
+    and a run would be started with settings that its starter no longer sees. `given` is JavaScript for the event's inputs.
     """
-    filling = trigger(*what, js=_FILLS.format(more=1, acts=ACTS), **options)
-    over = {"js": _FILLS.format(more=-1, acts=ACTS), "queue": False, "api_visibility": "private"}
+    filling = trigger(*what, js=_FILLS.format(more=1, acts=ACTS, given=given), **options)
+    over = {"js": _FILLS.format(more=-1, acts=ACTS, given="given"), "queue": False, "api_visibility": "private"}
     filling.failure(**over)  # Gradio 6.31 has no `then` after a failure
     return filling.then(**over)
-
-
-def empty_on_load(page: gr.Blocks, held: Fields, options: dict[str, Any]) -> None:
-    """Numbers that begin empty stay so: Gradio 6.31 shows 0 for one in a folded part that is unfolded, and hands 0 on."""
-    numbers = [field for field in held.values() if isinstance(field, gr.Number) and field.value is None]
-    page.load(lambda: dict.fromkeys(numbers), None, numbers, **options)
 
 
 def fold(section: str) -> str:

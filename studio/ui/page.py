@@ -14,6 +14,7 @@ from studio.ui import (
     api,
     compare_tab,
     data_tab,
+    draft,
     form,
     meter_card,
     parts,
@@ -22,11 +23,13 @@ from studio.ui import (
     train_tab,
     trash_card,
 )
+from studio.ui.choices import Dropdown
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
 RUNS_FIRST = """(run) => {
+    if (new URLSearchParams(location.search).has("tab")) return {__type__: "update"};
     const untouched = document.querySelector('[role=tab][data-tab-id=data]')?.ariaSelected === "true";
     return run && untouched ? {__type__: "update", selected: "runs"} : {__type__: "update"};
 }"""
@@ -60,7 +63,7 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Row(elem_classes="topbar", equal_height=True):
             gr.HTML(parts.header(TITLE, CLAIM), padding=False)
             person = gr.HTML("", elem_id="person", padding=False)
-            in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
+            in_view = Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
         with gr.Column(visible=False, elem_classes="welcome", elem_id="welcome") as welcome:
             gr.Markdown(WELCOME)
             first = gr.Button("Start the practice run", variant="primary", size="lg", elem_id="practice")
@@ -87,7 +90,8 @@ def build(studio: Studio) -> gr.Blocks:
                 return [*train_tab.again(studio, name, train.everything, from_adapter), gr.Tabs(selected="train")]
 
             train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), *data.source.outputs, tabs], **PRIVATE))
-        form.empty_on_load(page, train.everything, QUIET)
+        draft.build(page, studio, data.source, train.everything, train.preset, train.purpose)
+        draft.tab_in_address(page, tabs, [of_data, of_train, of_runs, of_compare, of_share])
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
     return page
@@ -117,7 +121,8 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
 
     def follow(name: str | None, before: list | None) -> tuple:
         choices = listed(studio)
-        if choices == before:
+        is_there = name in [listed_name for _, listed_name in choices] or not choices
+        if choices == before and is_there:
             return gr.skip(), gr.skip(), gr.skip()
         return *show(choices, choose(choices, name)), choices
 

@@ -66,7 +66,7 @@ def complete(studio: Studio, card: SourceCard, everything: form.Fields) -> None:
 
     def mark(text: str, before: str, **values: Any) -> str:
         # What the examined pairs were is known to the examination, which also knows a commit.
-        return "" if not text.strip() else before or source_choices.marks(values)
+        return "" if not text.strip() else before or source_choices.marks(values, permitted(studio))
 
     changes = [held[name].change for name in held if name not in (EDITS, EDITS_FOR)]
     form.fill(lambda *what, **options: gr.on(changes, *what, **options), follow, [card.whose, card.history],

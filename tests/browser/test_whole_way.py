@@ -60,7 +60,6 @@ def test_a_complaint_stands_above_start_and_no_run_is_made(opened, studio):
     complaint = opened.locator("#fit").get_by_text("0 is out of range. Enter at least 1.")
     expect(complaint).to_be_visible()
     opened.locator("#start").click()
-    # Gradio wipes what stands under the field at the next tick of any timer; the card above Start keeps it.
     opened.wait_for_timeout(2500)
     expect(complaint).to_be_visible()
     assert runs.listed(studio.runs) == []
@@ -215,7 +214,7 @@ def test_a_tab_that_is_chosen_while_the_page_still_arrives_stays_in_front(opened
         expect(opened.locator("#in-view input")).not_to_have_value("")
         opened.wait_for_timeout(500)
         expect(opened.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
-    opened.reload()
+    opened.goto(opened.url.split("?")[0])
     expect(opened.get_by_role("tab", name="Runs", exact=True)).to_have_attribute("aria-selected", "true")
 
 

@@ -211,7 +211,7 @@ def token_budget(training: TrainingSettings, longest: int, device_type: str) -> 
 
 def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBase,
           pairs: Sequence[Encoded], folder: Path) -> ORPOTrainer:
-    """A trainer whose `train()` takes the steps that the settings ask for. `folder` is written to by trackers only."""
+    """A trainer whose `train()` takes the steps that the settings ask for. `folder` is not written to."""
     scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder), tokenizer)
     wanted = settings.training.gradient_checkpointing
@@ -234,6 +234,6 @@ def arguments(settings: Settings, folder: Path) -> TrainingArguments:
         num_train_epochs=training.epochs, max_steps=training.max_steps or -1, optim=training.optimizer,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm,
         bf16=precision is torch.bfloat16, fp16=precision is torch.float16 and not on_cpu, use_cpu=on_cpu,
-        seed=training.seed, report_to=training.report_to, logging_steps=1, logging_nan_inf_filter=False,
+        seed=training.seed, report_to="none", logging_steps=1, logging_nan_inf_filter=False,
         save_strategy="no", eval_strategy="no", disable_tqdm=True, remove_unused_columns=False,
         dataloader_pin_memory=False)
