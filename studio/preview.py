@@ -18,12 +18,14 @@ SECONDS = 300
 class Tokens:
     """A pair's texts as tokens. The first `prompt` of both are the question; those from `max_length` on are cut off.
 
+    A token whose bytes are characters only together with those before it is None; the first of them has the text of all.
+
     `seal` is a hash of the chat template, the same for everything that was written with the same template.
     """
 
     prompt: int
-    chosen: list[str]
-    rejected: list[str]
+    chosen: list[str | None]
+    rejected: list[str | None]
     max_length: int
     seal: str
 

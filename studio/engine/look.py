@@ -7,6 +7,7 @@ Answer: the fields of `studio.preview.Tokens`, or {"error": words}.
 import json
 import os
 import sys
+from collections.abc import Callable
 
 from studio.engine import tokens
 from studio.engine.vocabulary import load_tokenizer
@@ -15,6 +16,11 @@ from studio.preferences.pairs import Pair
 from studio.redaction import redact
 from studio.seal import seal
 from studio.settings import Settings
+
+BROKEN = "\ufffd"
+"""What stands for bytes that are no character."""
+LONGEST_SPREAD = 16
+"""Tokens that can only together be text: a character has up to four bytes, and a token may end one and begin the next."""
 
 
 def look(request: dict) -> dict:
@@ -25,10 +31,27 @@ def look(request: dict) -> dict:
         [pair] = tokens.encoded([Pair.of_row(request["pair"])], tokenizer)
     except Exception as error:
         return {"error": redact(explain(error, settings.model.name), [request.get("token") or ""])}
-    # One by one: a token's own text, white space included, and not what it becomes beside others.
-    chosen, rejected = ([tokenizer.decode([int(token)]) for token in ids] for ids in (pair.chosen, pair.rejected))
+    chosen, rejected = (texts(list(map(int, ids)), tokenizer.decode) for ids in (pair.chosen, pair.rejected))
     return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected, "max_length": settings.training.max_length,
             "seal": seal(tokenizer.chat_template)}
+
+
+def texts(ids: list[int], decode: Callable[[list[int]], str]) -> list[str | None]:
+    """Each token's own text, white space included, and not what it becomes beside others.
+
+    Where a character's bytes are spread over tokens, the first of those that only together are text has all of it, and the others
+    have None.
+    """
+    found: list[str | None] = []
+    while len(found) < len(ids):
+        start = len(found)
+        text, end = decode(ids[start : start + 1]), start + 1
+        if BROKEN in text:
+            whole = next((stop for stop in range(start + 2, min(start + LONGEST_SPREAD, len(ids)) + 1)
+                          if BROKEN not in decode(ids[start:stop])), end)  # none: the text itself holds that character
+            text, end = decode(ids[start:whole]), whole
+        found += [text, *[None] * (end - start - 1)]
+    return found
 
 
 if __name__ == "__main__":

@@ -145,10 +145,14 @@ def as_read(tokens: Tokens) -> str:
             f'<div><h3>Better</h3>{_tokens(tokens.chosen, tokens)}</div><div><h3>Worse</h3>{_tokens(tokens.rejected, tokens)}</div></div>')
 
 
-def _tokens(texts: list[str], tokens: Tokens) -> str:
-    def kind(place: int) -> str:
-        return "cut" if place >= tokens.max_length else "shared" if place < tokens.prompt else "scored"
+def _tokens(texts: list[str | None], tokens: Tokens) -> str:
+    def token(place: int, told: str | None) -> str:
+        kind = "cut" if place >= tokens.max_length else "shared" if place < tokens.prompt else "scored"
+        if told is None:  # a token of its own, whose character stands in the one before
+            return f'<span class="token {kind} more" title="One more token of the character before it" aria-hidden="true">+</span>'
+        return f'<span class="token {kind}">{parts.text(told).replace(chr(10), "↵" + chr(10))}</span>'
 
-    made = "".join(f'<span class="token {kind(place)}">{parts.text(told).replace(chr(10), "↵" + chr(10))}</span>'
-                   for place, told in enumerate(texts))
-    return f'<p class="tokens" dir="auto">{made}</p>'
+    made = "".join(token(place, told) for place, told in enumerate(texts))
+    split = any(told is None for told in texts)
+    legend = '<p class="quiet">A character that takes several tokens stands in the first; each further one is a “+”.</p>' if split else ""
+    return f'<p class="tokens" dir="auto">{made}</p>{legend}'
