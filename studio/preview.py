@@ -10,6 +10,7 @@ from studio.errors import DataError
 from studio.jobs import PROJECT
 from studio.settings import Settings
 
+PROGRAM = ["-m", "studio.engine.look"]
 SECONDS = 300
 """Longest wait for a tokenizer that must be downloaded first."""
 
@@ -39,7 +40,7 @@ def look(settings: Settings, pair: dict, token: str | None = None, owner: str = 
     request = json.dumps({"settings": settings.model_dump(), **handed,
                           "pair": {name: pair[name] for name in ("prompt", "chosen", "rejected", "tools") if name in pair}})
     try:
-        done = subprocess.run([sys.executable, "-m", "studio.engine.look"], cwd=PROJECT, input=request, env=credentials.environment(owner),
+        done = subprocess.run([sys.executable, *PROGRAM], cwd=PROJECT, input=request, env=credentials.environment(owner),
                               capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise DataError(f"The tokenizer of {settings.model.name} was not there within {SECONDS // 60} minutes. "

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from studio import events, whole
-from studio.engine import data
+from studio.engine import bounds, data
 from studio.engine.data import Stream
 from studio.engine.worker import Desk, work
 from studio.errors import DataError
@@ -33,6 +33,12 @@ DISK_SHARE = 0.25
 
 class Stopped(Exception):  # noqa: N818 - a person's wish, no error
     """Somebody pressed Cancel."""
+
+
+def job(desk: Desk) -> events.Event | None:
+    """The examination, which ends when asked to, whatever it works on: until its end it has written nothing that anybody reads."""
+    with bounds.bounded("Examining these pairs"):
+        return examine(desk)
 
 
 def examine(desk: Desk) -> events.Event | None:
@@ -129,4 +135,4 @@ class Walk:
 
 
 if __name__ == "__main__":
-    sys.exit(work(examine))
+    sys.exit(work(job))

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from studio.engine import tokens
+from studio.engine import bounds, tokens
 from studio.engine.vocabulary import load_tokenizer
 from studio.errors import explain
 from studio.preferences.pairs import Pair
@@ -19,6 +19,8 @@ from studio.settings import Settings
 
 BROKEN = "\ufffd"
 """What stands for bytes that are no character."""
+SECONDS = 60
+"""For the tokens of one pair: a tokenizer that needs longer will not come back."""
 LONGEST_SPREAD = 16
 """Tokens that can only together be text: a character has up to four bytes, and a token may end one and begin the next."""
 
@@ -28,7 +30,8 @@ def look(request: dict) -> dict:
     settings = Settings(**request["settings"])
     try:
         tokenizer = load_tokenizer(settings.model, request.get("token"))
-        [pair] = tokens.encoded([Pair.of_row(request["pair"])], tokenizer)
+        with bounds.bounded(f"Making tokens of this pair with the tokenizer of {settings.model.name}", SECONDS):
+            [pair] = tokens.encoded([Pair.of_row(request["pair"])], tokenizer)
     except Exception as error:
         return {"error": redact(explain(error, settings.model.name), [request.get("token") or ""])}
     chosen, rejected = (texts(list(map(int, ids)), tokenizer.decode) for ids in (pair.chosen, pair.rejected))
@@ -58,4 +61,5 @@ if __name__ == "__main__":
     # The libraries print progress; the answer must be the only thing on the real standard output.
     answer_to = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     sys.stdout = sys.stderr
+    bounds.ends_with(bounds.Shell(lambda words: (print(json.dumps({"error": words}), file=answer_to, flush=True), bounds.leave(0))))
     print(json.dumps(look(json.load(sys.stdin))), file=answer_to, flush=True)

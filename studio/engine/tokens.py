@@ -21,7 +21,7 @@ import numpy as np
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
-from studio.engine import fidelity
+from studio.engine import bounds, fidelity
 from studio.engine.asking import Asking, Common
 from studio.engine.rendering import Refusal, render
 from studio.errors import DataError
@@ -171,8 +171,9 @@ def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_lengt
     """The pairs of one batch. The two texts are tokenized, the prompt only found in them."""
     prompts, chosen, rejected = rendered(found, tokenizer)
     lost = _losses(found, (prompts, chosen, rejected), tokenizer)
-    better = tokenizer(chosen, add_special_tokens=False)
-    worse = tokenizer(rejected, add_special_tokens=False)
+    with bounds.bounded("Making tokens of these texts with the model's tokenizer"):
+        better = tokenizer(chosen, add_special_tokens=False)
+        worse = tokenizer(rejected, add_special_tokens=False)
     for place, texts in enumerate(zip(prompts, chosen, rejected, strict=True)):
         common = len(os.path.commonprefix(texts))
         prompt = min(_tokens_before(better, place, common, tokenizer, texts[1]),

@@ -11,10 +11,11 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from studio import credentials, events, pulse
-from studio.engine import space, turn
+from studio.engine import bounds, space, turn
 from studio.errors import StudioError, disk_is_full, explain
 from studio.redaction import redact
 from studio.remote_code import SECRET
@@ -82,6 +83,7 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
     threading.Thread(target=_outlive_the_log, daemon=True, name="output").start()
     space.set_aside(desk.folder)
     _limit_silence()
+    bounds.ends_with(bounds.Shell(partial(_fail, desk), partial(_stop, desk), lambda: desk.asked_to_stop))
     try:
         desk.say(events.Started(device=_device() if computes else "", versions=_versions()))
         lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
@@ -97,6 +99,21 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
         return 1
     finally:
         space.use_up(desk.folder)
+
+
+def _fail(desk: Desk, words: str) -> None:
+    """The last words of a process that is ended while it works on something that does not come back."""
+    space.use_up(desk.folder)
+    desk.say(events.Failed(reason=words))
+    bounds.leave(1)
+
+
+def _stop(desk: Desk) -> None:
+    """The same where somebody has asked it to stop; what a run had saved stays."""
+    space.use_up(desk.folder)
+    saved = events.last(events.read(desk.folder / events.FILE), events.Saved)
+    desk.say(events.Stopped(step=saved.step if saved else 0))
+    bounds.leave(0)
 
 
 def _outlive_the_log() -> None:
