@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from studio.engine.look import look
 from studio.engine.rendering import render
 from studio.engine.vocabulary import load_tokenizer
 from studio.practice import MODEL
+from studio.preferences import doctor
 from studio.preferences.findings import Seen
 from studio.preferences.pairs import Pair
 from studio.settings import ModelSettings, Settings
+from studio.ui.examined import numbered_pair
 from tests.jobs_at_work import ended, heard, log_of, practice
 
 CASES = Path(__file__).parent / "cases"
@@ -170,6 +173,14 @@ def test_published_templates_that_take_thinking_out_are_found_by_their_rendered_
     pair = Pair([asks("q"), says("<think>old</think>ans"), asks("two?")], [says("<think>\nhm\n</think>\n\nGood")], [says("<think>no</think>Bad")])
     [encoded] = tokens.encoded([pair], tokenizer)
     assert {which for which, bit in fidelity.BITS.items() if encoded.lost & bit} == lost
+
+
+def test_two_answers_of_tool_calls_alone_are_told_apart_by_the_doctor_and_shown_as_rendered_text_is(tmp_path):
+    seen = list(data.Stream(settings("tool_call_against_text").data))
+    again = [one._replace(number=one.number + 6, pair=replace(one.pair, chosen=[says("", tool_calls=calls(city="Nowhere"))])) for one in seen]
+    assert "duplicates" not in {finding.name for finding in doctor.examine([*seen, *again])}
+    assert "→ weather {&quot;city&quot;: &quot;Rome&quot;}" in (html := numbered_pair({"number": 1, **seen[0].pair.row()}).replace("&#x27;", "'"))
+    assert "tools: weather" in html
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------

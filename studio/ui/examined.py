@@ -8,6 +8,7 @@ from typing import Any
 
 from studio.examination import Examination, Lengths, Spread
 from studio.preferences.findings import Finding
+from studio.preferences.pairs import in_full
 from studio.preview import Tokens
 from studio.shelf import Shelf
 from studio.summary import Summary
@@ -94,8 +95,15 @@ def _bars(name: str, spread: Spread, edges: list[int]) -> str:
 def numbered_pair(pair: dict[str, Any]) -> str:
     """A pair as bubbles under its row's number, with what differs between the answers marked."""
     better, worse = marked(shortened(parts.spoken(pair["chosen"])), shortened(parts.spoken(pair["rejected"])))
-    prompt = [turn | {"content": shortened(turn["content"] or "")} for turn in pair["prompt"]]
-    return f'<p class="quiet">Row {pair["number"]:,}</p>' + parts.pair_card(prompt, better, worse)
+    prompt = [turn | {"content": shortened(in_full(turn))} for turn in pair["prompt"]]
+    tools = listed_tools(pair.get("tools") or [])
+    return f'<p class="quiet">Row {pair["number"]:,}{tools}</p>' + parts.pair_card(prompt, better, worse)
+
+
+def listed_tools(tools: list[dict[str, Any]]) -> str:
+    """The names of the tools that a pair lists, as markup; nothing where it lists none."""
+    names = ", ".join(str((tool.get("function") or tool).get("name", "")) for tool in tools)
+    return f" · tools: {parts.text(shortened(names))}" if names else ""
 
 
 def shortened(text: str) -> str:
