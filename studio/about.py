@@ -34,7 +34,7 @@ def of(run: Run) -> About:
 
 def write(run: Run, title: str, notes: str) -> About:
     """Keep a title and notes instead of those before. Raises StudioError for more than can be shown, and then nothing has changed."""
-    about = About(_line(title), (notes or "").strip())
+    about = About(_line(title), notes or "")
     for what, text, longest in (("title", about.title, LONGEST_TITLE), ("notes", about.notes, LONGEST_NOTES)):
         if len(text) > longest:
             raise StudioError(f"The {what} would have {len(text):,} characters, and {longest:,} is the most. Shorten the {what}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from studio import events, usage, votes
+from studio import begun, events, seal, usage, votes
 from studio.candidates import Candidate
 from studio.held_out import compared, flattered
 from studio.jobs import of
@@ -165,8 +165,16 @@ def _data(run: Run, summary: Summary) -> str:
              *(f"Mixed in: {plain(_name_of(part.source))}, weight {part.weight:g}" for part in data.parts[1:]),
              *(f"Edit: {plain(f'rewrite {min(edit.rows)}' if edit.texts else edit)}" for edit in edits.parse(data.edits)),
              plan and f"Pairs: {plan.pairs} to train on, {plan.held_out} held out",
-             plan and plan.template and f"Chat template: seal {plan.template}"]
+             plan and plan.template and f"Chat template: seal {plan.template}{_date(run, summary)}"]
     return "## Data\n\n" + "\n".join(f"- {fact}" for fact in facts if fact)
+
+
+def _date(run: Run, summary: Summary) -> str:
+    """What to say of a template that writes the day's date: elsewhere it writes another one."""
+    template = run.adapter / seal.TEMPLATE
+    if not template.is_file() or not begun.tells_the_time(template.read_text(encoding="utf-8")):
+        return ""
+    return f"; it writes today's date, which was {begun.moment(run, summary.said):%Y-%m-%d} throughout training"
 
 
 def _training(summary: Summary) -> str:

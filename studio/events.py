@@ -60,12 +60,19 @@ class Noted(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal."""
+    """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
+
+    `system` is the system prompt that all pairs have, empty where they do not have the same; None in runs of older versions.
+    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; logs of older versions have neither.
+    """
 
     pairs: int
     held_out: int
     steps: int
     template: str = ""
+    system: str | None = None
+    rules: int = 1
+    moment: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Regex, normalizers
 
 from studio import events, examination, jobs, preview
-from studio.engine import tokens
+from studio.engine import texts, tokens
 from studio.engine.vocabulary import load_tokenizer
 from studio.errors import DataError
 from studio.jobs import Job
@@ -93,12 +93,12 @@ def test_a_pair_whose_tokens_are_never_made_is_told_instead_of_shown(tmp_path, m
 def test_long_pairs_are_taken_a_few_at_once_and_in_their_order():
     pairs = [Pair([{"role": "user", "content": "q"}], [{"role": "assistant", "content": f"{place} " + "x" * size}],
                   [{"role": "assistant", "content": "n"}]) for place, size in enumerate([10] * 700 + [900_000] * 5 + [5_000_000] + [10] * 3)]
-    batches = list(tokens.batches(pairs))
+    batches = list(texts.batches(pairs))
     assert [pair for batch in batches for pair in batch] == pairs
     assert [len(batch) for batch in batches] == [500, 202, 2, 1, 1, 3] or max(map(len, batches)) <= 500
     for batch in batches:
         said = sum(len(pair.chosen[0]["content"]) for pair in batch)
-        assert len(batch) == 1 or said <= tokens.CHARACTERS_AT_ONCE
+        assert len(batch) == 1 or said <= texts.CHARACTERS_AT_ONCE
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from studio import events, jobs, runs
 from studio.chat import Sampling
-from studio.engine import data, fidelity, tokens
+from studio.engine import data, fidelity, texts, tokens
 from studio.engine.asking import Asker, Asking
 from studio.engine.columns import Turns, write
 from studio.engine.duet import Duet
@@ -192,7 +192,7 @@ def test_tools_are_given_to_the_template_and_stand_in_the_rendered_text(tmp_path
     seen = list(stream)
     assert "the tools that can be called from “tools”" in stream.in_words() and "Not used" not in stream.in_words()
     assert not examined(asked).keys() & {"lost-tools", "lost-calls", "empty-answer"}
-    prompts, chosen, _ = tokens.rendered([one.pair for one in seen], load_tokenizer(asked.model))
+    prompts, chosen, _ = texts.rendered([one.pair for one in seen], load_tokenizer(asked.model))
     assert "Tells the weather" in prompts[0] and '"arguments": {"city": "Rome"}' in chosen[0]  # values, and not JSON within JSON
 
 

@@ -37,12 +37,17 @@ class Desk:
 
     folder: Path
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    listeners: list[Callable[[events.Event], None]] = field(default_factory=list, repr=False)
+    """Each is called with every event that is said, once it is in the log."""
     _progress_said: float = 0.0
 
     def say(self, event: events.Event) -> None:
         """Append an event to the job's log, with every secret in its texts blotted out."""
         told = {name: redact(value, self.secrets.values()) for name, value in vars(event).items() if isinstance(value, str)}
-        events.append(self.folder / events.FILE, replace(event, **told))
+        event = replace(event, **told)
+        events.append(self.folder / events.FILE, event)
+        for listener in self.listeners:
+            listener(event)
 
     def enter(self, phase: str) -> None:
         """Say that a phase begins."""

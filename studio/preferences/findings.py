@@ -34,7 +34,7 @@ class Finding:
     edit: str = ""
     button: str = ""
     setting: str = ""
-    value: int | bool = 0
+    value: int | bool | str = 0
 
 
 class Check(Protocol):

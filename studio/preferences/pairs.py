@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,3 +113,14 @@ def _rows(numbers: list[int], count: int) -> str:
         return ""
     shown = ", ".join(f"{number:,}" for number in numbers[:3])
     return f" (row{'s' * (count > 1)} {shown}{' …' * (count > 3)})"
+
+
+def common_system(prompts: Iterable[Sequence[Message]]) -> str:
+    """The system turn, to the byte, with which all these prompts begin; empty where they do not all have the same."""
+    found: set[str] = set()
+    for prompt in prompts:
+        opens = bool(prompt) and prompt[0].get("role") == "system"
+        found.add(str(prompt[0].get("content") or "") if opens else "")
+        if len(found) > 1:
+            return ""
+    return found.pop() if found else ""

@@ -8,6 +8,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from studio.settings import Choice, Settings, choices
+from studio.ui.choices import Dropdown
 
 WORDS = {"none": "none", "nf4": "4 bits (NF4, QLoRA)", "int8": "8 bits", "own": "the model's own", "chatml": "ChatML",
          "gpu": "GPU", "cpu": "CPU", "wandb": "Weights & Biases", "tensorboard": "TensorBoard", "trackio": "Trackio"}
@@ -37,7 +38,7 @@ def component(choice: Choice, value: Any) -> Component:
     shared = {"label": choice.label, "info": choice.caption, "value": value, "elem_id": "field-" + choice.name.replace(".", "-"),
               "visible": "hidden" if choice.hidden else True}
     if choice.options:
-        return gr.Dropdown([(WORDS.get(option, option), option) for option in choice.options], **shared)
+        return Dropdown([(WORDS.get(option, option), option) for option in choice.options], **shared)
     if choice.kind is bool:
         return gr.Checkbox(**shared)
     if choice.kind in (int, float):

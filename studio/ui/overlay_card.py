@@ -14,6 +14,7 @@ from studio.runs import Run
 from studio.settings import choices
 from studio.summary import Summary, count_points, duration, percent, span
 from studio.ui import form, parts
+from studio.ui.choices import Dropdown
 from studio.ui.studio import Studio
 
 MOST = 3
@@ -90,5 +91,5 @@ def _in_words(value: Any) -> str:
 
 def build() -> gr.Dropdown:
     """The field that chooses the runs; `offered` says which there are."""
-    return gr.Dropdown([], value=[], multiselect=True, max_choices=MOST, label="Lay other runs over it", visible=False, elem_id="overlaid",
-                       info="Their curves are drawn with those of the run in view, and a table tells how they differ.")
+    return Dropdown([], value=[], multiselect=True, max_choices=MOST, label="Lay other runs over it", visible=False, elem_id="overlaid",
+                    info="Their curves are drawn with those of the run in view, and a table tells how they differ.")

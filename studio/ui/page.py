@@ -23,6 +23,7 @@ from studio.ui import (
     train_tab,
     trash_card,
 )
+from studio.ui.choices import Dropdown
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
@@ -62,7 +63,7 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Row(elem_classes="topbar", equal_height=True):
             gr.HTML(parts.header(TITLE, CLAIM), padding=False)
             person = gr.HTML("", elem_id="person", padding=False)
-            in_view = gr.Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
+            in_view = Dropdown([], label="Run in view", elem_id="in-view", filterable=False, visible=False)
         with gr.Column(visible=False, elem_classes="welcome", elem_id="welcome") as welcome:
             gr.Markdown(WELCOME)
             first = gr.Button("Start the practice run", variant="primary", size="lg", elem_id="practice")
@@ -120,7 +121,8 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train) ->
 
     def follow(name: str | None, before: list | None) -> tuple:
         choices = listed(studio)
-        if choices == before:
+        is_there = name in [listed_name for _, listed_name in choices] or not choices
+        if choices == before and is_there:
             return gr.skip(), gr.skip(), gr.skip()
         return *show(choices, choose(choices, name)), choices
 

@@ -122,6 +122,20 @@ def _bubble(who: str, said: str, kind: str) -> str:
     return f'<div class="bubble {text(kind)}"><span class="who">{text(who)}</span><p dir="auto">{said}</p></div>'
 
 
+def conversation(name: str, turns: Sequence[dict[str, str]], at_work: bool = False) -> str:
+    """One side of a comparison: who it is, and all that was said, as text and nothing but text, with a button that copies it."""
+    said = "".join(_said(turn) for turn in turns)
+    return (f'<h3 class="side">{text(name)}</h3><div class="talk" role="log" tabindex="0" aria-label="{text(name)}" '
+            f'aria-busy="{str(at_work).lower()}">{said}</div>')
+
+
+def _said(turn: dict[str, str]) -> str:
+    who = SPEAKERS.get(turn["role"], turn["role"])
+    exact = text(turn["content"]).replace("\r", "&#13;")  # else the browser makes a newline of it
+    return (f'<div class="bubble {text(turn["role"])}"><span class="who">{text(who)}</span><p dir="auto">{exact}</p>'
+            f'<button type="button" class="copy" aria-label="Copy this {text(who.lower())}">Copy</button></div>')
+
+
 def spoken(turns: Sequence[dict[str, str]]) -> str:
     """An answer's text; where it is more than one turn, each later one says who speaks."""
     if len(turns) == 1:

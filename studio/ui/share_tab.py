@@ -14,6 +14,7 @@ from studio.share import PushRequest
 from studio.summary import Summary, in_words
 from studio.summary import size as in_bytes
 from studio.ui import complaints_card, downloads, parts, token_field
+from studio.ui.choices import Radio
 from studio.ui.complaints_card import Place
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.usage import What
@@ -125,8 +126,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             merge = gr.Button("Merge into the base", variant="primary", elem_id="merge")
             merged = gr.HTML("", elem_id="merge-state", padding=False)
             gr.Markdown(WRITE)
-            precision = gr.Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
-                                 value="q8_0", label="Precision", elem_id="gguf-precision")
+            precision = Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
+                              value="q8_0", label="Precision", elem_id="gguf-precision")
             write = gr.Button("Write the GGUF file", variant="primary", elem_id="gguf")
             written = gr.HTML("", elem_id="gguf-state", padding=False)
         with gr.Column():
@@ -134,8 +135,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             push_fields = {
                 "repo": gr.Textbox(label="Repository", placeholder="name or owner/name", elem_id="push-repo",
                                    info="Where it goes. Without an owner it goes to the token's account."),
-                "what": gr.Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged"),
-                                  ("the GGUF file", "gguf")], value="adapter", label="What to push", elem_id="push-what"),
+                "what": Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged"),
+                               ("the GGUF file", "gguf")], value="adapter", label="What to push", elem_id="push-what"),
                 "private": gr.Checkbox(True, label="Private", info="Only you see it. You can open it on the Hub later."),
                 "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
                                          info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),

@@ -11,11 +11,13 @@ from studio.catalogue import Catalogue
 from studio.errors import StudioError
 from studio.settings import PRACTICE
 from studio.ui import form, source_card, token_field
+from studio.ui.choices import Dropdown, Radio
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
-FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
+FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx"]
 RUNS_LISTED = 50
+NOT_USED = "It is no longer there: the file was removed, or the run thrown away. Choose another one from the list."
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,15 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     """The components and their wiring."""
     catalogue = Catalogue()
     fields = form.fields("data", basic=True, values=defaults)
-    hub = gr.Radio([], label="On the Hub", visible=False, elem_id="hub-datasets")
+    hub = Radio([], label="On the Hub", visible=False, elem_id="hub-datasets")
     with gr.Row():
         practice = gr.Button("Use the practice pairs", size="sm")
         upload = gr.UploadButton("Upload a file", file_types=FILE_TYPES, size="sm", elem_id="upload-pairs")
         voted = gr.Button(visible=False, size="sm", elem_id="use-collected")
         mix = gr.UploadButton("Mix in another file", file_types=FILE_TYPES, size="sm", elem_id="mix-pairs")
     card = source_card.build()
-    again = gr.Dropdown([], label="Used before", visible=False, elem_id="used-before",
-                        info="A file that was uploaded, or all that an earlier run chose under Data, its edits included.")
+    again = Dropdown([], label="Used before", visible=False, elem_id="used-before",
+                     info="A file that was uploaded, or all that an earlier run chose under Data, its edits included.")
     with gr.Accordion("Further sources, subset, split, revision, columns and edits", open=False, elem_id=form.fold("data")):
         fields |= form.fields("data", basic=False, values=defaults)
         token = token_field.build("data-token", "Only for private or gated datasets. Kept in memory, never written.")
@@ -94,6 +96,8 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
 
     def take(name: str | None) -> list[Any]:
         try:
+            if name and name not in [value for _, value in used_before(studio.root)]:
+                raise StudioError(NOT_USED)
             return taken(studio, name, fields) if name else [gr.skip()] * (len(fields) + 3)
         except StudioError as error:
             return refuse("Not taken over", error)

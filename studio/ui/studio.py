@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import events, jobs, names, remote_code, runs
+from studio import events, jobs, names, remote_code, runs, trackers
 from studio.access import LOCAL, AccessError, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
@@ -135,7 +135,13 @@ class Studio:
         return self.who().admin or run.owner == self.who().name
 
     def secrets(self, run: Run) -> dict[str, str]:
-        """The token that was entered with a run, for the one who entered it: an administrator acts with a token of their own."""
+        """The token that was entered with a run, for the one who entered it: an administrator acts with a token of their own.
+
+        The key of a tracker is for training alone.
+        """
+        return trackers.without_key(self._entered(run))
+
+    def _entered(self, run: Run) -> dict[str, str]:
         return self.handed(self.queue.secrets(run)) if run.owner == self.who().name else {}
 
     def handed(self, secrets: dict[str, str]) -> dict[str, str]:
@@ -149,7 +155,7 @@ class Studio:
         They are looked at again: a folder may have got into a room otherwise than through the form.
         """
         self.permitted(run.settings)
-        self.queue.resume(run, self.secrets(run))
+        self.queue.resume(run, self._entered(run))
 
     def consents(self) -> Consents:
         """What of models' own code is allowed to run. Raises AccessError for a user: only the person at this machine decides that."""

@@ -10,16 +10,18 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from studio import account, fit, gpu, practice, script, source_choices
+from studio import account, fit, gpu, practice, script, source_choices, trackers
 from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import Settings
-from studio.ui import code_card, complaints_card, fit_card, form, parts, source_card, token_field
+from studio.ui import code_card, complaints_card, fit_card, form, parts, source_card, token_field, tracker_key
+from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
+NO_PRESET = "There is no such preset any more, so nothing was filled in. Choose one from the list."
 ONCE_WITHIN = 5.0
 """Seconds in which the same settings, started again, are the same run: a double click, a second tab, a request repeated."""
 
@@ -39,9 +41,11 @@ class TrainTab:
     follow: Callable[[Dependency], Dependency]
 
 
-def begin(studio: Studio, settings: Settings, token: str = "") -> str:
+def begin(studio: Studio, settings: Settings, token: str = "", wandb_key: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
-    secrets, shape = studio.handed(account.entered(token)), None
+    trackers.refuse_one_that_is_missing(settings.training.report_to)
+    entered = account.entered(token) | trackers.entered(wandb_key, settings.training.report_to)
+    secrets, shape = studio.handed(entered), None
     if settings.training.push_checkpoints_to:
         account.refuse_one_that_only_reads(secrets)
     with suppress(StudioError):  # of a model that nobody has looked at nothing is known
@@ -88,8 +92,8 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     """The tab's components and wiring."""
     presets = all_presets()
     with gr.Row():
-        preset = gr.Dropdown(list(presets), value=FIRST, label="Preset", elem_id="preset",
-                             info="Fills in the settings below and leaves your data as they are. Change what you like afterwards.")
+        preset = Dropdown(list(presets), value=FIRST, label="Preset", elem_id="preset",
+                          info="Fills in the settings below and leaves your data as they are. Change what you like afterwards.")
     its_data = gr.Button(visible=False, size="sm", elem_id="preset-data", elem_classes=form.ACTS)
     purpose = gr.Markdown(presets[FIRST].purpose, elem_id="purpose")
     fields: form.Fields = {}
@@ -98,6 +102,8 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     for section, words in SECTIONS.items():
         with gr.Accordion(f"More about {words}", open=False, elem_id=form.fold(section)):
             fields |= form.fields(section, basic=False, values=defaults)
+            if section == "training":
+                wandb_key = tracker_key.build(fields["training.report_to"])
     with gr.Accordion("Hub access", open=False):
         token = token_field.build(
             "train-token", "For private or gated models and datasets. Kept in memory and handed to the run, never written.")
@@ -120,14 +126,18 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     started = gr.State("")
 
     def choose(name: str) -> list[Any]:
+        if name not in presets:
+            return [NO_PRESET, *[gr.skip()] * len(settled)]
         return [presets[name].purpose, *form.updates(presets[name].settings, settled)]
 
     def with_its_data(name: str) -> list[Any]:
+        if name not in presets:
+            return refuse("Not taken over", NO_PRESET)
         told = source_card.taken_over(studio, presets[name].settings, f"Data is now that of the preset {name}, number of rows included.")
         return [*form.updates(presets[name].settings, of_data), *told]
 
     def tell_data(name: str, source_: str, also: str, edits: str) -> tuple[str, gr.Button]:
-        its = presets[name].settings.data.source
+        its = presets[name].settings.data.source if name in presets else source_
         return uses(source_, also, edits), gr.Button(f"Use this preset's data: {source_choices.called(its)}", visible=its != source_)
 
     def load_file(path: str) -> list[Any]:
@@ -149,9 +159,9 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
         except SettingsError as error:
             return settings.to_yaml(), _complaints(error)
 
-    def start(token: str, **values: Any) -> list[str]:
+    def start(token: str, key: str, **values: Any) -> list[str]:
         try:
-            return [begin(studio, studio.settings_of(values), token)]
+            return [begin(studio, studio.settings_of(values), token, key)]
         except StudioError as error:
             return [refuse("Not started", error)]
 
@@ -162,5 +172,5 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
           trigger_mode="always_last", **QUIET)
     told = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([preset.change, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
-    complaints.before(go.click, start, [token], [started])
+    complaints.before(go.click, start, [token, wandb_key], [started])
     return TrainTab(started, everything, complaints, preset, purpose, card.follow)
