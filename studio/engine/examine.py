@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from studio import events, whole
-from studio.engine import data, drawing
+from studio.engine import bounds, data, drawing
 from studio.engine.data import Stream
 from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
@@ -31,6 +31,12 @@ MEASURED = 2000
 SHELF_BYTES = 4 * 1024**3
 DISK_SHARE = 0.25
 """Of the free disk, what the examined pairs may take at most."""
+
+
+def job(desk: Desk) -> events.Event | None:
+    """The examination, within bounds: until its end it has written nothing that anybody reads."""
+    with bounds.bounded("Examining these pairs"):
+        return examine(desk)
 
 
 def examine(desk: Desk) -> events.Event | None:
@@ -131,4 +137,4 @@ class Walk:
 
 
 if __name__ == "__main__":
-    sys.exit(work(examine))
+    sys.exit(work(job))
