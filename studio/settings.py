@@ -99,7 +99,7 @@ class DataSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Data seed")] = 42
     """Decides which rows are drawn and held out. The same seed gives the same rows."""
     held_out: Annotated[float, Field(ge=0, le=0.5, title="Held-out share", json_schema_extra=BASIC)] = 0.05
-    """Share of the pairs kept away from training to measure honestly. 0 measures nothing."""
+    """Share of the pairs kept away from training to measure honestly; at least 10 where a fifth of them allows it. 0 measures nothing."""
     prompt_column: Annotated[str, Field(title="Prompt column")] = ""
     """Column with the question. Empty lets the studio recognise it."""
     chosen_column: Annotated[str, Field(title="Chosen column")] = ""
@@ -160,8 +160,8 @@ class TrainingSettings(Section):
     """Size of each step. Too high forgets what the model knew; too low learns nothing. 5e-6 to 5e-5 suits most adapters."""
     schedule: Annotated[Literal["linear", "cosine", "constant", "constant_with_warmup"], Field(title="Schedule")] = "linear"
     """How the learning rate falls towards the end."""
-    warmup_steps: Annotated[float, Field(ge=0, title="Warm-up")] = 10
-    """Steps over which the learning rate rises from zero; below 1 it is a share of all steps. A few make the start calm."""
+    warmup_steps: Annotated[float, Field(ge=0, title="Warm-up")] = 0.1
+    """Steps over which the learning rate rises from zero; below 1 a share of all steps. More than half of a run is shortened to a tenth."""
     max_length: Annotated[int, Field(ge=16, le=1_000_000, title="Maximum length", json_schema_extra=BASIC)] = 1024
     """Tokens of question and answer together. Longer pairs are cut at the end; memory grows with it."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch", json_schema_extra=BASIC)] = 2
@@ -208,7 +208,7 @@ class EvaluationSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
     prompts: Annotated[str, StringConstraints(strip_whitespace=False), Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
-    """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three held-out ones."""
+    """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three of the data's."""
 
 
 class Settings(Section):
