@@ -73,7 +73,11 @@ SPLIT = re.compile(r"[\W_]+|(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[^\W\d_])|(?<=[\u30
 
 def folded(text: str) -> str:
     """A text as names are compared: small letters without accents."""
-    bare = "".join(letter for letter in unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
+    return _bare(text).casefold()
+
+
+def _bare(text: str) -> str:
+    bare = "".join(letter for letter in unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text))
                    if unicodedata.category(letter) not in ("Mn", "Mc") or "\u3099" <= letter <= "\u309a")
     return unicodedata.normalize("NFC", bare)
 
@@ -81,7 +85,7 @@ def folded(text: str) -> str:
 @lru_cache(maxsize=4096)
 def words(name: str) -> tuple[str, ...]:
     """The words of a name, folded."""
-    spaced = re.sub(r"(?<=[^\W\d_])(?<![A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    spaced = re.sub(r"(?<=[^\W\d_])(?<![A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", _bare(name))
     return tuple(word for word in SPLIT.split(folded(spaced)) if word)
 
 
