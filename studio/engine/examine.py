@@ -65,7 +65,7 @@ def examine(desk: Desk) -> events.Event | None:
     from studio.engine import forecast  # torch comes with it: slow, and what was wrong so far has been told without
 
     told = forecast.forecast(settings, walk.sample, account.pairs, desk.token)
-    findings = sorted(unusable(account, settings) + leaks + findings + told.findings,
+    findings = sorted(unusable(account, settings) + leaks + findings + told.findings + other_sheets(stream),
                       key=lambda finding: doctor.GRAVITY.index(finding.weight))
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
     whole.write(desk.folder / FILE, Examination(
@@ -87,6 +87,13 @@ def unusable(account: Account, settings: Settings) -> list[Finding]:
         return []
     return [Finding("unusable", "bad", count, f"{count:,} rows are no pairs, and a run stops at them: {account.reasons()}.", (),
                     button=f"Leave out {count:,} unusable row{'s' * (count > 1)}", setting="data.leave_out", value=True)]
+
+
+def other_sheets(stream: data.Stream) -> list[Finding]:
+    """Sheets of the first source's workbook that hold pairs as well."""
+    source = stream.opened[0].source
+    return [Finding("sheet", "hint", 0, f"{source.name} has another sheet with pairs, “{title}”, which is not read.", (),
+                    button=f"Read the sheet “{title}” instead", setting="data.subset", value=title) for title in source.sheets]
 
 
 class Walk:
