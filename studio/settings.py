@@ -194,7 +194,7 @@ class TrainingSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Training seed")] = 42
     """Start of all random numbers while training: order of pairs, adapter's first weights, dropout."""
     report_to: Annotated[Literal["none", "wandb", "tensorboard", "trackio"], Field(title="Report to")] = "none"
-    """Sends the curves to a tracker as well; its package must be installed. W&B and Trackio want their own login."""
+    """Sends curves, held-out results and settings to a tracker too, in a folder inside the run's; its package must be installed."""
 
 
 class EvaluationSettings(Section):
