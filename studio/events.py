@@ -62,7 +62,8 @@ class Noted(Event):
 class Planned(Event):
     """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
 
-    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; logs of older versions have neither.
+    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; steps between two measurements, 0 for none. Logs of
+    older versions have none of the three.
     """
 
     pairs: int
@@ -71,6 +72,7 @@ class Planned(Event):
     template: str = ""
     rules: int = 1
     moment: str = ""
+    measure_every: int = 0
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,11 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     _repair(trainer, desk)
     for words in (trainer.in_words(), *planned.remarks):
         desk.say(events.Noted(words))
+    examiner = Examiner(desk, run, trainer, material, begun)
+    every = planned.measure_every if examiner.looks else None
     desk.say(events.Planned(planned.pairs, planned.held_out, planned.steps, seal.seal(tokenizer.chat_template),
-                            begun.rules, begun.moment.isoformat()))
-    examiner, keeper = Examiner(desk, run, trainer, material, begun), Keeper(desk, run, trainer, material.train)
+                            begun.rules, begun.moment.isoformat(), every or 0))
+    keeper = Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
         desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))
@@ -54,8 +56,7 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
         examiner.best.forget()
         examiner.measure(0, base=True)
     desk.enter("training")
-    reporter = Reporter(desk, planned.measure_every if examiner.looks else None, examiner.look_between_steps,
-                        keeper.keep, planned.checkpoint_every)
+    reporter = Reporter(desk, every, examiner.look_between_steps, keeper.keep, planned.checkpoint_every)
     guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
     trainer.add_callback(reporter)
     with closing(keeper):
