@@ -166,6 +166,11 @@ def _folder(settings: ModelSettings) -> Path:
     return PRACTICE_MODEL if settings.name == PRACTICE else Path(settings.name)
 
 
+def on_hub(settings: ModelSettings) -> bool:
+    """Whether a model is a repository's and no folder of this machine."""
+    return not _folder(settings).is_dir()
+
+
 def _local(folder: Path) -> Shape:
     try:
         config = _json(folder / "config.json", LARGEST_CONFIG)
