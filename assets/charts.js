@@ -8,6 +8,7 @@
 
 const SMOOTH_FROM = 30;      // points; fewer are drawn as they are, each with a mark
 const PIXELS_A_BUCKET = 3;   // each bucket keeps its lowest and highest point, so no spike is lost
+const TICKS = 7;             // marks on the axis of steps
 const CROWD = 25;            // held-out points; more get smaller marks
 const OVERLAID = ["dash", "dot", "dashdot"];  // no more runs are laid over than this tells apart
 const RETRY_AFTER = 3000;    // milliseconds
@@ -31,6 +32,7 @@ let retry = 0;
 let nextFrame = 0;
 let rest = 0;
 let spent = 0;                           // milliseconds of drawing since the last rest
+let views = 0;                           // runs, or logs begun afresh, that were in view so far
 
 // --- rows -----------------------------------------------------------------------------------------------------------
 
@@ -79,9 +81,19 @@ async function follow() {
     fetching = false;
   }
   frame.dataset.state = shown[0].received ? "drawn" : "empty";
+  if (shown[0] !== before[0]) showAllSteps();
   const same = shown.length === before.length && shown.every((track, place) => track === before[place]);
   if (!same) drawAll();  // other runs, or one begun afresh
   else if (shown.some((track, place) => track.received > had[place])) drawNews();
+}
+
+// What was zoomed to in one run means nothing in the next.
+function showAllSteps() {
+  views += 1;
+  for (const panel of panels) {
+    panel.view = null;
+    panel.reset.hidden = true;
+  }
 }
 
 // --- numbers --------------------------------------------------------------------------------------------------------
@@ -285,7 +297,7 @@ function layout(panel, traces, look) {
   const box = { bgcolor: look("chart-paper"), bordercolor: look("chart-grid"), font: { color: look("chart-ink") } };
   const touch = matchMedia("(pointer: coarse)").matches;
   return {
-    uirevision: shown[0].run,  // the same run: zoom, and curves switched off in the legend, stay
+    uirevision: views,  // while it is the same run, zoom and curves switched off in the legend stay
     width: panel.plot.clientWidth, height: panel.plot.clientHeight,
     margin: { l: 8, r: 10, t: named ? 34 : 10, b: 8 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -294,10 +306,17 @@ function layout(panel, traces, look) {
     showlegend: named,
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", font: { size: 11 } },
     xaxis: { ...axis, tickformat: ",d", hoverformat: ",d", title: { text: "step", standoff: 6 },
-             unifiedhovertitle: { text: "step %{x:,d}" }, nticks: 7 },
+             unifiedhovertitle: { text: "step %{x:,d}" }, ...(stepsInView(panel, traces) < TICKS ? { dtick: 1 } : { nticks: TICKS }) },
     // Only steps are zoomed; heights then fit what is in view.
     yaxis: { ...axis, fixedrange: true, nticks: 6, tickformat: panel.ticks, ...heights(panel) },
   };
+}
+
+// How many steps lie between the ends of the axis: of few, Plotly would mark halves too, which are written as whole ones.
+function stepsInView(panel, traces) {
+  if (panel.view) return panel.view[1] - panel.view[0];
+  const steps = traces.flatMap(({ x }) => [x[0], x.at(-1)]).filter((step) => step !== undefined);
+  return Math.max(...steps) - Math.min(...steps);
 }
 
 // A little air beyond the limits, else a line at 100 % is cut in half.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download
 
-from studio import events, names, plain_yaml
+from studio import events, hub_access, names, plain_yaml
 from studio.errors import SettingsError, StudioError, explain
-from studio.runs import Run
+from studio.runs import Run, owner_of
 from studio.settings import Settings
 
 FOLDER = "runs"
@@ -69,6 +69,8 @@ def bring_back(room: Path, wanted: Found, token: str | None = None,
     room.mkdir(parents=True, exist_ok=True)
     draft = room / f".back-{secrets.token_hex(4)}"
     try:
+        if owner_of(room):
+            hub_access.refuse_without(wanted.repo, "model", token)
         _refuse_sizes(room, wanted, token)
         for path in wanted.files:
             _, name, step, file = PLACE.fullmatch(path).groups()

@@ -60,6 +60,14 @@ def offered(run: Run, others: Iterable[Run]) -> list[Candidate]:
     return [BASE, *islice(found, MOST)]
 
 
+def is_there(candidate: Candidate, run: Run) -> bool:
+    """Whether a candidate beside that run has what it answers with: an adapter, and where a step is named its checkpoint."""
+    if not candidate.run:
+        return True
+    other = Run(run.folder.parent / candidate.run)
+    return other.adapter.is_dir() and (candidate.step is None or candidate.step in other.checkpointed)
+
+
 def _base(run: Run) -> dict | None:
     """What has to be the same for two adapters to stand on one loaded base; None where it cannot be read."""
     try:

@@ -75,6 +75,8 @@ class Answers:
     together: bool | None = None
     """Whether both speak at once, or in turn; None before that is known."""
     done: bool = False
+    note: str = ""
+    """What was asked and is not read, in words."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ class _Process:
             if "error" in message:
                 raise StudioError(message["error"])
             first, second = message.get("texts", (latest.first, latest.second))
-            return Answers(first, second, message.get("together", latest.together), message.get("done", False))
+            return Answers(first, second, message.get("together", latest.together), message.get("done", False),
+                           message.get("note", latest.note))
         return latest
 
     def _end(self, asked: int) -> Exception:

@@ -1,10 +1,9 @@
 """Pairs that a person collects by preferring one answer to another in Compare: a file beside the runs, ready to be learned from."""
 
-import fcntl
-import json
 import time
 from pathlib import Path
 
+from studio import json_lines
 from studio.errors import DataError
 from studio.preferences.pairs import Pair
 
@@ -14,8 +13,11 @@ def path(root: Path) -> Path:
     return root / ".collected" / "collected.jsonl"
 
 
-def add(root: Path, pair: Pair, run: str) -> int:
-    """Keep one more pair, got while comparing that run; how many there are now. Raises DataError if it teaches nothing."""
+def add(root: Path, pair: Pair, run: str, identity: str = "") -> int:
+    """Keep one more pair, got while comparing that run; how many there are now. Raises DataError if it teaches nothing.
+
+    `identity` is that of the judgement that made it, by which it can be undone.
+    """
     better, worse = (turns[-1]["content"].strip() for turns in (pair.chosen, pair.rejected))
     if not better or not worse:
         raise DataError("One of the answers is empty. Let both answer first.")
@@ -23,9 +25,8 @@ def add(root: Path, pair: Pair, run: str) -> int:
         raise DataError("Both answers are the same, and nothing can be learned from them. Ask something on which they differ.")
     file = path(root)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a", encoding="utf-8") as lines:
-        fcntl.flock(lines, fcntl.LOCK_EX)  # two browsers may save at once
-        lines.write(json.dumps(pair.row() | {"run": run, "collected": time.strftime("%Y-%m-%d %H:%M:%S")}, ensure_ascii=False) + "\n")
+    named = {"id": identity} if identity else {}
+    json_lines.append(file, pair.row() | {"run": run, "collected": time.strftime("%Y-%m-%d %H:%M:%S")} | named)
     return count(root)
 
 

@@ -7,6 +7,8 @@ HF_HUB_DISABLE_IMPLICIT_TOKEN, which a studio with users sets for itself, it is 
 import os
 import re
 
+from studio import hub_access
+
 NOT_LENT = "HF_HUB_DISABLE_IMPLICIT_TOKEN"
 OURS = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET",
         "ORPO_STUDIO_PASSWORD", "ORPO_STUDIO_KEY"}
@@ -23,7 +25,8 @@ def environment(owner: str) -> dict[str, str]:
     """The environment of a worker that works for a user, or without a name for the person at this machine."""
     kept = {name: value for name, value in os.environ.items() if name not in OURS and not (owner and SECRET.search(name))}
     alone = {"NETRC": os.devnull} if owner else {}  # trackers look there for this machine's logins
-    return UNCOMPILED | kept | alone | {NOT_LENT: "1"}
+    asks = {hub_access.ASKS: "1"} if owner not in ("", NOBODY) else {}
+    return UNCOMPILED | kept | alone | asks | {NOT_LENT: "1"}
 
 
 def handed_over(owner: str, given: dict[str, str]) -> dict[str, str]:

@@ -35,7 +35,7 @@ def look(settings: Settings, pair: dict, token: str | None = None, owner: str = 
     """
     handed = credentials.handed_over(owner, {"token": token} if token else {})
     request = json.dumps({"settings": settings.model_dump(), **handed,
-                          "pair": {name: pair[name] for name in ("prompt", "chosen", "rejected")}})
+                          "pair": {name: pair[name] for name in ("prompt", "chosen", "rejected", "tools") if name in pair}})
     try:
         done = subprocess.run([sys.executable, "-m", "studio.engine.look"], cwd=PROJECT, input=request, env=credentials.environment(owner),
                               capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)

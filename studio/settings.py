@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from studio import fingerprints, names, plain_yaml
@@ -85,9 +85,11 @@ class DataSettings(Section):
     """Data"""
 
     source: Annotated[str, Field(min_length=1, title="Preference pairs", json_schema_extra=BASIC), AfterValidator(names.source)] = PRACTICE
-    """A dataset on the Hub (owner/name), a JSONL, JSON, CSV, TSV, Parquet or Excel file, or "practice" for the pairs that ship with us."""
+    """A dataset on the Hub (owner/name), a JSONL, JSON, CSV, TSV, Parquet, Arrow or Excel file, or "practice" for those that ship here."""
     subset: Annotated[str, Field(title="Subset")] = ""
-    """The Hub dataset's configuration. Empty takes its default."""
+    """The Hub dataset's configuration, or the sheet of an Excel workbook. Empty takes the default, or the sheet with the pairs."""
+    encoding: Annotated[str, Field(title="Encoding")] = ""
+    """Of a text file that is not UTF-8, such as cp1252 or koi8-r. Empty lets the studio recognise it."""
     split: Annotated[str, Field(min_length=1, title="Split")] = "train"
     """Which split of the dataset to use."""
     revision: Annotated[str, AfterValidator(names.revision), Field(title="Dataset revision")] = ""
@@ -110,8 +112,8 @@ class DataSettings(Section):
     weight: Annotated[float, Field(gt=0, le=mix.MOST, title="Weight")] = 1.0
     """How much of these pairs is taken: 0.5 draws half of them, 2 trains on each twice. To balance them with further sources."""
     also: Annotated[str, AfterValidator(_as_sources), Field(title="Further sources")] = ""
-    """Mixed in, one a line: owner/name, split test, weight 0.5. What can be said of each: weight, subset, split, revision, and the
-    columns with prompt, chosen, rejected and vote."""
+    """Mixed in, one a line: owner/name, split test, weight 0.5. What can be said of each: weight, subset, split, revision,
+    encoding, and the columns with prompt, chosen, rejected and vote."""
     leave_out: Annotated[bool, Field(title="Leave out unusable rows")] = False
     """Rows that are no pair, such as one with an empty answer, stop a run unless this is ticked. They are counted either way."""
     edits: Annotated[str, AfterValidator(_as_edits), Field(title="Edits")] = ""
@@ -123,7 +125,7 @@ class DataSettings(Section):
     def parts(self) -> list[mix.Part]:
         """All sources, the main one first."""
         first = mix.Part(self.source, self.weight, self.subset, self.split, self.revision,
-                         self.prompt_column, self.chosen_column, self.rejected_column, self.vote_column)
+                         self.prompt_column, self.chosen_column, self.rejected_column, self.vote_column, self.encoding)
         return [first, *mix.parse(self.also)]
 
 
@@ -205,7 +207,7 @@ class EvaluationSettings(Section):
     memorising. A run that is stopped keeps its last."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
-    prompts: Annotated[str, Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
+    prompts: Annotated[str, StringConstraints(strip_whitespace=False), Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
     """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three of the data's."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from studio import hub_access, model_files
 from studio.errors import StudioError, explain
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
@@ -81,8 +82,6 @@ class Shape:
 
 def described(config: dict, tensors: Tensors) -> Shape:
     """The shape of a model by its config and its tensors. Raises StudioError for what cannot be told from them."""
-    if config.get("quantization_config"):
-        raise StudioError("This model comes quantized, so its shape cannot be told from its files. Try two steps to measure it.")
     text = config.get("text_config") or config
 
     def said(*names: str) -> int:
@@ -171,15 +170,27 @@ def on_hub(settings: ModelSettings) -> bool:
     return not _folder(settings).is_dir()
 
 
-def _local(folder: Path) -> Shape:
+def _local(folder: Path, called: str = "") -> Shape:
+    """The shape of the model in a folder, which is `called` so in what it is refused with."""
+    called = called or str(folder)
     try:
-        config = _json(folder / "config.json", LARGEST_CONFIG)
         files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
+        listed = [path.name for path in folder.iterdir()]
+        model_files.refuse_gguf(called, listed)
+        config = _json(folder / "config.json", LARGEST_CONFIG)
+        model_files.refuse(called, config, listed)
         tensors = {name: found for file in files for name, found in _header(file)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StudioError(f"The model in {folder} cannot be read. Choose a folder with config.json and safetensors weights.") from error
     if not tensors:
         raise StudioError(f"{folder} holds no safetensors weights. Choose a folder with config.json and safetensors weights.")
+    model_files.refuse_without_vocabulary(called, listed)
+    return _sound(called, config, tensors)
+
+
+def _sound(called: str, config: dict, tensors: Tensors) -> Shape:
+    """The shape of a model whose weights are stored as numbers that need no scales. Raises StudioError for others."""
+    model_files.refuse_stored(called, ((name, shape, kind) for name, (shape, kind) in tensors.items()))
     return described(config, tensors)
 
 
@@ -220,13 +231,32 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
     try:
         cached = try_to_load_from_cache(filename="config.json", **asked) if from_cache else None
         if isinstance(cached, str) and _is_whole(Path(cached).parent):
-            return _local(Path(cached).parent)
+            return _local(Path(cached).parent, settings.name)
+        if not from_cache:
+            hub_access.refuse_without(settings.name, "model", token)
         asked["token"] = token or (None if from_cache else False)  # this machine's own login is not for others
-        HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
+        told = HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
+        listed = [file.rfilename for file in told.siblings or []]
+        model_files.refuse_gguf(settings.name, listed)
+        model_files.refuse_without_vocabulary(settings.name, listed)
+        _refuse_sizes(settings, asked["token"])
         config = _json(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)), LARGEST_CONFIG)
+        model_files.refuse(settings.name, config, listed, model_files.made_from(told.card_data))
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()
     except NotASafetensorsRepoError as error:
         raise StudioError(f"{settings.name} holds no safetensors weights. Choose a repository that has them.") from error
     except Exception as error:  # whatever the Hub's client raises
         raise StudioError(explain(error, settings.name)) from error
-    return described(config, {name: (tuple(told.shape), told.dtype) for file in files for name, told in file.tensors.items()})
+    return _sound(settings.name, config, {name: (tuple(told.shape), told.dtype) for file in files for name, told in file.tensors.items()})
+
+
+def _refuse_sizes(settings: ModelSettings, token: str | bool | None) -> None:
+    """Raises StudioError where the files that describe a model are larger than any model's: this is looked up while a name is typed."""
+    from huggingface_hub import HfApi
+
+    told = HfApi(token=token).get_paths_info(settings.name, ["config.json", "model.safetensors.index.json"],
+                                             revision=settings.revision or None)
+    for file in told:
+        if getattr(file, "size", 0) > LARGEST_CONFIG:
+            raise StudioError(f"{file.path} of {settings.name} has {file.size / 1e6:,.0f} MB, which no model's has, so it was not fetched. "
+                              "Choose another model.")

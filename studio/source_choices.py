@@ -90,13 +90,13 @@ def called(source: str) -> str:
     return "the practice pairs" if source == PRACTICE else Path(source).name if source.startswith("/") else source
 
 
-def marks(values: Values) -> str:
-    """The fingerprints of the sources as far as they are files; nothing where one of them is not."""
-    data = _data(values)
-    try:
-        found = [fingerprints.of(part) for part in data.parts] if data else [None]
-    except OSError:
-        found = [None]
+def marks(values: Values, permitted: Callable[[DataSettings], Any] = lambda data: None) -> str:
+    """The fingerprints of the sources if all of them are files that may be read; else nothing."""
+    data, found = _data(values), [None]
+    with suppress(OSError, StudioError):
+        if data is not None:
+            permitted(data)
+            found = [fingerprints.of(part) for part in data.parts]
     return "\n".join(map(str, found)) if all(found) else ""
 
 
@@ -121,11 +121,11 @@ def defaults(source: str) -> Values:
 def keep(root: Path, whose: Identity, values: Values, history: History) -> None:
     """Keep what the form says for its source. Nothing that looks like a secret is kept."""
     path, record = _path(root, whose.source), _record(root, whose.source)
-    plain = {name: values[name] for name in BY_SOURCE if name in values and _is_plain(values[name])}
+    plain = {name: values[name] for name in BY_SOURCE if name in values and is_plain(values[name])}
     edited = {name: values.get(name) or "" for name in (EDITS, EDITS_FOR)}
     made = dict(record.get("edits", {}))
     made.pop(_key(whose.rows), None)
-    if edited[EDITS] and _is_plain(edited[EDITS]):
+    if edited[EDITS] and is_plain(edited[EDITS]):
         made[_key(whose.rows)] = edited | {"history": history}
     now = {"choices": plain, "edits": made}
     if now == record or not (made or record or different(values)):
@@ -163,7 +163,8 @@ def different(values: Values) -> list[str]:
     return ([f"{count} edit{'s' * (count > 1)}"] if count else []) + told
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a value holds nothing that looks like a secret."""
     return not isinstance(value, str) or redact(value) == value
 
 
@@ -212,10 +213,10 @@ def follow(root: Path, before: Identity | None, values: Values, history: History
     brought, history = edited(root, now)
     changed |= brought
     changed = {name: value for name, value in changed.items() if value != values.get(name)}
-    return Followed(changed, history, now, _told(before, now, left, different({SOURCE: source} | values | changed), changed))
+    return Followed(changed, history, now, _told(before, now, values, left, different(values | changed), changed))
 
 
-def _told(before: Identity, now: Identity, left: list[str], brought: list[str], changed: Values) -> str:
+def _told(before: Identity, now: Identity, values: Values, left: list[str], brought: list[str], changed: Values) -> str:
     """What was put away and what came instead, for the person who may not have thought of it; nothing where nothing changed."""
     if not changed:
         return ""
@@ -224,5 +225,8 @@ def _told(before: Identity, now: Identity, left: list[str], brought: list[str], 
         was = f"{before.name} as it was chosen before"
     else:
         was = before.name
+    secret = [OF_DATA[name].label for name in OF_DATA if not is_plain(values.get(name))]
+    lost = f"Not kept, since it looks like a secret: {', '.join(secret)}. " if secret else ""
     away = f"Put away with {was}, and back when you choose it again: {', '.join(left)}. " if left else ""
-    return away + (f"Brought back for {now.name}: {', '.join(brought)}." if brought else f"Nothing has been chosen for {now.name} yet.")
+    came = f"Brought back for {now.name}: {', '.join(brought)}." if brought else f"Nothing has been chosen for {now.name} yet."
+    return away + lost + came

@@ -3,16 +3,16 @@
 A vote is about two candidates as they were then: after a run went on, the votes on its earlier adapter no longer count.
 """
 
-import fcntl
-import json
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from studio import chance
+from studio import chance, json_lines
 from studio.candidates import Pair
 from studio.runs import Run
 from studio.summary import percent, span
@@ -60,24 +60,35 @@ def times(count: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def add(run: Run, pair: Pair, preferred: Preferred, question: str) -> None:
-    """Keep one vote on a pair, with the run in view; the candidates have the steps that they have now."""
+def add(run: Run, pair: Pair, preferred: Preferred, question: str, identity: str = "") -> None:
+    """Keep one vote on a pair, with the run in view; the candidates have the steps that they have now.
+
+    `identity` is that of the judgement, by which it can be undone.
+    """
     names = [str(candidate) for candidate in pair]
     vote = {"between": names, "preferred": NEITHER if preferred == NEITHER else names[preferred], "question": question,
             "voted": time.strftime("%Y-%m-%d %H:%M:%S")}
-    with open(run.folder / FILE, "a", encoding="utf-8") as lines:
-        fcntl.flock(lines, fcntl.LOCK_EX)  # two browsers may vote at once
-        lines.write(json.dumps(vote, ensure_ascii=True) + "\n")
+    json_lines.append(run.folder / FILE, vote | ({"id": identity} if identity else {}))
+
+
+def files(run: Run, pair: Pair) -> list[Path]:
+    """Where votes on a pair may be: with any of its runs, whichever was in view."""
+    folders = dict.fromkeys([run.folder, *(run.folder.parent / candidate.run for candidate in pair if candidate.run)])
+    return [folder / FILE for folder in folders]
+
+
+def between(run: Run, pair: Pair) -> Iterator[dict[str, Any]]:
+    """The votes on a pair, the oldest of each file first. A line that nobody wrote whole is passed over."""
+    names = sorted(str(candidate) for candidate in pair)
+    for file in files(run, pair):
+        for vote in json_lines.records(file):
+            with suppress(KeyError, TypeError):
+                if sorted(vote["between"]) == names and vote["preferred"] in (*names, NEITHER):
+                    yield vote
 
 
 def tally(run: Run, pair: Pair) -> Tally:
-    """The votes on a pair so far, whichever of their runs was in view. A line that nobody wrote whole is passed over."""
-    first, second = names = [str(candidate) for candidate in pair]
-    counted: Counter[str] = Counter()
-    for folder in {run.folder, *(run.folder.parent / candidate.run for candidate in pair if candidate.run)}:
-        with suppress(OSError):
-            for line in (folder / FILE).read_bytes().splitlines():
-                with suppress(ValueError, KeyError, TypeError):
-                    vote = json.loads(line)
-                    counted[vote["preferred"]] += sorted(vote["between"]) == sorted(names)
+    """The votes on a pair so far."""
+    counted = Counter(vote["preferred"] for vote in between(run, pair))
+    first, second = (str(candidate) for candidate in pair)
     return Tally(counted[first], counted[second], counted[NEITHER])

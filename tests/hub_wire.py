@@ -40,6 +40,7 @@ ROUTES = [(method, name, re.compile(pattern)) for method, name, pattern in (
     ("POST", "create", "/api/repos/create"),
     ("POST", "validate", "/api/validate-yaml"),
     ("GET", "search", r"/api/(?P<kind>model|dataset)s"),
+    ("GET", "auth_check", KIND + "/auth-check"),
     ("GET", "tree", KIND + "/tree/(?P<revision>[^/]+)(?:/(?P<path>.*))?"),
     ("POST", "paths", KIND + "/paths-info/(?P<revision>[^/]+)"),
     ("POST", "preupload", KIND + "/preupload/(?P<revision>[^/]+)"),
@@ -187,6 +188,13 @@ class Handler(BaseHTTPRequestHandler):
         mine = [repo for repo in self.hub.repos.values() if repo.kind == kind and wanted in repo.id.lower()
                 and (not repo.private or self.user is not None and self.user.owns(repo.id))]
         return [{"_id": repo.id, "id": repo.id, "private": repo.private, "downloads": 0, "likes": 0, "tags": []} for repo in mine][:most]
+
+    def auth_check(self, data: bytes, kind: str, repo: str) -> dict:
+        """Whether whoever asks may read the files, and not only what is told of them."""
+        found = self.readable(repo, kind)
+        if found.gated and not (self.user and self.user.owns(repo)):
+            raise Refused(403 if self.user else 401, "GatedRepo", f"Access to {repo} is restricted")
+        return {}
 
     def revision(self, repo, name: str):
         commit = repo.revision(name)

@@ -9,35 +9,40 @@ from studio.engine import data
 from studio.errors import StudioError
 from studio.preferences.pairs import Pair
 from studio.settings import Settings
-from studio.ui.talk import preferred
+from studio.ui.talk import Talk, preferred
 
 
 def talk(*texts):
     return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 3, texts, strict=False)]
 
 
+def of_both(first, second, who, own=None):
+    """The pair that a preference makes of two talks that are complete."""
+    return preferred(Talk(first=tuple(first), second=tuple(second)), who, own)
+
+
 def pair(number=0):
-    return preferred(talk(f"Why {number}?", "Base says."), talk(f"Why {number}?", "Tuned says."), 1)
+    return of_both(talk(f"Why {number}?", "Base says."), talk(f"Why {number}?", "Tuned says."), 1)
 
 
 @pytest.mark.parametrize(("who", "own", "better", "worse"), [
-    (0, None, "Base says.", "Tuned says."), (1, None, "Tuned says.", "Base says."), ("neither", " I say. ", "I say.", "Tuned says.")])
+    (0, None, "Base says.", "Tuned says."), (1, None, "Tuned says.", "Base says."), ("neither", " I say. ", " I say. ", "Tuned says.")])
 def test_the_preferred_answer_is_the_better_one(who, own, better, worse):
-    made = preferred(talk("Why?", "Base says."), talk("Why?", "Tuned says."), who, own)
+    made = of_both(talk("Why?", "Base says."), talk("Why?", "Tuned says."), who, own)
     assert made == Pair(talk("Why?"), [{"role": "assistant", "content": better}], [{"role": "assistant", "content": worse}])
 
 
 def test_talks_that_have_parted_make_no_pair():
     with pytest.raises(StudioError, match="different talks"):
-        preferred(talk("Why?", "a", "And?", "c"), talk("Why?", "b", "And?", "d"), 0)
+        of_both(talk("Why?", "a", "And?", "c"), talk("Why?", "b", "And?", "d"), 0)
     with pytest.raises(StudioError, match="no two answers yet"):
-        preferred([], [], 0)
+        of_both([], [], 0)
 
 
 def test_answers_that_teach_nothing_are_refused_and_nothing_is_kept(tmp_path):
     for better, told in (("Tuned says.", "the same"), (" ", "Your answer is empty")):
         with pytest.raises(StudioError, match=told):
-            collected.add(tmp_path, preferred(talk("Why?", "x"), talk("Why?", "Tuned says."), "neither", better), "run")
+            collected.add(tmp_path, of_both(talk("Why?", "x"), talk("Why?", "Tuned says."), "neither", better), "run")
     assert collected.count(tmp_path) == 0 and not collected.path(tmp_path).exists()
 
 

@@ -9,9 +9,10 @@ from studio import card, events, jobs, runs, votes
 from studio.candidates import BASE, Candidate
 from studio.chat import Answers
 from studio.jobs import Queue
-from studio.ui import pairing, talk
+from studio.ui import pairing
 from studio.ui.seats import Seats
 from studio.ui.studio import Studio
+from studio.ui.talk import Talk
 from studio.votes import Tally
 from tests.jobs_at_work import practice, said
 
@@ -68,10 +69,11 @@ def test_seats_are_drawn_by_lot():
 
 def test_of_two_that_answer_in_turn_neither_speaks_before_both_are_done_while_it_is_hidden():
     """The base comes first: whoever saw it would know which it is."""
-    before, in_turn, at_once = [[{"role": "user", "content": "Why?"}]] * 2, Answers("Because.", together=False), Answers("Because.", together=True)
+    in_turn, at_once = Answers("Because.", together=False), Answers("Because.", together=True)
 
     def words(answers, seats):
-        return [turns[-1]["content"] for turns in talk.shown(answers, before, seats)]
+        now = Talk(seats, *[({"role": "user", "content": "Why?"},)] * 2).answered(answers)
+        return [now.shown(side).split("<p dir")[-1].split(">")[1].split("<")[0] for side in ("left", "right")]
 
     hidden = Seats(blind=True, exchanged=True)
     assert words(in_turn, hidden) == ["…", "…"]

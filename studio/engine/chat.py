@@ -10,6 +10,7 @@ Lines out, where an answer's lines hold all its text so far:
 
     {"ready": {"device": "cpu", "seconds": 2.1}}
     {"id": 1, "together": true}             false: they answer in turn
+    {"id": 1, "note": "one sentence"}       what of the question the chat template leaves out, if anything
     {"id": 1, "texts": ["The capital", "Happy to"]}
     {"id": 1, "done": true}
     {"id": 1, "error": "two sentences"}     no answer to this one; the next may be asked
@@ -72,7 +73,8 @@ def converse(wire: Wire, inbox: Inbox, duet: Duet, question: dict) -> None:
     try:
         if not inbox.is_cancelled(asked):
             duet.answer(question["talks"], Sampling(**question["sampling"]),
-                        lambda texts: wire.say(id=asked, texts=texts), lambda: inbox.is_cancelled(asked))
+                        lambda texts: wire.say(id=asked, texts=texts), lambda: inbox.is_cancelled(asked),
+                        lambda words: wire.say(id=asked, note=words))
         wire.say(id=asked, done=True)
     except StudioError as error:
         wire.say(id=asked, error=str(error))

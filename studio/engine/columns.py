@@ -21,6 +21,7 @@ BATCH_ROWS, BATCH_CHARACTERS = 500, 16 * 1024**2
 """What is in memory at once, whichever is reached first."""
 NO_COLUMNS = ("The tool calls in these pairs hold values of different kinds under one name, which the columns of a Parquet file "
               "cannot keep as they are. Export the pairs as JSONL, which can.")
+TOOLS = "tools"
 UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 
 
@@ -29,11 +30,13 @@ class Turns:
 
     def __init__(self):
         self.type = pa.struct([("role", pa.string()), ("content", pa.string())])
+        self.with_tools = False
 
     def seen_in(self, found: Iterable[Seen]) -> Iterator[Seen]:
         """The pairs as they pass. Raises DataError at one whose turns fit into no columns with those before."""
         for seen in found:
             pair = seen.pair
+            self.with_tools = self.with_tools or bool(pair.tools)
             if more := [turn for turn in chain(pair.prompt, pair.chosen, pair.rejected) if len(turn) > 2]:
                 self._widen(more)
             yield seen
@@ -48,7 +51,8 @@ class Turns:
     def schema(self, with_split: bool = False) -> pa.Schema:
         """The columns of a file of pairs."""
         split = {"split": pa.string()} if with_split else {}
-        return pa.schema({name: pa.list_(self.type) for name in ("prompt", "chosen", "rejected")} | split)
+        tools = {TOOLS: pa.string()} if self.with_tools else {}
+        return pa.schema({name: pa.list_(self.type) for name in ("prompt", "chosen", "rejected")} | tools | split)
 
 
 def write(path: Path, lines: Iterable[str], turns: Turns, with_split: bool = False) -> None:
@@ -57,6 +61,7 @@ def write(path: Path, lines: Iterable[str], turns: Turns, with_split: bool = Fal
     try:
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for rows in _batches(lines):
+                rows = [_with_text(row) for row in rows] if TOOLS in schema.names else rows
                 batch = pa.RecordBatch.from_pylist(rows, schema)
                 # Arrow makes 5 into 5.0 and drops what it has no field for, in silence.
                 if _written(plain(batch)) != _written(rows):
@@ -64,6 +69,11 @@ def write(path: Path, lines: Iterable[str], turns: Turns, with_split: bool = Fal
                 writer.write_batch(batch)
     except UNFIT as error:
         raise DataError(NO_COLUMNS) from error
+
+
+def _with_text(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its tools as JSON in a text: each tool's parameters have fields of their own, which no column could keep apart."""
+    return row | {TOOLS: json.dumps(row[TOOLS], ensure_ascii=False) if row.get(TOOLS) else None}
 
 
 def _written(rows: Iterable[dict[str, Any]]) -> str:

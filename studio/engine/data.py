@@ -172,7 +172,7 @@ class Drawn(Sequence[Seen]):
             return [self[one] for one in range(*place.indices(len(self)))]
         at = self._places[place]
         row = self._shelf[at]
-        return Seen(row["number"], Pair(row["prompt"], row["chosen"], row["rejected"]), bool(self._held_out[at]))
+        return Seen(row["number"], Pair.of_row(row), bool(self._held_out[at]))
 
     def number(self, place: int) -> int:
         """The row of the pair there."""

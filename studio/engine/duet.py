@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from studio import begun, runs, seal
+from studio import runs, seal
 from studio.candidates import BASE, Candidate, Pair
 from studio.chat import Sampling
 from studio.errors import StudioError
@@ -16,6 +16,8 @@ from studio.runs import Run
 
 UPDATE_SECONDS = 0.05
 """Answers are told no more often: faster than anyone reads, and each telling decodes the whole answer."""
+
+UNREAD = "This model's chat template leaves out {0}: both answer as if it were not there."
 
 ADAPTERS = ("candidate-0", "candidate-1")
 """What PEFT is told to call the adapter of each."""
@@ -32,7 +34,7 @@ class Answer:
 
     def text(self, tokenizer) -> str:
         """As text without special tokens; while it grows, a character that is not whole yet waits."""
-        text = tokenizer.decode(self.tokens, skip_special_tokens=True)
+        text = tokenizer.decode(self.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text if self.ended else text.rstrip("\ufffd")
 
 
@@ -181,14 +183,18 @@ class Duet:
     # --- what they answer ---------------------------------------------------------------------------------------------
 
     def answer(self, talks: Sequence[list[Message]], sampling: Sampling, tell: Callable[[list[str]], None],
-               stop: Callable[[], bool] = lambda: False) -> None:
-        """Answer each one's talk, telling both texts as they grow; `stop` is asked after each token.
+               stop: Callable[[], bool] = lambda: False, note: Callable[[str], None] = lambda words: None) -> None:
+        """Answer each one's talk, telling both texts as they grow; `stop` is asked after each token, and `note` is told once what
+        the chat template leaves out of what was asked.
 
         Raises StudioError for a talk that the template refuses or that is too long, and when the GPU's memory is short.
         """
         import torch
 
-        prompts = [self._prompt(talk, sampling, candidate) for talk, candidate in zip(talks, self.pair, strict=True)]
+        prompts = [self._prompt(talk, sampling, self._run_of(candidate) or self.run)
+                   for talk, candidate in zip(talks, self.pair, strict=True)]
+        if unread := _unread(talks, prompts):
+            note(UNREAD.format(" and ".join(unread)))
         transcript = Transcript(self.tokenizer, self.stops, tell)
         try:
             if not self.in_turn_because:
@@ -222,15 +228,16 @@ class Duet:
                 stopping_criteria=[lambda ids, scores: torch.full((len(ids),), stop(), device=ids.device)],
                 **chosen, **adapters)
 
-    def _prompt(self, talk: list[Message], sampling: Sampling, candidate: Candidate) -> str:
-        """The talk as text, up to where the answer begins, with the date of the candidate's run; the base has that of the run in view.
+    def _prompt(self, talk: list[Message], sampling: Sampling, run: Run) -> str:
+        """The talk as text, as the pairs of a run had it, with that run's date, up to where the answer begins.
 
         Raises StudioError if the model cannot take it.
         """
-        from studio.engine.rendering import Refusal, render
+        from studio.engine.asking import Asker
+        from studio.engine.rendering import Refusal
 
         try:
-            text = render(self.tokenizer, talk, begun.moment(self._run_of(candidate) or self.run), add_generation_prompt=True)
+            text = Asker(run, self.tokenizer).prompt(talk)
         except Refusal as error:
             raise StudioError(f"The model's chat template refuses this talk: {error}. Start a new chat.") from error
         tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -240,3 +247,11 @@ class Duet:
                 f"This chat of {tokens} tokens and an answer of up to {sampling.max_new_tokens} exceed the {limit} that the "
                 "model can take. Start a new chat, or shorten the longest answer.")
         return text
+
+
+def _unread(talks: Sequence[list[Message]], prompts: Sequence[str]) -> list[str]:
+    """Which of the system prompt and the question do not stand in the text that a model reads, blanks around them aside."""
+    named = {"system": "the system prompt", "user": "the question"}
+    asked = [(turn, text) for talk, text in zip(talks, prompts, strict=True) for turn in (talk[0], talk[-1])]
+    return list(dict.fromkeys(named[turn["role"]] for turn, text in asked
+                              if turn["role"] in named and turn["content"].strip() not in text))

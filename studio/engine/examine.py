@@ -4,6 +4,7 @@ Reads request.yaml, walks through the pairs once with bounded memory, leaves the
 last and whole, examination.json.
 """
 
+import json
 import random
 import shutil
 import sys
@@ -15,9 +16,10 @@ import numpy as np
 from studio import events, whole
 from studio.engine import data, drawing
 from studio.engine.data import Stream
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
-from studio.errors import DataError
-from studio.examination import FILE, Examination
+from studio.errors import DataError, EncodingDoubt
+from studio.examination import ENCODINGS, FILE, Examination
 from studio.preferences import checks, doctor
 from studio.preferences.findings import NAMED, Finding, Seen
 from studio.preferences.pairs import Account
@@ -31,19 +33,19 @@ DISK_SHARE = 0.25
 """Of the free disk, what the examined pairs may take at most."""
 
 
-class Stopped(Exception):  # noqa: N818 - a person's wish, no error
-    """Somebody pressed Cancel."""
-
-
 def examine(desk: Desk) -> events.Event | None:
     """The whole job. Returns Stopped if it was asked to end early; nothing is left then."""
     settings = Settings.from_file(desk.folder / "request.yaml")
     desk.enter("reading")
-    stream = data.Stream(settings.data, desk.token)
+    try:
+        stream = data.Stream(settings.data, desk.token)
+    except EncodingDoubt as doubt:  # the page offers what it could be
+        whole.write(desk.folder / ENCODINGS, json.dumps({"path": str(doubt.path), "readings": doubt.readings}))
+        raise
     walk = Walk(desk, stream, settings.data.seed)
     try:
         findings = doctor.examine(walk)
-    except Stopped:
+    except StopRequested:
         return events.Stopped(step=0)
     finally:
         walk.shelving.close()
@@ -82,7 +84,7 @@ def unusable(account: Account, settings: Settings) -> list[Finding]:
 
 
 class Walk:
-    """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises Stopped when asked to end.
+    """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises StopRequested when asked to end.
 
     `numbers` are their rows', `keys` those by which they are drawn, `held_out` says of each whether the edits hold it out.
     """
@@ -103,8 +105,6 @@ class Walk:
             self._draw(count, seen)
             if count % 200 == 0:
                 self.desk.progress(count, 0, "pairs")
-                if self.desk.asked_to_stop:
-                    raise Stopped
             yield seen
 
     def _draw(self, count: int, seen: Seen) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from studio.engine import tokens
+from studio.engine import fidelity, tokens
+from studio.engine.asking import Common
 from studio.engine.rendering import Refusal, render
 from studio.engine.vocabulary import load_tokenizer
 from studio.errors import StudioError, explain
@@ -42,11 +44,49 @@ def forecast(settings: Settings, sample: Sequence[Seen], total: int, token: str 
     try:
         findings = without_system(sample, total, tokenizer)
         pairs = [JOIN.changed(seen.pair) if findings and JOIN.concerns()(seen) else seen.pair for seen in sample]
-        found = list(tokens.encoded(pairs, tokenizer))
+        found = [Counted.of(pair, settings.training.max_length)
+                 for batch in tokens.batches(pairs) for pair in tokens.encoded(batch, tokenizer)]
     except StudioError as error:
         return Forecast(findings=[*findings, Finding("template", "bad", 0, str(error), ())])
-    measured = Measured([seen.number for seen in sample], found, settings.training.max_length, total)
+    numbers = [seen.number for seen in sample]
+    measured = Measured(numbers, found, settings.training.max_length, total)
+    findings += lost_by_the_template([pair.lost for pair in found], numbers, total, tokenizer.chat_template)
+    findings += _begun_otherwise(found, numbers, total)
     return Forecast(measured.lengths(), "", [*findings, *measured.findings(tokenizer.model_max_length)])
+
+
+def _begun_otherwise(found: Sequence["Counted"], numbers: Sequence[int], total: int) -> list[Finding]:
+    """Whether the template begins an answer, when it asks for one, as the pairs' answers do not begin."""
+    common = Common()
+    for pair in found:
+        common.see(pair.begun, [])
+    rows = [number for number, pair in zip(numbers, found, strict=True) if pair.begun]
+    words = common.asking().in_words()
+    return [Finding("begun", "hint", _scaled(len(rows), len(found), total), words, tuple(sorted(rows)[:NAMED]))] if words else []
+
+
+class Counted(NamedTuple):
+    """A pair's lengths in tokens, whether a cut leaves both answers alike, and what the chat template left out of it, as bits."""
+
+    prompt: int
+    chosen: int
+    rejected: int
+    same: bool
+    lost: int
+    begun: str
+
+    @classmethod
+    def of(cls, pair: tokens.Encoded, most: int) -> "Counted":
+        """Of a pair that is cut at `most` tokens."""
+        same = np.array_equal(pair.chosen[:most], pair.rejected[:most])
+        return cls(pair.prompt, len(pair.chosen), len(pair.rejected), same, pair.lost, pair.begun)
+
+
+def lost_by_the_template(found: Sequence[int], numbers: Sequence[int], total: int, template: str) -> list[Finding]:
+    """What the chat template leaves out of the sampled pairs, as findings."""
+    return [Finding(loss.name, loss.weight, _scaled(len(loss.places), len(found), total),
+                    f"{_about(len(loss.places), len(found), total)} {loss.words}",
+                    tuple(sorted(numbers[place] for place in loss.places)[:NAMED])) for loss in fidelity.told(found, template)]
 
 
 def without_system(sample: Sequence[Seen], total: int, tokenizer) -> list[Finding]:
@@ -85,25 +125,26 @@ def _about(count: int, measured: int, total: int) -> str:
 class Measured:
     """The sampled pairs in tokens, and what a cut at `most` tokens makes of them."""
 
-    def __init__(self, numbers: Sequence[int], found: Sequence[tokens.Encoded], most: int, total: int):
+    def __init__(self, numbers: Sequence[int], found: Sequence[Counted], most: int, total: int):
         self.most, self.total, self.numbers = most, total, np.array(numbers)
-        self.prompt, self.chosen, self.rejected = np.array(
-            [(pair.prompt, len(pair.chosen), len(pair.rejected)) for pair in found]).reshape(-1, 3).T
-        self.roomless = np.maximum(1, self.prompt) >= most
-        self.same = np.array([np.array_equal(pair.chosen[:most], pair.rejected[:most]) for pair in found], dtype=bool) & ~self.roomless
+        self.prompt, self.chosen, self.rejected = np.array([pair[:3] for pair in found]).reshape(-1, 3).T
+        lost = np.array([bool(pair.lost & (fidelity.EMPTY | fidelity.ALIKE)) for pair in found], dtype=bool)
+        self.by_template = lost  # which the length has no part in
+        self.roomless = (np.maximum(1, self.prompt) >= most) & ~lost
+        self.same = np.array([pair.same for pair in found], dtype=bool) & ~self.roomless & ~lost
 
     def lengths(self) -> Lengths:
         """The lengths, as the page draws them."""
         parts = {"prompt": self.prompt, "chosen": self.chosen - self.prompt, "rejected": self.rejected - self.prompt}
         edges = _edges(max(int(values.max()) for values in parts.values()))
         spreads = {name: _spread(values, edges) for name, values in parts.items()}
-        lost = ((self.chosen > self.most).mean(), (self.rejected > self.most).mean(), (self.roomless | self.same).mean())
+        lost = ((self.chosen > self.most).mean(), (self.rejected > self.most).mean(), (self.roomless | self.same | self.by_template).mean())
         tokens_a_pair = (np.minimum(self.chosen, self.most) + np.minimum(self.rejected, self.most)).mean()
         return Lengths(len(self.prompt), self.most, float(tokens_a_pair), edges, spreads, *map(float, lost))
 
     def findings(self, model_max: int) -> list[Finding]:
         """Pairs that lose an answer's end, whose answers are the same once they are cut, and that have no room for one."""
-        cut = (np.maximum(self.chosen, self.rejected) > self.most) & ~self.roomless & ~self.same
+        cut = (np.maximum(self.chosen, self.rejected) > self.most) & ~self.roomless & ~self.same & ~self.by_template
         told = [
             self._finding("cut", cut, "are longer than the maximum length and lose the end of an answer. The model learns to stop early."),
             self._finding("same-after-cut", self.same, "are left out: their answers differ only in what the maximum length cuts off."),

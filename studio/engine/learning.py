@@ -10,9 +10,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from studio import events, plan, practice, runs, seal
+from studio import events, plan, practice, questions, runs, seal
 from studio.begun import Begun
 from studio.engine import adapter, checkpoints, evaluate, model
+from studio.engine.asking import Asker
 from studio.engine.best import Best
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.keeper import Keeper
@@ -21,8 +22,10 @@ from studio.engine.orpo import relief
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
 from studio.engine.rendering import Refusal
-from studio.engine.reporter import Reporter, guard_trackers
+from studio.engine.reporter import Reporter
 from studio.engine.sample import Sampler
+from studio.engine.stopping import StopRequested
+from studio.engine.trackers import Reports
 from studio.engine.worker import Desk
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
@@ -36,7 +39,8 @@ SAMPLED = 3
 def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Material, begun: Begun) -> events.Event | None:
     """From the base to the adapter. Returns Stopped if it was asked to end early, after saving what it had learned."""
     settings = run.settings
-    tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent), settings)
+    base = model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent, remark=lambda words: desk.say(events.Noted(words)))
+    tuned = model.add_adapter(base, settings)
     if settings.adapter.start_from:
         model.begin_with(tuned, runs.find(run.folder.parent, settings.adapter.start_from))
     planned = plan.plan(settings, len(material.train), len(material.held_out), begun.rules)
@@ -47,20 +51,32 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     examiner = Examiner(desk, run, trainer, material, begun)
     every = planned.measure_every if examiner.looks else None
     desk.say(events.Planned(planned.pairs, planned.held_out, planned.steps, seal.seal(tokenizer.chat_template),
-                            begun.rules, begun.moment.isoformat(), every or 0))
+                            material.system, begun.rules, begun.moment.isoformat(), every or 0))
+    if material.system and questions.lines(settings.evaluation.prompts):
+        desk.say(events.Noted("The prompts to sample are asked after the system prompt, which all pairs have in common."))
     keeper = Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
         desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))
+    with closing(Reports(desk, run, settings, after=checkpoint.step if checkpoint else 0)):
+        return _begun(desk, run, trainer, tokenizer, examiner, keeper, checkpoint, planned)
+
+
+def _begun(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedTokenizerBase, examiner: "Examiner", keeper: Keeper,
+           checkpoint: Checkpoint | None, planned: plan.Plan) -> events.Event | None:
+    """From the measurement of the base, or a checkpoint, to the result."""
     if checkpoint is None:
         examiner.best.forget()
         examiner.measure(0, base=True)
     desk.enter("training")
-    reporter = Reporter(desk, every, examiner.look_between_steps, keeper.keep, planned.checkpoint_every)
-    guard_trackers(trainer, lambda words: desk.say(events.Noted(words)))
+    reporter = Reporter(desk, planned.measure_every if examiner.looks else None, examiner.look_between_steps,
+                        keeper.keep, planned.checkpoint_every)
     trainer.add_callback(reporter)
     with closing(keeper):
-        _train(trainer, checkpoint, tokenizer, run, desk)
+        try:
+            _train(trainer, checkpoint, tokenizer, run, desk)
+        except StopRequested:
+            reporter.stopped = True
         step = trainer.state.global_step
         desk.enter("saving")
         save(trainer.model, tokenizer, run)
@@ -121,7 +137,8 @@ class Examiner:
         self.rows = material.held_out_tokens
         self.best, self.last_loss = Best(run, trainer.model), math.nan
         prompts = _prompts(run.settings, material)
-        self._sampler: Sampler | None = Sampler(trainer.model, trainer.processing_class, prompts, begun.moment)
+        asker = Asker(run, trainer.processing_class, begun.moment)
+        self._sampler: Sampler | None = Sampler(trainer.model, asker, trainer.processing_class, prompts, desk.stopping.heed)
         self.looks = bool(len(self.rows) or prompts)
         """Whether there is anything to look at: pairs held out, or prompts."""
 
@@ -162,15 +179,23 @@ class Examiner:
 
 
 def _prompts(settings: Settings, material: Material) -> list[list[Message]]:
-    """The prompts that a person chose; else three questions of the data, for the practice pairs those that were made for it."""
-    asked = [line.strip() for line in settings.evaluation.prompts.splitlines() if line.strip()]
+    """The prompts that a person chose, after the system prompt that all pairs have, if there is one; else three questions of the data,
+    for the practice pairs those that were made for it.
+    """
+    asked = questions.lines(settings.evaluation.prompts)
     if not asked and settings.data.source == PRACTICE:
         asked = list(practice.PROMPTS)
     if asked:
-        return [[{"role": "user", "content": text}] for text in asked]
-    short = [pair.prompt for pair in material.questions if len(pair.prompt) == 1]
-    longer = [pair.prompt for pair in material.questions if len(pair.prompt) > 1]
+        opening = [{"role": "system", "content": material.system}] if material.system else []
+        return [[*opening, {"role": "user", "content": text}] for text in asked]
+    short = [pair.prompt for pair in material.questions if _turns_of(pair.prompt) == 1]
+    longer = [pair.prompt for pair in material.questions if _turns_of(pair.prompt) > 1]
     return (random.Random(settings.data.seed).sample(short, min(SAMPLED, len(short))) + longer)[:SAMPLED]
+
+
+def _turns_of(prompt: list[Message]) -> int:
+    """The turns of a prompt, a system turn aside."""
+    return sum(turn["role"] != "system" for turn in prompt)
 
 
 def save(tuned: PeftModel, tokenizer, run: Run) -> None:

@@ -22,7 +22,7 @@ def look(request: dict) -> dict:
     settings = Settings(**request["settings"])
     try:
         tokenizer = load_tokenizer(settings.model, request.get("token"))
-        [pair] = tokens.encoded([Pair(**request["pair"])], tokenizer)
+        [pair] = tokens.encoded([Pair.of_row(request["pair"])], tokenizer)
     except Exception as error:
         return {"error": redact(explain(error, settings.model.name), [request.get("token") or ""])}
     # One by one: a token's own text, white space included, and not what it becomes beside others.

@@ -3,18 +3,17 @@
 Without PEFT, so that what is wrong with them is told early.
 """
 
-import importlib.util
 import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio import events
+from studio import events, model_files, trackers
 from studio.begun import Begun
-from studio.engine import data, precision, remote_code, snapshot, tokens, vocabulary
+from studio.engine import data, fidelity, precision, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
-from studio.errors import DataError, NoSpaceError, StudioError
-from studio.preferences.pairs import Pair
+from studio.errors import DataError, NoSpaceError
+from studio.preferences.pairs import Pair, common_system
 from studio.settings import Settings
 
 QUESTIONS = 20
@@ -24,17 +23,16 @@ QUESTIONS = 20
 def refuse_what_cannot_run(settings: Settings) -> None:
     """Raises StudioError before anything is loaded, for what only this machine can know."""
     precision.device(settings.model)
-    if settings.training.report_to != "none" and importlib.util.find_spec(settings.training.report_to) is None:
-        raise StudioError(f"The tracker {settings.training.report_to} is not installed. "
-                          f"Run pip install {settings.training.report_to}, or set Report to to none.")
+    trackers.refuse_one_that_is_missing(settings.training.report_to)
 
 
 def download(settings: Settings, desk: Desk) -> None:
     """Fetch a Hub model into the cache, saying bytes done; a local folder or the practice model needs nothing.
 
-    Raises StudioError, before any weights are fetched, for a model that needs code which nobody has allowed.
+    Raises StudioError, before any weights are fetched, for a model that needs code which nobody has allowed, or cannot be trained.
     """
     folder = snapshot.of(settings.model, desk.token, weights=False, code=bool(desk.consent))
+    model_files.refuse_without_vocabulary(settings.model.name, [path.name for path in folder.iterdir()])
     remote_code.refuse_unless_allowed(remote_code.needed(settings.model, folder), desk.consent)
     if Path(vocabulary.where(settings.model)).is_dir():
         return
@@ -79,12 +77,14 @@ class Material:
     """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read.
 
     `questions` are pairs whose prompts can be sampled: the held-out ones, or some that are learned from where none are.
+    `system` is the system prompt that all pairs have, if they have the same.
     """
 
     train: tokens.Tokens
     held_out_tokens: tokens.Tokens
     held_out: list[Pair]
     questions: list[Pair]
+    system: str = ""
 
 
 def gather(settings: Settings, tokenizer, desk: Desk, begun: Begun) -> Material:
@@ -96,16 +96,20 @@ def gather(settings: Settings, tokenizer, desk: Desk, begun: Begun) -> Material:
     encoded = tokens.tokenize(found, tokenizer, max_length, moment=begun.moment,
                               progress=lambda done: desk.progress(done, len(found), "pairs"))
     _refuse_tokens_without_rows(encoded, settings, tokenizer, desk)
+    _say_what_is_lost(settings, reading, encoded, tokenizer.chat_template, desk)
     fitting = tokens.fitting(encoded, max_length)
     if fitting.left_out:
         desk.say(events.Noted(fitting.in_words(found)))
     if len(fitting.places) < 2:
-        raise DataError(f"{fitting.in_words(found)} Raise the maximum length, or choose data with shorter questions.")
+        instead = ("Choose another chat template, or other data." if encoded.lost.any()
+                   else "Raise the maximum length, or choose data with shorter questions.")
+        raise DataError(f"{fitting.in_words(found)} {instead}")
     train, held_out = data.divided(reading, fitting.places, settings.data)
     if not train:
         raise DataError(f"{fitting.in_words(found)} No pair is left to learn from. Raise the maximum length.")
     kept_away = [found[place] for place in held_out]
-    return Material(encoded.at(train), encoded.at(held_out), kept_away, kept_away or [found[place] for place in train[:QUESTIONS]])
+    return Material(encoded.at(train), encoded.at(held_out), kept_away, kept_away or [found[place] for place in train[:QUESTIONS]],
+                    common_system(found[place].prompt for place in (*train, *held_out)))
 
 
 def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, tokenizer, desk: Desk) -> None:
@@ -115,3 +119,15 @@ def _refuse_tokens_without_rows(encoded: tokens.Tokens, settings: Settings, toke
         token = tokenizer.convert_ids_to_tokens(highest)
         raise DataError(f"The pairs contain {token!r}, a token without a row in the embedding matrix of {settings.model.name}, which has "
                         f"{rows:,}. Remove it from the pairs, or choose a chat template or a base without it.")
+
+
+def _say_what_is_lost(settings: Settings, reading: data.Reading, encoded: tokens.Tokens, template: str, desk: Desk) -> None:
+    """Say what the chat template leaves out of the pairs, and how they ask. Raises DataError where it leaves nothing of an answer."""
+    for loss in fidelity.told(encoded.lost.tolist() if encoded.lost.any() else (), template):
+        words = fidelity.in_words(loss, reading.found.number, len(encoded))
+        if loss.name == fidelity.EMPTIED and not settings.data.leave_out:
+            raise DataError(words)
+        desk.say(events.Noted(words))
+    if words := encoded.asking.in_words():
+        desk.say(events.Noted(words))
+    encoded.asking.save(desk.folder)

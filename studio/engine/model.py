@@ -4,6 +4,7 @@ Training, chat and merge all come through here, so that the three can never disa
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.pytorch_utils import Conv1D
 
-from studio.engine import adapter, remote_code, snapshot, vocabulary
+from studio.engine import adapter, remote_code, snapshot, vocabulary, weights
 from studio.engine.adapter import WEIGHTS
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.precision import compute_dtype, device, merge_dtype
@@ -49,24 +50,27 @@ def lora_config(settings: AdapterSettings) -> LoraConfig:
 
 
 def load_base(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, token: str | None = None, *,
-              quantized: bool = True, on: torch.device | str | None = None, consent: frozenset[str] = frozenset()) -> PreTrainedModel:
+              quantized: bool = True, on: torch.device | str | None = None, consent: frozenset[str] = frozenset(),
+              remark: Callable[[str], None] = lambda words: None) -> PreTrainedModel:
     """The frozen base, which knows its `origin`. `quantized=False` reloads it in 16 bits for a merge; `on` overrules the device.
-    `consent` holds the hashes of the code that a person has looked at and allowed to run.
+    `consent` holds the hashes of the code that a person has looked at and allowed to run; `remark` is told which tensors are not used.
 
-    Raises StudioError for files that do not hold a whole model, or need code that nobody has allowed.
+    Raises StudioError for files that do not hold a whole model, hold more than has a place in it, come quantized, or need code that
+    nobody has allowed.
     """
     quantization, folder = quantization_config(settings) if quantized else None, snapshot.of(settings, token, code=bool(consent))
     code = remote_code.needed(settings, folder)
     remote_code.refuse_unless_allowed(code, consent)
     origin = snapshot.origin(settings, folder)
     with about(settings.name):
+        weights.refuse_odd_scales(folder, settings.name)
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=remote_code.is_allowed(code, consent), output_loading_info=True,
             dtype=compute_dtype(settings) if quantized else merge_dtype(settings),
             quantization_config=quantization, device_map={"": str(on or device(settings))})
-    if missing := sorted(found["missing_keys"]):
-        raise StudioError(f"{settings.name} lacks {len(missing)} of the weights that its config asks for, such as {missing[0]}. "
-                          "Fetch it again, or choose another model.")
+    if words := weights.account_for(found, model, settings.name):
+        remark(words)
+    weights.refuse_other_types(model, settings.name, quantized=quantization is not None)
     model.origin = origin
     model.name_or_path = model.config._name_or_path = str(vocabulary.where(settings))  # an adapter names its base as the settings do
     _keep_layout(model)
@@ -188,11 +192,11 @@ def begin_with(tuned: PeftModel, earlier: Run) -> None:
     adapter.refuse_other_than_lora(earlier)
     adapter.refuse_what_is_not_finite(earlier.adapter)
     adapter.refuse_other_base(earlier, tuned.get_base_model().origin, "Choose that base, or begin with a fresh adapter.")
-    weights, fresh = load_file(earlier.adapter / WEIGHTS), get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    if {name: weight.shape for name, weight in weights.items()} != {name: weight.shape for name, weight in fresh.items()}:
+    learned, fresh = load_file(earlier.adapter / WEIGHTS), get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    if {name: weight.shape for name, weight in learned.items()} != {name: weight.shape for name, weight in fresh.items()}:
         raise StudioError(f"The adapter of run {earlier.name} has another rank or stands on other modules. "
                           "Set rank, target modules and bias as they were there, or begin with a fresh adapter.")
-    set_peft_model_state_dict(tuned, weights)
+    set_peft_model_state_dict(tuned, learned)
 
 
 def _called(base: PreTrainedModel) -> str:

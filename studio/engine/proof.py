@@ -5,8 +5,7 @@ import json
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from studio import begun
-from studio.engine.rendering import render
+from studio.engine.asking import Asker
 from studio.runs import Run
 
 PROMPTS, LONGEST, LIKELY = 8, 512, 20
@@ -19,8 +18,7 @@ def prompts(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
     """The prompts of the proof as token ids, each of shape (1, tokens)."""
     rows = run.held_out.read_text(encoding="utf-8").splitlines() if run.held_out.is_file() else []
     talks = [json.loads(row)["prompt"] for row in rows[:PROMPTS]] or [FALLBACK]
-    moment = begun.moment(run)
-    texts = [render(tokenizer, talk, moment, add_generation_prompt=True) for talk in talks]
+    texts = list(map(Asker(run, tokenizer).prompt, talks))
     return [tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][:, -LONGEST:] for text in texts]
 
 

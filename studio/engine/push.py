@@ -34,9 +34,10 @@ def push(desk: Desk) -> events.Event | None:
         if not hub.send_ahead(desk, api, repo, "model", additions):
             return events.Stopped(step=0)
         # An adapter that stays beside a merged model misleads every loader.
-        made = api.create_commit(repo, additions + hub.deletions(found, additions, parcel.FILES),
-                                 commit_message=f"Upload the {asked.what} of {run.name} with ORPO Studio")
-    desk.say(events.Pushed(repo, made.commit_url))
+        with desk.stopping.undisturbed():  # a commit that was begun is one: nobody can tell otherwise whether it was made
+            made = api.create_commit(repo, additions + hub.deletions(found, additions, parcel.FILES),
+                                     commit_message=f"Upload the {asked.what} of {run.name} with ORPO Studio")
+            desk.say(events.Pushed(repo, made.commit_url))
     return None
 
 

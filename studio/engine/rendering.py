@@ -8,6 +8,7 @@ A template can ask for the time and for chance as well. It is told the date of t
 that always begins alike: the same talk is the same text tomorrow, on another machine, in the chat and in training.
 """
 
+import json
 import os
 import random
 import resource
@@ -53,9 +54,50 @@ def render(tokenizer: PreTrainedTokenizerBase, talks: list[Message] | list[list[
            **options) -> str | list[str]:
     """A talk, or each of several, as text. `moment` is the date of the run that it is rendered for, and now where there is no run.
 
+    The arguments of tool calls, which many files hold as JSON in a text, are handed over as values, as transformers' templates want
+    them, and as they are to a template that refuses these. `tools` are descriptions of tools that can be called in all of the talks.
     Raises Refusal for a talk that the template does not take, StudioError where it has no end.
     """
-    characters = sum(len(str(turn.get("content") or "")) for talk in talks for turn in (talk if isinstance(talk, list) else [talk]))
+    as_values = _with_arguments(talks)
+    if as_values is not None:
+        with suppress(Refusal):
+            return _rendered(tokenizer, as_values, moment, **options)
+    return _rendered(tokenizer, talks, moment, **options)
+
+
+def _with_arguments(talks: list) -> list | None:
+    """The talks with the arguments of tool calls as values; None where there is no call whose arguments are a text."""
+    changed = False
+
+    def turn_of(turn: Message) -> Message:
+        nonlocal changed
+        calls = turn.get("tool_calls")
+        if not isinstance(calls, list):
+            return turn
+        made = []
+        for call in calls:
+            function = call.get("function") if isinstance(call, dict) else None
+            values = parsed(function.get("arguments")) if isinstance(function, dict) else None
+            if isinstance(values, dict) and values is not function["arguments"]:
+                changed = True
+                call = {**call, "function": {**function, "arguments": values}}
+            made.append(call)
+        return {**turn, "tool_calls": made}
+
+    made = [[turn_of(turn) for turn in talk] if isinstance(talk, list) else turn_of(talk) for talk in talks]
+    return made if changed else None
+
+
+def parsed(arguments: Any) -> Any:
+    """A call's arguments as values: what is written as JSON is read."""
+    try:
+        return json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, talks: list, moment: datetime | None, **options) -> str | list[str]:
+    characters = sum(map(_size, talks)) + len(json.dumps(options.get("tools") or "", default=str)) * len(talks)
     try:
         with _limits(ROOM + 16 * characters), _same_at_any_time(moment):
             text = tokenizer.apply_chat_template(talks, tokenize=False, **options)
@@ -68,6 +110,13 @@ def render(tokenizer: PreTrainedTokenizerBase, talks: list[Message] | list[list[
     if (len(text) if isinstance(text, str) else sum(map(len, text))) > LONGEST + 16 * characters:
         raise StudioError(ENDLESS.format("it had written many times what it was given"))
     return text
+
+
+def _size(talk: list[Message] | Message) -> int:
+    """Characters of what a talk, or a turn of one, says."""
+    if isinstance(talk, list):
+        return sum(map(_size, talk))
+    return sum(len(value if isinstance(value, str) else json.dumps(value, default=str)) for value in talk.values() if value)
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from studio import events
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk
-from studio.errors import redact
 
 METRICS = {"loss", "nll_loss", "log_odds_ratio", "log_odds_chosen", "rewards/chosen", "rewards/rejected",
            "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected", "grad_norm", "learning_rate", "epoch"}
@@ -34,7 +34,12 @@ class Reporter(TrainerCallback):
         self.desk.say(events.Stepped(state.global_step, metrics, peak_memory()))
         step, more_to_come = state.global_step, state.global_step < state.max_steps
         if self.every and not self.stopped and step % self.every == 0 and more_to_come:
-            self.measure(step)
+            try:
+                self.measure(step)
+            except StopRequested:  # half a measurement is none; the step is kept
+                self.stopped = control.should_training_stop = True
+            finally:
+                self.desk.stopping.phase = "training"
         if self.keep_every and more_to_come and (self.stopped or step % self.keep_every == 0):
             self.keep(step)
 
@@ -42,36 +47,6 @@ class Reporter(TrainerCallback):
         """Ends after this step if the stop file is there."""
         if self.desk.asked_to_stop:
             self.stopped = control.should_training_stop = True
-
-
-class Guarded(TrainerCallback):
-    """A tracker's callback that cannot end the run: when it fails, that is said once and it is not called again."""
-
-    def __init__(self, tracker: TrainerCallback, note: Callable[[str], None]):
-        self.tracker, self.note, self.failed = tracker, note, False
-
-    def __getattribute__(self, name: str):
-        if not name.startswith("on_"):
-            return super().__getattribute__(name)
-        return lambda *inputs, **options: self._call(name, *inputs, **options)
-
-    def _call(self, name: str, *inputs, **options):
-        if self.failed:
-            return None
-        try:
-            return getattr(self.tracker, name)(*inputs, **options)
-        except Exception as error:  # whatever a tracker raises
-            self.failed = True
-            why = redact(str(error))[:200] or type(error).__name__
-            self.note(f"{type(self.tracker).__name__} failed ({why}) and is left out from here on. "
-                      "The run itself goes on, and its curves are under Runs.")
-            return None
-
-
-def guard_trackers(trainer: Trainer, note: Callable[[str], None]) -> None:
-    """Let no tracker that the settings asked for end the run."""
-    handler, ours = trainer.callback_handler, ("studio.", "transformers.trainer_callback")
-    handler.callbacks = [one if type(one).__module__.startswith(ours) else Guarded(one, note) for one in handler.callbacks]
 
 
 def peak_memory() -> int:

@@ -10,16 +10,17 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import DryRunError, HfHubHTTPError
 
-from studio import names
+from studio import hub_access, model_files, names
 from studio.engine.worker import about
 from studio.errors import StudioError
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
-from studio.shape import LARGEST_CONFIG, LARGEST_HEADER
+from studio.shape import LARGEST_CONFIG, LARGEST_HEADER, PATIENCE
 
 TEXTS = ["*.json", "*.jinja", "*.model", "*.txt"]
 WEIGHTS = ["*.safetensors", *TEXTS]
@@ -47,29 +48,81 @@ class Origin:
 def of(settings: ModelSettings, token: str | None = None, weights: bool = True, code: bool = False) -> Path:
     """The folder with a base's files, fetched as far as they are not there; without `weights` only what texts need.
 
-    With `code` its Python files are fetched as well, which nothing here runs. Raises StudioError for what is no model,
-    and for weights that could run code when they are read.
+    With `code` its Python files are fetched as well, which nothing here runs. Raises StudioError for what is not a model, for one
+    that the studio cannot train (before its weights are fetched), and for weights that could run code when they are read.
     """
-    folder = _folder(settings, token, (WEIGHTS if weights else TEXTS) + CODE * code)
+    folder = _folder(settings, token, TEXTS + CODE * code)
+    _refuse_what_cannot_be_trained(settings, folder, token)
     if weights:
+        folder = _folder(settings, token, WEIGHTS + CODE * code)
         _refuse_other_than_safetensors(folder, settings.name)
     return folder
 
 
+def _refuse_what_cannot_be_trained(settings: ModelSettings, folder: Path, token: str | None) -> None:
+    """Raises StudioError for a base that comes quantized or is not a causal language model, as its config and files say."""
+    files = {path.name for path in folder.iterdir()}
+    if not (folder / "config.json").is_file():
+        model_files.refuse_gguf(settings.name, files)
+        return  # told with what else is missing, where the weights are asked for
+    config = mapping(folder / "config.json", settings.name)
+    try:
+        model_files.refuse(settings.name, config, files)
+    except StudioError:
+        if not _is_on_hub(settings):
+            raise
+        model_files.refuse(settings.name, config, files, _listed(settings, token)[1])  # the Hub knows what it was made from
+        raise
+
+
+def _listed(settings: ModelSettings, token: str | None) -> tuple[list[str], list[str]]:
+    """A Hub model's files, and the models that its card says it was made from; none where the Hub does not say."""
+    try:
+        found = HfApi().model_info(settings.name, revision=settings.revision or None, token=token, timeout=PATIENCE)
+        return [file.rfilename for file in found.siblings or []], model_files.made_from(found.card_data)
+    except Exception:  # whatever the Hub's client raises: what is refused is refused without it
+        return [], []
+
+
 def origin(settings: ModelSettings, folder: Path) -> Origin:
     """Where the weights in a folder come from, and what they are known by."""
-    from_hub = settings.name != PRACTICE and not names.is_path(settings.name)
-    return Origin(settings.name, folder.name if from_hub else "", fingerprint(folder))
+    return Origin(settings.name, folder.name if _is_on_hub(settings) else "", fingerprint(folder))
+
+
+def _is_on_hub(settings: ModelSettings) -> bool:
+    return settings.name != PRACTICE and not names.is_path(settings.name)
 
 
 def fingerprint(folder: Path) -> str:
     """A hash of what shapes the model, of every tensor's name, type and shape, and of some of its bytes."""
     config = mapping(folder / "config.json", folder.name)
     digest = hashlib.sha256(json.dumps({name: config.get(name) for name in SHAPING}, sort_keys=True).encode())
-    for name in sorted(_weight_files(folder, folder.name)):
+    for name in sorted(weight_files(folder, folder.name)):
         for seen in _tensors(folder / name):
             digest.update(seen)
     return digest.hexdigest()[:16]
+
+
+def stored(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and type of each tensor in a file. Raises StudioError for a file that is damaged."""
+    try:
+        with open(path, "rb") as file:
+            header, _ = _header(file, path.stat().st_size)
+            return [(name, tuple(told["shape"]), str(told["dtype"])) for name, told in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _header(file: BinaryIO, size: int) -> tuple[dict, int]:
+    """What stands before the tensors of an open file of that size, and how many bytes it takes. Raises ValueError."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(LARGEST_HEADER, size):
+        raise ValueError("longer than the file")
+    return json.loads(file.read(length)), length
+
+
+def _damaged(path: Path, error: Exception) -> StudioError:
+    return StudioError(f"{path.name} is no whole safetensors file ({str(error)[:80]}). Fetch it again, or choose another model.")
 
 
 def _tensors(path: Path) -> Iterator[bytes]:
@@ -77,10 +130,7 @@ def _tensors(path: Path) -> Iterator[bytes]:
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(LARGEST_HEADER, size):
-                raise ValueError("longer than the file")
-            header = json.loads(file.read(length))
+            header, length = _header(file, size)
             for name, told in sorted(header.items()):
                 if name == "__metadata__":
                     continue
@@ -92,8 +142,7 @@ def _tensors(path: Path) -> Iterator[bytes]:
                 file.seek(8 + length + max(begin, end - LOOKED_AT))
                 yield f"{name} {told['dtype']} {told['shape']}".encode() + first + file.read(min(LOOKED_AT, end - begin))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StudioError(f"{path.name} is no whole safetensors file ({str(error)[:80]}). "
-                          "Fetch it again, or choose another model.") from error
+        raise _damaged(path, error) from error
 
 
 def _folder(settings: ModelSettings, token: str | None, patterns: list[str]) -> Path:
@@ -115,8 +164,10 @@ def fetch(settings: ModelSettings, token: str | None, patterns: list[str],
     it may return the kind of progress bar that shows them.
 
     Where the Hub cannot be asked, what is here is taken if it is all of them; with a token that it does not accept, what is
-    public. Raises StudioError for a file that came damaged.
+    public. Raises StudioError for a file that came damaged, and for a model that the user for whom this process works may not read.
     """
+    if hub_access.is_asked():
+        hub_access.refuse_without(settings.name, "model", token)
     try:
         return _fetch(settings, token, patterns, begins)
     except HfHubHTTPError as error:
@@ -129,7 +180,10 @@ def _fetch(settings: ModelSettings, token: str | None | bool, patterns: list[str
     asked = {"repo_id": settings.name, "revision": settings.revision or None, "token": token, "allow_patterns": patterns}
     with about(settings.name):
         try:
-            missing = [file for file in snapshot_download(**asked, dry_run=True) if file.will_download]
+            offered = snapshot_download(**asked, dry_run=True)
+            if patterns[0] == WEIGHTS[0] and not any(file.filename.endswith(".safetensors") for file in offered):
+                model_files.refuse_gguf(settings.name, _listed(settings, token or None)[0])
+            missing = [file for file in offered if file.will_download]
         except DryRunError:  # whether everything is here is seen without the Hub too
             missing = []
         bar = begins(sum(file.file_size for file in missing)) if missing else None
@@ -169,15 +223,16 @@ def _refuse_other_than_safetensors(folder: Path, name: str) -> None:
     if config.get("transformers_weights"):
         raise StudioError(f"{name} names weights of its own choice, which the studio does not follow. "
                           f"Choose a repository whose weights are in {SINGLE}.")
-    for file in _weight_files(folder, name):
+    for file in weight_files(folder, name):
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
             raise StudioError(f"{name} names {str(file)[:80]!r} as a file of its weights, which is none of its safetensors files. "
                               "Choose another model.")
         if not (folder / file).is_file():
             raise StudioError(f"{name} lacks {file}, which its list of weights names. Fetch it again, or choose another model.")
+        model_files.refuse_stored(name, stored(folder / file))
 
 
-def _weight_files(folder: Path, name: str) -> set[str]:
+def weight_files(folder: Path, name: str) -> set[str]:
     """The files that transformers would load. Raises StudioError where there are no safetensors."""
     if (folder / SINGLE).is_file():
         return {SINGLE}

@@ -1,7 +1,8 @@
 """Pairs -> token ids: each text tokenized once, in batches, and kept in a file that the next run with the same takes.
 
 The file is read through the page cache, so that a million pairs need no more memory than the few being looked at.
-Nothing is lost in silence: pairs that leave nothing to learn are counted, with their questions.
+Nothing is lost in silence: pairs that leave nothing to learn are counted, with their questions, and so is what the chat template
+leaves out of them.
 """
 
 import hashlib
@@ -10,7 +11,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,40 +23,51 @@ from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
 from studio.begun import tells_the_time
+from studio.engine import fidelity
+from studio.engine.asking import Asking, Common
 from studio.engine.rendering import Refusal, render
 from studio.errors import DataError
-from studio.preferences.pairs import Account, Pair
+from studio.preferences.pairs import Account, Message, Pair
 
 CACHE = Path(HF_HOME) / "orpo-studio" / "tokens"
 KEPT_SETS = 20
-AT_ONCE = 500
-"""Pairs rendered and tokenized together."""
-FORMAT = "1"
+AT_ONCE, CHARACTERS_AT_ONCE = 500, 2_000_000
+"""Pairs rendered and tokenized together, and characters of what they say; a longer pair is taken alone."""
+FORMAT = "2"
 """Goes up when the same pairs would give other ids, so that old files are not taken."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A pair as token ids, int32. `prompt` counts the leading tokens that both answers share and that are not scored."""
+    """A pair as token ids, int32. `prompt` counts the leading tokens that both answers share and that are not scored.
+
+    `lost` are the bits of `fidelity` for what the chat template left out. `begun` is the text with which the template begins an answer
+    where it asks for one, and with which this pair's better answer does not begin.
+    """
 
     prompt: int
     chosen: Sequence[int] | np.ndarray
     rejected: Sequence[int] | np.ndarray
+    lost: int = 0
+    begun: str = ""
 
 
 class Tokens(Sequence[Encoded]):
     """Encoded pairs, read from their file when they are asked for.
 
     ids: all token ids one after another. bounds: (pairs, 4) start in ids, prompt, chosen's length, rejected's length.
+    lost: (pairs,) what the chat template left out of each, as bits. `asking` is how all of them ask for an answer.
     """
 
-    def __init__(self, ids: np.ndarray, bounds: np.ndarray):
-        self.ids, self.bounds = ids, bounds
+    def __init__(self, ids: np.ndarray, bounds: np.ndarray, lost: np.ndarray | None = None, asking: Asking = Asking()):  # noqa: B008
+        self.ids, self.bounds, self.asking = ids, bounds, asking
+        self.lost = np.zeros(len(bounds), dtype=np.uint32) if lost is None else lost
 
     @classmethod
     def load(cls, folder: Path) -> "Tokens":
         """The set in a folder of the cache."""
-        return cls(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "bounds.npy"))
+        return cls(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "bounds.npy"), np.load(folder / "lost.npy"),
+                   Asking.load(folder))
 
     def __len__(self) -> int:
         return len(self.bounds)
@@ -66,7 +79,8 @@ class Tokens(Sequence[Encoded]):
 
     def at(self, places: Sequence[int]) -> "Tokens":
         """Only these pairs, in this order, from the same file."""
-        return Tokens(self.ids, self.bounds[np.asarray(places, dtype=np.int64)])
+        places = np.asarray(places, dtype=np.int64)
+        return Tokens(self.ids, self.bounds[places], self.lost[places], self.asking)
 
     @property
     def digest(self) -> str:
@@ -116,16 +130,20 @@ def _settle(draft: Path, folder: Path) -> None:
 
 def _write(folder: Path, found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int,
            progress: Callable[[int], None], moment: datetime | None) -> None:
-    bounds, written = [], 0
+    bounds, lost, written, common = [], [], 0, Common()
     with open(folder / "ids.raw", "wb") as file:
-        for start in range(0, len(found), AT_ONCE):
-            for pair in encoded(found[start : start + AT_ONCE], tokenizer, max_length, moment):
+        for batch in batches(found):
+            for pair, spoken in zip(encoded(batch, tokenizer, max_length, moment), batch, strict=True):
                 for ids in (pair.chosen, pair.rejected):
                     file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 bounds.append((written, pair.prompt, len(pair.chosen), len(pair.rejected)))
+                lost.append(pair.lost)
+                common.see(pair.begun, spoken.tools)
                 written += len(pair.chosen) + len(pair.rejected)
-            progress(min(start + AT_ONCE, len(found)))
+            progress(len(bounds))
     np.save(folder / "bounds.npy", np.array(bounds, dtype=np.int64).reshape(-1, 4))
+    np.save(folder / "lost.npy", np.array(lost, dtype=np.uint32))
+    common.asking().save(folder)
     _with_header(folder / "ids.raw", folder / "ids.npy", written)
 
 
@@ -137,10 +155,25 @@ def _with_header(raw: Path, path: Path, count: int) -> None:
     raw.unlink()
 
 
+def batches(found: Iterable[Pair]) -> Iterator[list[Pair]]:
+    """The pairs in their order, as many at once as fit in memory whatever their length."""
+    batch, characters = [], 0
+    for pair in found:
+        size = len(json.dumps(pair.row()))
+        if batch and (len(batch) == AT_ONCE or characters + size > CHARACTERS_AT_ONCE):
+            yield batch
+            batch, characters = [], 0
+        batch.append(pair)
+        characters += size
+    if batch:
+        yield batch
+
+
 def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None,
             moment: datetime | None = None) -> Iterator[Encoded]:
     """The pairs of one batch. The two texts are tokenized, the prompt only found in them."""
-    prompts, chosen, rejected = _rendered(found, tokenizer, moment)
+    prompts, chosen, rejected = rendered(found, tokenizer, moment)
+    lost = _losses(found, (prompts, chosen, rejected), tokenizer, moment)
     better = tokenizer(chosen, add_special_tokens=False)
     worse = tokenizer(rejected, add_special_tokens=False)
     for place, texts in enumerate(zip(prompts, chosen, rejected, strict=True)):
@@ -148,14 +181,41 @@ def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_lengt
         prompt = min(_tokens_before(better, place, common, tokenizer, texts[1]),
                      _tokens_before(worse, place, common, tokenizer, texts[2]))
         yield Encoded(prompt, _ended(better["input_ids"][place], prompt, tokenizer)[:max_length],
-                      _ended(worse["input_ids"][place], prompt, tokenizer)[:max_length])
+                      _ended(worse["input_ids"][place], prompt, tokenizer)[:max_length], lost[place],
+                      texts[0][len(os.path.commonprefix(texts[:2])) :])
 
 
-def _rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, moment: datetime | None) -> tuple[list[str], list[str], list[str]]:
+def _losses(found: Sequence[Pair], texts: tuple[list[str], list[str], list[str]], tokenizer: PreTrainedTokenizerBase,
+            moment: datetime | None) -> list[int]:
+    """What the template left out of each pair. An answer of which every piece is lost is compared with one that says nothing."""
+    lost = [fidelity.losses(pair, three) for pair, three in zip(found, zip(*texts, strict=True), strict=True)]
+    for place, pair in enumerate(found):
+        for side in fidelity.emptied(pair, lost[place]) if lost[place] else ():
+            answer, text = getattr(pair, side), texts[list(fidelity.SIDES).index(side)][place]
+            with suppress(Refusal):
+                if render(tokenizer, pair.prompt + fidelity.blank(answer), moment, tools=pair.tools or None) == text:
+                    lost[place] |= fidelity.EMPTY
+    return lost
+
+
+def rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase,
+             moment: datetime | None = None) -> tuple[list[str], list[str], list[str]]:
+    """The three texts of each pair: the question up to where an answer begins, and the question with each answer."""
+    def each(talks: list[list[Message]], **options) -> list[str]:
+        texts = [""] * len(talks)
+        for places in by_tools.values():
+            tools = found[places[0]].tools or None
+            written = render(tokenizer, [talks[place] for place in places], moment, tools=tools, **options)
+            for place, text in zip(places, written, strict=True):
+                texts[place] = text
+        return texts
+
+    by_tools: dict[str, list[int]] = {}
+    for place, pair in enumerate(found):
+        by_tools.setdefault(json.dumps(pair.tools, default=str) if pair.tools else "", []).append(place)
     try:
-        return (render(tokenizer, [pair.prompt for pair in found], moment, add_generation_prompt=True),
-                render(tokenizer, [pair.prompt + pair.chosen for pair in found], moment),
-                render(tokenizer, [pair.prompt + pair.rejected for pair in found], moment))
+        return (each([pair.prompt for pair in found], add_generation_prompt=True), each([pair.prompt + pair.chosen for pair in found]),
+                each([pair.prompt + pair.rejected for pair in found]))
     except Refusal as error:
         raise DataError(f"The chat template cannot hold these conversations: {error}. "
                         "Set Chat template to chatml, or remove system turns from the data.") from error
@@ -188,7 +248,7 @@ def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_lengt
     if tells_the_time(tokenizer.chat_template):  # else yesterday's texts would be taken for today's
         digest.update((moment or datetime.now()).isoformat().encode())
     for pair in found:
-        digest.update(json.dumps([pair.prompt, pair.chosen, pair.rejected]).encode())
+        digest.update(json.dumps([pair.prompt, pair.chosen, pair.rejected, pair.tools]).encode())
     return digest.hexdigest()[:32]
 
 
@@ -218,14 +278,18 @@ class Fitting(NamedTuple):
 
 
 def fitting(tokens: Tokens, max_length: int) -> Fitting:
-    """Which pairs leave something to learn after the cut at `max_length`.
+    """Which pairs leave something to learn after what the chat template leaves out and the cut at `max_length`.
 
     A prompt that fills `max_length` leaves an empty answer, whose mean log-probability is 0/0: one such pair turns
     every weight of the adapter into NaN.
     """
     places, left_out = [], {}
     for place, (prompt, chosen, rejected) in enumerate(tokens.lengths.tolist()):
-        if max(1, prompt) >= min(chosen, rejected):
+        if tokens.lost[place] & fidelity.EMPTY:
+            reason = "have an answer of which the chat template writes nothing"
+        elif tokens.lost[place] & fidelity.ALIKE:
+            reason = "have answers that the chat template writes alike"
+        elif max(1, prompt) >= min(chosen, rejected):
             reason = f"have a question that fills the maximum length of {max_length}"
         elif chosen == rejected and np.array_equal((pair := tokens[place]).chosen, pair.rejected):
             reason = "have answers that are the same after the cut at the maximum length"

@@ -20,8 +20,9 @@ Couple = tuple[Any, Any]
 LISTS = ("completions", "responses", "answers", "candidates", "generations", "outputs", "summaries", "options", "choices", "texts",
          "replies")
 """Columns that may hold all answers of a row."""
-NAME = re.compile(r"(?=\S{3,80}\Z)(?=\S*\d)(?=\S*[-_./:])[\w./:@+-]+|https?://\S+|[0-9a-f]{16,64}", re.IGNORECASE)
-"""A model's name, an address or an identity: one word of letters, digits and signs that divide."""
+NAME = re.compile(r"[a-z]{2}[\w.]*[-_/](?=[\w./:@+-]*\d)[\w./:@+-]{1,80}|https?://\S+|[0-9a-f]{16,64}"
+                  r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+"""A model's name, an address or an identity: one word that begins with letters and goes on with a dividing sign and digits."""
 
 
 def first(wanted: Sequence[str], sample: Sequence[Row], names: Sequence[str]) -> str:

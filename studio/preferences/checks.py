@@ -185,26 +185,6 @@ def _letters(text: str) -> str:
     return re.sub(r"[\W_]+", "", text)
 
 
-MARKUP = re.compile(r"<\|(im_start|im_end|eot_id|start_header_id|endoftext)\|>|\[/?INST\]|</?s>|<(start|end)_of_turn>"
-                    r"|^### (Response|Instruction):", re.MULTILINE)
-MARKUP_SIGNS = "<[#"
-"""One of these stands in every mark: a look for them is much faster than the pattern."""
-
-
-class Markup(Counting):
-    """Texts that hold a chat template's own marks."""
-
-    name, what = "markup", "with template marks"
-
-    def concerns(self, told: Told) -> bool:
-        text = told.everything
-        return any(sign in text for sign in MARKUP_SIGNS) and MARKUP.search(text) is not None
-
-    def words(self, total: int) -> str:
-        return (f"{share(self.count, total)} hold marks of a chat template, such as <|im_start|> or [INST]. The studio writes its own "
-                "around every turn; these are learned as if they were text.")
-
-
 SECRETS = {"e-mail address": re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,4}\.[a-z]{2,24}\b", re.IGNORECASE),
            "access key": re.compile(r"\b(hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}"
                                     r"|xox[bp]-[\w-]{20,})"),

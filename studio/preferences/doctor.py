@@ -9,7 +9,7 @@ from math import sqrt
 from statistics import median
 from typing import Literal
 
-from studio.preferences import checks
+from studio.preferences import checks, marks
 from studio.preferences.checks import CLEAR, ENOUGH, REFUSAL, Counting
 from studio.preferences.findings import Check, Finding, Seen, share
 from studio.preferences.languages import LanguageMix, Languages
@@ -114,8 +114,10 @@ class Extreme(Counting):
 
 
 CHECKS: dict[str, Callable[[], Check]] = {check.name: check for check in (
-    Swapped, checks.Contradictions, checks.Leaks, checks.Duplicates, NearDuplicates, Length, Openings, checks.Refusals, LanguageMix,
-    checks.CutAnswers, checks.Markup, checks.TinyDifferences, checks.RepeatedQuestions, Languages, checks.LookAlikes, checks.Secrets,
+    Swapped, marks.WrittenTurns, marks.NamesForAnswers, checks.Contradictions, checks.Leaks, checks.Duplicates, NearDuplicates,
+    Length, Openings, checks.Refusals, LanguageMix,
+    checks.CutAnswers, marks.Markup, marks.MissingWords, marks.FewAnswers, marks.UnaskedJson,
+    checks.TinyDifferences, checks.RepeatedQuestions, Languages, checks.LookAlikes, checks.Secrets,
     Extreme)}
 """All by name, what matters most first."""
 

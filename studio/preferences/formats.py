@@ -6,7 +6,7 @@ No row disappears: each is a pair, the other half of one, or has the reason why 
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from studio.preferences.answers import Named, Ordered, Picked, each, listed
 from studio.preferences.pairs import Message, Pair
 from studio.preferences.rated import Labelled, Rated
 from studio.preferences.structure import Row, View, kind_of
+from studio.preferences.tools import tools_of
 from studio.preferences.voted import Pointed, Scored, Voted
 
 Answers = Named | Ordered | Picked | Voted | Scored | Pointed | Rated | Labelled
@@ -48,7 +49,8 @@ class Format:
 
     `extra` is a column that continues the question, `history` one with the turns before it. `whole` says that the sample
     holds whole conversations, `insisted` that a person named the prompt, `proposed` that only its values made it the prompt,
-    `several` that rows of the sample hold more than one worse answer. `dialect` is that of texts which are transcripts.
+    `several` that rows of the sample hold more than one worse answer. `dialect` is that of texts which are transcripts, `tools` the
+    column with what can be called.
     All columns are those that `view` shows.
     """
 
@@ -58,6 +60,7 @@ class Format:
     system: str = ""
     images: str = ""
     history: str = ""
+    tools: str = ""
     unused: tuple[str, ...] = ()
     dialect: str = ""
     whole: bool = False
@@ -74,7 +77,8 @@ class Format:
     @property
     def columns(self) -> dict[str, str]:
         """Column by role, of those that are used."""
-        found = {"prompt": self.prompt, "extra": self.extra, "system": self.system, "history": self.history, **self.answers.columns()}
+        found = {"prompt": self.prompt, "extra": self.extra, "system": self.system, "history": self.history, "tools": self.tools,
+                 **self.answers.columns()}
         return {role: name for role, name in found.items() if name}
 
     def in_words(self) -> str:
@@ -82,6 +86,7 @@ class Format:
         system = f", the system turn from “{self.system}”" if self.system else ""
         before = f", the turns before it from “{self.history}”" if self.history else ""
         text = f"Takes the question from {self._where()}{before}{system}{self.answers.in_words()}"
+        text += f", the tools that can be called from “{self.tools}”" if self.tools else ""
         text += f"; the texts are {transcripts.DIALECTS[self.dialect].words}." if self.dialect else "."
         text += " Each worse answer of a row makes a pair of its own." if self.several else ""
         text += self.view.in_words()
@@ -133,11 +138,12 @@ class Format:
 
     def _pair(self, row: Row, better: Any, worse: Any) -> Pair:
         self._check_images(row)
+        tools = tools_of(row.get(self.tools)) if self.tools else []
         chosen, rejected = (turns.turns(answer, "assistant", self.dialect) for answer in (better, worse))
         if not turns.is_whole(chosen) and not turns.is_whole(rejected):
-            return turns.joined(self._with_system(self._question(row), row), chosen, rejected)
+            return replace(turns.joined(self._with_system(self._question(row), row), chosen, rejected), tools=tools)
         prompt, chosen, rejected = turns.divided(chosen, rejected)
-        return turns.joined(self._fuller(prompt, row), chosen, rejected)
+        return replace(turns.joined(self._fuller(prompt, row), chosen, rejected), tools=tools)
 
     def _single(self, row: Row) -> tuple[list[Message], list[Message], float]:
         """Question, answer and how good it is, of a row with a single label or number."""

@@ -1,6 +1,7 @@
 """What a model learns from: pairs of a better and a worse answer, and an account of the rows that are none."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +15,25 @@ NAMED = 20
 
 @dataclass(frozen=True)
 class Pair:
-    """One preference example. The prompt ends with a user turn; each answer is one or more turns."""
+    """One preference example. The prompt ends with a user turn; each answer is one or more turns.
+
+    `tools` describe what can be called, as chat templates take it (JSON schemas of functions).
+    """
 
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
     def row(self) -> dict[str, list[Message]]:
-        """The pair as a row of an explicit conversational dataset."""
-        return {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        """The pair as a row of an explicit conversational dataset, with the tools where it has any."""
+        row = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        return row | {"tools": self.tools} if self.tools else row
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Pair":
+        """The pair that was written as such a row."""
+        return cls(row["prompt"], row["chosen"], row["rejected"], row.get("tools") or [])
 
 
 @dataclass
@@ -83,3 +94,14 @@ def _rows(numbers: list[int], count: int) -> str:
         return ""
     shown = ", ".join(f"{number:,}" for number in numbers[:3])
     return f" (row{'s' * (count > 1)} {shown}{' …' * (count > 3)})"
+
+
+def common_system(prompts: Iterable[Sequence[Message]]) -> str:
+    """The system turn, to the byte, with which all these prompts begin; empty where they do not all have the same."""
+    found: set[str] = set()
+    for prompt in prompts:
+        opens = bool(prompt) and prompt[0].get("role") == "system"
+        found.add(str(prompt[0].get("content") or "") if opens else "")
+        if len(found) > 1:
+            return ""
+    return found.pop() if found else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from studio.errors import DataError
 from studio.preferences import column_names, structure, transcripts, turns
+from studio.preferences import tools as tool_lists
 from studio.preferences.answers import (
     LISTS,
     Named,
@@ -64,10 +65,12 @@ def _recognised(own: list[str], sample: Sequence[Row], asked: Asked, view: View)
         names, rows = _seen(own, sample, view)
     taken = set(answers.columns().values())
     free = [name for name in names if name not in taken]
+    tools = "" if isinstance(answers, Labelled) else tool_lists.column(free, rows)
+    free = [name for name in free if name != tools]
     prompt = asked.prompt or _question(rows, free, answers)
     system, images = first(SYSTEM_NAMES, rows, free), first(IMAGE_NAMES, rows, free)
     found = Format(answers, prompt, _extra(prompt, free, rows), system, images, history=_history(prompt, free, rows),
-                   insisted=bool(asked.prompt), view=view)
+                   tools=tools, insisted=bool(asked.prompt), view=view)
     return _settled(found, own, names, rows)
 
 
@@ -136,7 +139,9 @@ def _written_lists(answers: Answers, sample: Sequence[Row], asked: Asked) -> fro
     asks = [name for name in sample[0] if name not in columns and _writes_texts(name, sample)] if sample else []
     if asks and len(lists) == len(columns):
         return frozenset((*lists, *asks))
-    return frozenset(lists) if 0 < len(lists) < len(columns) else frozenset()
+    others = [row.get(name) for name in columns if name not in lists for row in sample]
+    alone = 0 < len(lists) < len(columns) and not any(structure.read_back(value) is not None for value in others)
+    return frozenset(lists) if alone else frozenset()
 
 
 def _writes_texts(name: str, sample: Sequence[Row]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from studio.errors import DataError
 from studio.preferences.column_names import means
+from studio.preferences.tools import are_tools
 from studio.preferences.turns import AROUND, content_of, is_parts, is_turn
 
 Row = Mapping[str, Any]
@@ -209,6 +210,8 @@ def view_of(sample: Sequence[Row], whole: bool = False, answers: Sequence[str] =
 def _is_nested(name: str, values: Sequence[Any]) -> bool:
     """Whether the values are structs around columns: neither turns nor parts nor lists of rated answers."""
     def around(value: Any) -> bool:
+        if are_tools(value):
+            return False
         if isinstance(value, Mapping):
             return kind_of(value) == "struct" and not is_parts(value) and not {"bytes", "path"} <= value.keys()  # that is an image
         # A list of answers is read as one; who voted how is about the row.

@@ -133,7 +133,7 @@ def _message(turn: Any) -> Message:
     role = ROLES.get(speaker) or ROLES.get(speaker.strip().lower())
     if role is None:
         raise DataError(f"hold turns of the unknown role “{speaker[:40]}”")
-    extra = {key: _without_gaps(turn[key]) for key in KEPT if turn.get(key)} if len(turn) > 2 else {}
+    extra = {key: without_gaps(turn[key]) for key in KEPT if turn.get(key)} if len(turn) > 2 else {}
     if content is None and role == "assistant" and "tool_calls" in extra:
         content = ""  # templates write None as a word
     return {"role": role, "content": content if isinstance(content, str) else _of_parts(content), **extra}
@@ -169,11 +169,11 @@ def _of_part(part: Any) -> str:
     return text
 
 
-def _without_gaps(value: Any) -> Any:
+def without_gaps(value: Any) -> Any:
     """The value without the nulls that Arrow puts where one struct of a list has a field that another has not."""
     if isinstance(value, Mapping):
-        return {key: _without_gaps(item) for key, item in value.items() if item is not None}
-    return [_without_gaps(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: without_gaps(item) for key, item in value.items() if item is not None}
+    return [without_gaps(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _kind(value: Any) -> str:

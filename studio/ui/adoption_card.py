@@ -7,6 +7,7 @@ import gradio as gr
 from studio import adoption
 from studio.errors import StudioError
 from studio.ui import parts, token_field
+from studio.ui.choices import Radio
 from studio.ui.studio import PRIVATE, Studio, refuse
 
 REPOSITORY = os.environ.get("ORPO_STUDIO_CHECKPOINTS", "")
@@ -24,7 +25,7 @@ def build(studio: Studio, started: gr.State) -> None:
             repo = gr.Textbox(REPOSITORY, label="Repository of checkpoints", placeholder="owner/name", elem_id="adoption-repo")
             token = token_field.build("adoption-token", "That may read it. Kept in memory, never written.")
         look = gr.Button("Look for runs", size="sm", elem_id="adoption-look")
-        choice = gr.Radio([], label="Runs with a checkpoint", visible=False, elem_id="adoption-runs")
+        choice = Radio([], label="Runs with a checkpoint", visible=False, elem_id="adoption-runs")
         bring = gr.Button("Bring it back", variant="primary", size="sm", visible=False, elem_id="adoption-bring")
         told = gr.HTML(elem_id="adoption-told", padding=False)
 

@@ -1,24 +1,29 @@
 """Compare: two candidates side by side, answering the same question at the same time, openly or blind; what is preferred becomes a pair."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
 
-from studio import candidates, collected, votes
-from studio.chat import Answers
+from studio import collected, votes
 from studio.errors import StudioError
-from studio.preferences.pairs import Message, Pair
-from studio.ui import all_asked, pairing, parts, questions_card
+from studio.preferences.pairs import Pair
+from studio.ui import all_asked, pairing, parts, questions_card, votes_card
+from studio.ui.choices import Dropdown
 from studio.ui.seats import Seats, Side
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
-from studio.ui.talk import flat, preferred, refuse_before_both_answered, shown
+from studio.ui.talk import Talk, preferred, refuse_before_both_answered
 from studio.votes import NEITHER, Preferred
 
 SIDES: tuple[Side, ...] = get_args(Side)
+SCRIPT = Path(__file__).resolve().parents[2] / "assets" / "talk.js"
 WAITING = "Both are answering; the first answer also loads the model …"
 ALIKE = "Both answered the same, so neither is better. Ask something else, or write a better answer."
+JUDGED = "You have judged these answers already. Ask the next question, or undo the vote below."
 CHOICES = (
     ("compare-first", "Compare", "The base, this run, its checkpoints, or another run on the same base in the same precision."),
     ("compare-second", "with", "All answer from one loaded base, so nothing but the adapter differs."))
@@ -30,12 +35,15 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(pairing.lead(studio, None), elem_id="compare-head", padding=False)
     with gr.Row(visible=False, elem_classes="fields") as choice:
-        one, other = (gr.Dropdown([], label=label, info=info, interactive=True, min_width=280, elem_id=elem_id)
+        one, other = (Dropdown([], label=label, info=info, interactive=True, min_width=280, elem_id=elem_id)
                       for elem_id, label, info in CHOICES)
     blind = gr.Checkbox(False, label="Blind", elem_id="blind", interactive=True,
                         info="Hides whose answer is whose until you have voted, and counts your votes with the run.")
-    with gr.Row(visible=False) as talks:  # two empty chats have nothing to tell them apart, to the eye or a screen reader
-        chats = {side: gr.Chatbot(label=Seats().label(side), height=420, elem_id=f"chat-{side}", buttons=["copy"]) for side in SIDES}
+    system = gr.Textbox(label="System prompt", lines=1, max_lines=8, elem_id="system-prompt",
+                        info="Both read it before the first question. It begins as the one that all pairs of the run have, if there is "
+                             "one. A change begins a new chat.")
+    with gr.Row(visible=False, elem_id="talks") as talks:
+        chats = {side: gr.HTML(elem_id=f"chat-{side}", padding=False, js_on_load=SCRIPT.read_text(encoding="utf-8")) for side in SIDES}
     with gr.Column(visible=False, elem_id="collect") as collect:
         with gr.Row() as either:
             better = {side: gr.Button(Seats().button(side), size="sm", elem_id=f"prefer-{side}") for side in SIDES}
@@ -44,123 +52,146 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             own = gr.Textbox(label="Your answer", lines=3, elem_id="own-answer",
                              info="Becomes the better answer of a pair; the worse one is that of the second who is compared.")
             save = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
-        kept = gr.HTML(elem_id="collected", padding=False)
+    kept = gr.HTML(elem_id="collected", padding=False)
     question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **OPEN)
-    questions_card.build(studio, in_view, tab, question, chats["left"])
+    said, filled, pair_fields = gr.State(Talk()), gr.State(""), [in_view, one, other]
+    questions_card.build(studio, in_view, tab, question, system, said)
     with gr.Row():
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
         clear = gr.Button("New chat", size="sm", elem_id="new-chat")
     counted = gr.HTML(elem_id="votes", padding=False)
+    judged = votes_card.build(studio)
     with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="fields"):
         sampling_fields = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
                            for name, (value, label, info) in pairing.SAMPLING.items()}
-    seated, pair_fields = gr.State(Seats()), [in_view, one, other]
-    asking_all = all_asked.build(studio, pair_fields, blind, sampling_fields)
-    talk = [question, *chats.values(), talks, collect, either, kept, seated, *better.values(), neither]
+    asking_all = all_asked.build(studio, pair_fields, blind, system, sampling_fields)
+    lists = [choice, one, other, system, filled]
+    talk = [question, *chats.values(), talks, collect, either, kept, said, *better.values(), neither]
 
-    def seat(seats: Seats, **said: list[Message]) -> dict:
-        """Let everything show who sits where; and what was said there, if that is handed over."""
-        return {seated: seats, neither: gr.Button(visible=seats.blind),
-                **{better[side]: gr.Button(seats.button(side)) for side in SIDES},
-                **{chats[side]: gr.Chatbot(label=seats.label(side), **({"value": said[side]} if said else {})) for side in SIDES}}
+    def seat(now: Talk) -> dict:
+        """Let everything show what was said, and who sits where."""
+        return {said: now, neither: gr.Button(visible=now.seats.blind),
+                **{better[side]: gr.Button(now.seats.button(side)) for side in SIDES},
+                **{chats[side]: now.shown(side) for side in SIDES}}
 
-    def ask(name: str | None, first: str | None, second: str | None, text: str, seats: Seats, left: list, right: list,
+    def ask(name: str | None, first: str | None, second: str | None, text: str, opening: str, before: Talk,
             **chosen: Any) -> Iterator[dict]:
         try:
             run, pair, sampling = pairing.to_ask(studio, name, first, second, chosen)
             if not (text or "").strip():
                 raise StudioError("There is no question. Write one and press Enter.")
         except StudioError as error:
-            yield refuse("Not asked", error)
+            refuse("Not asked", error)
+            yield offer(name, first, second, name or "") if pairing.out_of_date(studio.find(name), first, second) else {kept: gr.skip()}
             return
-        if seats.blind and (seats.told or not left):
-            seats, left, right = seats.drawn(), [], []
-        before = [[*flat(talk), {"role": "user", "content": text}] for talk in (left, right)]
+        asked = now = before.asked(text, opening if (opening or "").strip() else "")
         # Locked while they answer: a question in between would be asked of a talk that is not complete.
-        yield seat(seats, **dict(zip(SIDES, shown(Answers(), before, seats), strict=True))) | {
-            question: gr.Textbox("", interactive=False, placeholder=WAITING), talks: gr.Row(visible=True),
-            collect: gr.Column(visible=False), kept: ""}
-        alike = False
+        yield seat(asked) | {question: gr.Textbox("", interactive=False, placeholder=WAITING), talks: gr.Row(visible=True),
+                             collect: gr.Column(visible=False), kept: ""}
+        note = ""
         try:
-            for answers in studio.chat.ask(run, pair, seats.sorted(*before), sampling, studio.secrets(run)):
-                alike = answers.first == answers.second
-                yield dict(zip(chats.values(), shown(answers, before, seats), strict=True))
+            for answers in studio.chat.ask(run, pair, asked.sides, sampling, studio.secrets(run)):
+                now, note = asked.answered(answers), answers.note
+                yield {said: now, **{chats[side]: now.shown(side) for side in SIDES}}
         except StudioError as error:
-            yield {question: gr.Textbox(text, **OPEN), talks: gr.Row(visible=len(before[0]) > 1),
-                   **{chats[side]: talk[:-1] for side, talk in zip(SIDES, before, strict=True)}}
+            yield seat(before) | {question: gr.Textbox(text, **OPEN), talks: gr.Row(visible=bool(before.first))}
             refuse("No answer", error)
             return
+        alike = now.first[-1] == now.second[-1]
         yield {question: gr.Textbox(**OPEN), collect: gr.Column(visible=True), either: gr.Row(visible=not alike),
-               kept: parts.note("info", ALIKE) if alike else ""}
+               kept: (parts.note("info", ALIKE) if alike else "") + (parts.note("warn", note) if note else "")}
 
     def afresh(name: str | None, first: str | None, second: str | None, blind: bool) -> dict:
         seats, run = Seats(blind=blind), studio.find(name)
         with suppress(StudioError):  # which `lead` tells
             seats = Seats(pairing.called(run, pairing.of_form(run, first, second)), blind) if run is not None else seats
-        return seat(seats, left=[], right=[]) | {question: gr.Textbox(**OPEN), talks: gr.Row(visible=False),
-                                                 collect: gr.Column(visible=False), kept: ""}
+        return seat(Talk(seats)) | {question: gr.Textbox(**OPEN), talks: gr.Row(visible=False), collect: gr.Column(visible=False), kept: ""}
 
-    def keep(pair: Pair, name: str | None) -> str:
+    def keep(pair: Pair, name: str | None, identity: str) -> str:
         """Keep a pair. Returns how many there are now, in words. Raises StudioError."""
-        count = collected.add(studio.root, pair, name or "")
+        count = collected.add(studio.root, pair, name or "", identity)
         many = f"{count:,} pair{'s' * (count != 1)} collected"
         return f"Kept as a pair: {many} so far. Under Data they can be learned from."
 
-    def write(name: str | None, seats: Seats, left: list, right: list, text: str) -> tuple[str, Any]:
+    def write(name: str | None, now: Talk, text: str) -> tuple[str, Any]:
         """Keep the person's own answer as the better one."""
         try:
-            told = keep(preferred(*seats.sorted(flat(left), flat(right)), NEITHER, text or ""), name)
+            told = keep(preferred(now, NEITHER, text or ""), name, secrets.token_hex(8))
         except StudioError as error:
             return parts.note("warn", f"Not kept. {error}"), gr.skip()
         return parts.note("good", told), ""
 
-    def prefer(name: str | None, first: str | None, second: str | None, seats: Seats, left: list, right: list, side: Side | None) -> dict:
+    def prefer(name: str | None, first: str | None, second: str | None, now: Talk, side: Side | None) -> dict:
         """Keep the pair that a choice makes; of a blind talk the vote as well, which then tells who sat where."""
+        seats, run, told, wrong, identity = now.seats, studio.find(name), "", "", secrets.token_hex(8)
         who: Preferred = NEITHER if side is None else seats.place(side)
-        said = seats.sorted(flat(left), flat(right))
-        run, told, wrong = studio.find(name), "", ""
         try:
-            refuse_before_both_answered(*said)
+            refuse_before_both_answered(now)
+            if now.judged:
+                raise StudioError(JUDGED)
             if seats.hidden and run is not None:
-                votes.add(run, pairing.now(studio, run, pairing.of_form(run, first, second)), who, said[0][-2]["content"])
+                votes.add(run, pairing.now(studio, run, pairing.of_form(run, first, second)), who, now.question, identity)
                 told = "You saw no difference." if who == NEITHER else f"You preferred the answer of {seats.names[who]}."
                 told += f" A was {seats.name('left')}, B was {seats.name('right')}; the next question begins a new talk. "
-                seats = seats.revealed()
-            told += "" if who == NEITHER else keep(preferred(*said, who), name)
+                now = replace(now, seats=seats.revealed(), judged=identity)
+            if who != NEITHER:
+                told += keep(preferred(now, who), name, identity)
+                now = replace(now, judged=identity)
         except StudioError as error:
             wrong = f"Not kept as a pair. {error}"
         notes = (parts.note("good", told) if told else "") + (parts.note("warn", wrong) if wrong else "")
-        return seat(seats) | {kept: notes, either: gr.Row(visible=not told), counted: pairing.tally(studio, run, first, second)}
+        return seat(now) | {kept: notes, either: gr.Row(visible=not told), counted: pairing.tally(studio, run, first, second)}
 
-    def offer(name: str | None, first: str | None, second: str | None, anew: bool = False) -> tuple:
-        """Who can be chosen now; what was chosen stays, unless it is no longer there or all is `anew`."""
+    def undone(name: str | None, first: str | None, second: str | None, now: Talk, asked: gr.EventData) -> dict:
+        """Take a judgement back. What was preferred openly can then be judged again; who sat where in a blind talk is known by now."""
+        words, identity = votes_card.undo(studio, name, first, second, getattr(asked, "id", None))
+        again = now.judged == identity and not now.seats.blind
+        return {kept: words, counted: pairing.tally(studio, studio.find(name), first, second),
+                **({said: replace(now, judged=""), either: gr.Row(visible=True)} if again else {})}
+
+    def offer(name: str | None, first: str | None, second: str | None, filled_for: str, anew: bool = False) -> dict:
+        """Who can be chosen now; what was chosen stays, unless it is no longer there or all is `anew`. Of a run that comes into
+        view the system prompt of its pairs is filled in. While there is nobody, the lists keep what they hold, out of sight."""
         run = studio.find(name)
-        beside = [other for other in studio.runs() if run is not None and other.folder.parent == run.folder.parent]
-        there = candidates.offered(run, beside) if run is not None else []
-        listed = [(candidates.in_list(candidate, run), str(candidate)) for candidate in there]
+        listed = pairing.who_is_there(studio, run)
+        if not listed:
+            return {choice: gr.Row(visible=False)}
         keys = [key for _, key in listed]
-        chosen = [given if given in keys and not anew else usual
-                  for given, usual in zip((first, second), keys or [None, None], strict=False)]
-        return (gr.Row(visible=bool(there)), *(gr.Dropdown(listed, value=value) for value in chosen))
+        chosen = [given if given in keys and not anew else usual for given, usual in zip((first, second), keys, strict=False)]
+        opening = {} if filled_for == name else {system: pairing.usual_system(studio, run), filled: name}
+        return {choice: gr.Row(visible=True), **opening,
+                **{field: gr.Dropdown(listed, value=value) for field, value in zip((one, other), chosen, strict=True)}}
 
-    def look(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple:
+    def look(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple[str, str, str]:
+        """What the page shows of the pair; and a text that changes when the lists must be offered anew."""
         run = studio.find(name)
-        is_new = not first and run is not None and run.adapter.is_dir()  # it has ended since nobody could be offered
-        return (pairing.lead(studio, name, first, second, blind), pairing.tally(studio, run, first, second),
-                *(offer(name, first, second) if is_new else [gr.skip()] * 3))
+        stale = f"{name} {first} {second}" if pairing.out_of_date(run, first, second) else ""
+        return pairing.lead(studio, name, first, second, blind), pairing.tally(studio, run, first, second), stale
 
-    tab.select(offer, pair_fields, [choice, one, other], **QUIET)
-    chosen_anew = in_view.change(lambda *given: offer(*given, anew=True), pair_fields, [choice, one, other], **QUIET)
-    asking = question.submit(ask, [*pair_fields, question, seated, *chats.values()], talk, inputs_kwargs=sampling_fields,
+    stale, looking = gr.State(""), [*pair_fields, blind]
+    for event in (tab.select, stale.change):
+        event(offer, [*pair_fields, filled], lists, **QUIET)
+    chosen_anew = in_view.change(lambda *given: offer(*given, anew=True), [*pair_fields, filled], lists, **QUIET)
+    asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking, asking_all], **QUIET)
-    # A chat's own bin empties one side, and half a talk is none.
-    for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.change, *(chat.clear for chat in chats.values())):
-        anew(afresh, [*pair_fields, blind], talk, cancels=[asking], **QUIET)
+    for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.change):
+        anew(afresh, looking, talk, cancels=[asking], **QUIET)
+    judging = []
     for side, button in {**better, None: neither}.items():
-        button.click(lambda *given, side=side: prefer(*given, side), [*pair_fields, seated, *chats.values()], [*talk, counted], **PRIVATE)
-    save.click(write, [in_view, seated, *chats.values(), own], [kept, own], **PRIVATE)
-    watch = gr.Timer(2.0)
-    for event in (watch.tick, chosen_anew.then, one.input, other.input, blind.change, tab.select):
-        event(look, [*pair_fields, blind], [top, counted, choice, one, other], **QUIET)
+        judging.append(button.click(lambda *given, side=side: prefer(*given, side), [*pair_fields, said], [*talk, counted], **PRIVATE))
+    judging.append(save.click(write, [in_view, said, own], [kept, own], **PRIVATE))
+    judging.append(judged.shown.click(undone, [*pair_fields, said], [kept, counted, said, either], **PRIVATE))
+    watch, news = gr.Timer(2.0), gr.State(None)
+
+    def noticed(name: str | None, first: str | None, second: str | None, blind: bool, before: tuple | None) -> Any:
+        now = look(name, first, second, blind)
+        return gr.skip() if now == before else now
+
+    watch.tick(noticed, [*looking, news], news, concurrency_limit=None, **QUIET)
+    news.change(lambda now: now or (gr.skip(),) * 3, news, [top, counted, stale], **QUIET)
+    for event in (chosen_anew.then, one.input, other.input, blind.change, tab.select):
+        event(look, looking, [top, counted, stale], **QUIET)
+    for event in (chosen_anew.then, one.input, other.input, tab.select, *(judgement.then for judgement in judging)):
+        event(judged.look, pair_fields, judged.shown, **QUIET)
     return watch

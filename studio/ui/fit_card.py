@@ -9,12 +9,13 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio import account, gpu, pace, plan, two_steps
+from studio import account, gpu, pace, patience, plan, two_steps
 from studio.errors import SettingsError, StudioError
 from studio.events import Tried
 from studio.fit import fit, judged
 from studio.gpu import Place
 from studio.hardware import PRICES
+from studio.patience import Wait
 from studio.settings import Settings
 from studio.shape import Shape, on_hub
 from studio.summary import Summary, in_words, size
@@ -68,6 +69,13 @@ def _line(kind: str, word: str, told: str) -> str:
     return f'<p class="verdict">{parts.mark(kind, word)} <span>{escape(told)}</span></p>'
 
 
+def _verdict(verdict: str, is_long: bool, told: str) -> str:
+    """Whether it fits; what fits and takes days is nothing to be green about."""
+    if verdict == "fits" and is_long:
+        return _line("warn", "fits, but takes very long", told)
+    return _line(KINDS[verdict], verdict, told)
+
+
 def _nowhere() -> str:
     return _line("info", "no GPU here", "These settings ask for a GPU and this machine has none. Set Device to auto, or use a Space.")
 
@@ -81,28 +89,31 @@ def _measured(studio: Studio, settings: Settings, shape: Shape, place: Place, tr
     verdict = "fits" if tried.memory <= place.free else judged(tried.memory, place.free)
     told = (f"Measured on the longest pairs: {size(tried.memory)} of {size(place.free)} free {_where(place)}, "
             f"{tried.seconds:.2g} s a step.")
-    return _line(KINDS[verdict], verdict, told) + f"<p>{escape(_time(studio, settings, shape, place, tried))}</p>"
+    wait = _wait(studio, settings, shape, place, tried)
+    return _verdict(verdict, wait is not None and wait.is_long, told) + f"<p>{escape(_time(studio, settings, wait, tried))}</p>"
 
 
 def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
     found = fit(settings, shape, place.free, place.kind)
     told = f"Needs up to about {size(found.need.total)} of {size(place.free)} free {_where(place)}. {found.advice}"
     listed = " · ".join(f"{name} {size(taken)}" for name, taken in found.need.parts.items() if taken >= 5e5)
-    return (_line(KINDS[found.verdict], found.verdict, told) + f'<p class="quiet">{escape(listed)}</p>'
-            f"<p>{escape(_time(studio, settings, shape, place))}</p>")
+    wait = _wait(studio, settings, shape, place)
+    return (_verdict(found.verdict, wait is not None and wait.is_long, told) + f'<p class="quiet">{escape(listed)}</p>'
+            f"<p>{escape(_time(studio, settings, wait))}</p>")
 
 
-def _time(studio: Studio, settings: Settings, shape: Shape, place: Place, tried: Tried | None = None) -> str:
-    of = pace.size_of(studio.root, settings)
-    earlier = None if tried else pace.earlier_seconds(studio.root, settings, place.name, studio.logs.read)
-    found = pace.forecast(settings, shape, place, of, tried, earlier)
-    if found is None:
+def _wait(studio: Studio, settings: Settings, shape: Shape, place: Place, tried: Tried | None = None) -> Wait | None:
+    return patience.expected(studio.root, settings, shape, place, lambda log: studio.readings.of(log).said, tried)
+
+
+def _time(studio: Studio, settings: Settings, wait: Wait | None, tried: Tried | None = None) -> str:
+    if wait is None:
         return "How long it takes is not known for this card. Try two steps to measure it."
-    pairs = tried.pairs if tried else of.pairs
+    pairs = tried.pairs if tried else pace.size_of(studio.root, settings).pairs
     if pairs is None:
-        return f"Time: about {found.in_words()} for 1,000 pairs, by {found.how}."
-    return (f"Time: about {found.in_words()} for {plan.steps_for(settings.training, pairs):,} steps and what is measured between them, "
-            f"by {found.how}.")
+        return f"Time: about {wait.forecast.in_words()} for 1,000 pairs, by {wait.forecast.how}."
+    return (f"Time: about {wait.forecast.in_words()} for {plan.steps_for(settings.training, pairs):,} steps and what is measured between "
+            f"them, by {wait.forecast.how}.")
 
 
 def _planned(studio: Studio, settings: Settings, tried: Tried | None) -> str:

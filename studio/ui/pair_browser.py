@@ -1,19 +1,25 @@
 """Single pairs: any of them by number or by its words, as bubbles, as the model reads it, and with another text if need be."""
 
 import json
+import re
+from collections import Counter
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from studio import preview, runs
-from studio.errors import StudioError
+from studio.errors import SettingsError, StudioError
 from studio.settings import Settings
 from studio.shelf import Shelf
 from studio.ui import examined, form, parts
 from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
+LINE_END = re.compile(r"(\r\n|\r|\n)")
+COMPARED = 2000
+"""Lines of a text before and after that are compared, to find those that are as they were."""
 Texts = tuple[str, str, str]
 """The last turns of question, better and worse answer."""
 
@@ -52,12 +58,30 @@ def rewriting(folder: Path, place: int, texts: Texts) -> str:
     before = texts_of(folder, place)
     if not any(before):
         return ""
+    texts = tuple(with_line_ends_of(was, text) for text, was in zip(texts, before, strict=True))
     if not all(text.strip() for text in texts):
         raise StudioError("One of the texts is empty. Write one, or drop the pair.")
     if texts[1].strip() == texts[2].strip():
         raise StudioError("Both answers are the same, and nothing can be learned from them. Let them differ, or drop the pair.")
     changed = {part: text for part, text, was in zip(("prompt", "chosen", "rejected"), texts, before, strict=True) if text != was}
     return f"rewrite {Shelf(folder).numbers[place]} {json.dumps(changed, ensure_ascii=False)}" if changed else ""
+
+
+def with_line_ends_of(was: str, text: str) -> str:
+    """A text that came back from a text field, with the line ends that it had: a browser makes all of them line feeds.
+
+    Lines that are as they were end as they did; new ones end as most did.
+    """
+    pieces = LINE_END.split(was)
+    before, ends_before, lines = pieces[0::2], pieces[1::2], LINE_END.split(text)[0::2]
+    if "\r" not in was or before == lines:
+        return was if before == lines else text
+    ends = [Counter(ends_before).most_common(1)[0][0]] * (len(lines) - 1)
+    same = SequenceMatcher(None, before, lines, autojunk=False).get_matching_blocks() if len(before) + len(lines) <= COMPARED else ()
+    for block in same:
+        for step in range(min(block.size, len(ends_before) - block.a, len(ends) - block.b)):
+            ends[block.b + step] = ends_before[block.a + step]
+    return "".join(line + end for line, end in zip(lines, [*ends, ""], strict=True))
 
 
 def as_read(settings: Settings, folder: Path, place: int, token: str) -> str:
@@ -117,7 +141,10 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
         return look(folder, beside(Path(folder), place, step))
 
     def read_it(folder: str, token: str, place: int, **values: Any) -> str:
-        return as_read(studio.settings_of(values), Path(folder), place, token)
+        try:
+            return as_read(studio.settings_of(values), Path(folder), place, token)
+        except SettingsError as error:
+            return parts.note("bad", form.in_words(error.problems))
 
     def rewrite(folder: str, place: int, *texts: str) -> str:
         try:

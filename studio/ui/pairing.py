@@ -6,13 +6,15 @@ from studio import candidates, jobs, seal, votes
 from studio.candidates import BASE, Candidate
 from studio.chat import Sampling
 from studio.errors import SettingsError, StudioError
+from studio.events import Planned, last
 from studio.runs import Run
 from studio.settings import PRACTICE
-from studio.ui import form, parts
+from studio.ui import form, parts, talk
 from studio.ui.studio import Studio
 
 EMPTY = "Choose a run that has ended, above: base and tuned then answer your questions side by side."
 NOT_YET = "This run has no adapter yet. When it is finished or stopped, talk to it here."
+GONE = "{0} is no longer there. Choose both who are compared anew: the lists hold who can answer now."
 SAME = "Both who are compared are the same. Choose two that differ."
 
 SAMPLING = {"temperature": (0.7, "Temperature", "0 takes the likeliest word each time; higher is more varied."),
@@ -34,10 +36,39 @@ def to_ask(studio: Studio, name: str | None, first: str | None, second: str | No
     run = studio.find(name)
     if run is None or not run.adapter.is_dir():
         raise StudioError(EMPTY if run is None else NOT_YET)
+    pair = of_form(run, first, second)
+    if gone := next((candidate for candidate in pair if not candidates.is_there(candidate, run)), None):
+        raise StudioError(GONE.format(gone))
     try:
-        return run, of_form(run, first, second), Sampling(**chosen)
+        return run, pair, Sampling(**chosen)
     except SettingsError as error:
         raise StudioError(form.in_words(error.problems, {name: label for name, (_, label, _) in SAMPLING.items()})) from error
+
+
+def who_is_there(studio: Studio, run: Run | None) -> list[tuple[str, str]]:
+    """Who can be compared beside a run, for the lists: the label, and the candidate as text."""
+    if run is None:
+        return []
+    beside = [other for other in studio.runs() if other.folder.parent == run.folder.parent]
+    return [(candidates.in_list(candidate, run), str(candidate)) for candidate in candidates.offered(run, beside)]
+
+
+def out_of_date(run: Run | None, first: str | None, second: str | None) -> bool:
+    """Whether the lists must be offered anew: somebody who is chosen is not there, or there is somebody and nobody is chosen."""
+    if run is None or not run.adapter.is_dir():
+        return False
+    try:
+        return not (first and second and all(candidates.is_there(Candidate.parse(key), run) for key in (first, second)))
+    except StudioError:
+        return True
+
+
+def usual_system(studio: Studio, run: Run | None) -> str:
+    """The system prompt that all pairs of a run have; empty where there is none, or no run to ask."""
+    if run is None or not run.adapter.is_dir():
+        return ""
+    planned = last(studio.said(jobs.of(run)), Planned)
+    return talk.usual_system(run, planned.system if planned else None)
 
 
 def called(run: Run, pair: candidates.Pair) -> tuple[str, str]:

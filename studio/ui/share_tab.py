@@ -14,6 +14,7 @@ from studio.share import PushRequest
 from studio.summary import Summary, in_words
 from studio.summary import size as in_bytes
 from studio.ui import complaints_card, downloads, parts, token_field
+from studio.ui.choices import Radio
 from studio.ui.complaints_card import Place
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.usage import What
@@ -125,8 +126,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             merge = gr.Button("Merge into the base", variant="primary", elem_id="merge")
             merged = gr.HTML("", elem_id="merge-state", padding=False)
             gr.Markdown(WRITE)
-            precision = gr.Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
-                                 value="q8_0", label="Precision", elem_id="gguf-precision")
+            precision = Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
+                              value="q8_0", label="Precision", elem_id="gguf-precision")
             write = gr.Button("Write the GGUF file", variant="primary", elem_id="gguf")
             written = gr.HTML("", elem_id="gguf-state", padding=False)
         with gr.Column():
@@ -134,8 +135,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             push_fields = {
                 "repo": gr.Textbox(label="Repository", placeholder="name or owner/name", elem_id="push-repo",
                                    info="Where it goes. Without an owner it goes to the token's account."),
-                "what": gr.Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged"),
-                                  ("the GGUF file", "gguf")], value="adapter", label="What to push", elem_id="push-what"),
+                "what": Radio([("the adapter (small; needs the base)", "adapter"), ("the merged model", "merged"),
+                               ("the GGUF file", "gguf")], value="adapter", label="What to push", elem_id="push-what"),
                 "private": gr.Checkbox(True, label="Private", info="Only you see it. You can open it on the Hub later."),
                 "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
                                          info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),
@@ -147,17 +148,22 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             complaints.build()
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
-    seen = gr.State(None)
-    shown = [top, merged, written, pushed, away, *take.values(), code, seen]
+    news = gr.State(None)
+    shown = [top, merged, written, pushed, away, *take.values(), code]
 
-    def refresh(name: str | None, before: tuple | None) -> tuple:
+    def told(run: Run | None) -> tuple[str, ...]:
+        return lead(studio, run), *(state(studio, run, kind) for kind in PHASES)
+
+    def look(name: str | None, before: tuple | None) -> Any:
+        """All that is shown depends on this; the timer returns nothing else."""
         run = studio.find(name)
-        told = (lead(studio, run), *(state(studio, run, kind) for kind in PHASES))
-        now = (*told, *(run and parcel.size(run, what) for what in WHATS))
-        if now == before:
-            return (gr.skip(),) * len(shown)
+        now = (*told(run), *(run and parcel.size(run, what) for what in WHATS))
+        return gr.skip() if now == before else now
+
+    def refresh(name: str | None) -> tuple:
+        run = studio.find(name)
         has_something = run is not None and run.adapter.is_dir()
-        return *told, gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run), now
+        return *told(run), gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run)
 
     def ready(name: str | None) -> Run:
         run = studio.find(name)
@@ -190,10 +196,11 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             refuse("Not started", error)
         return []
 
-    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
-    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
-    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, [in_view, seen], shown, **QUIET)
+    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
+    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
+    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, in_view, shown, **QUIET)
     watch = gr.Timer(1.0)
-    for look in (watch.tick, in_view.change, tab.select):
-        look(refresh, [in_view, seen], shown, concurrency_limit=None, **QUIET)
+    watch.tick(look, [in_view, news], news, concurrency_limit=None, **QUIET)
+    for event in (news.change, in_view.change, tab.select):
+        event(refresh, in_view, shown, concurrency_limit=None, **QUIET)
     return watch

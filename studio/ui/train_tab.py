@@ -10,23 +10,25 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from studio import account, fit, gpu, practice, script, source_choices
+from studio import account, fit, gpu, practice, script, source_choices, trackers
 from studio.errors import SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import Settings
-from studio.ui import code_card, complaints_card, fit_card, form, parts, source_card, token_field
+from studio.ui import code_card, complaints_card, fit_card, form, long_run, parts, source_card, token_field, tracker_key
+from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
+NO_PRESET = "There is no such preset any more, so nothing was filled in. Choose one from the list."
 ONCE_WITHIN = 5.0
 """Seconds in which the same settings, started again, are the same run: a double click, a second tab, a request repeated."""
 
 
 @dataclass(frozen=True)
 class TrainTab:
-    """The start button's outcome, the name of the new run, as a component others can listen to; the whole form and its complaints.
+    """The start button's outcome, the name of the new run, as a component others can listen to; the form, its complaints and preset.
 
     `follow` makes the card above Start look again after an event that has filled the form.
     """
@@ -34,19 +36,28 @@ class TrainTab:
     started: gr.State
     everything: form.Fields
     complaints: Complaints
+    preset: gr.Dropdown
+    purpose: gr.Markdown
     follow: Callable[[Dependency], Dependency]
 
 
-def begin(studio: Studio, settings: Settings, token: str = "") -> str:
+def begin(studio: Studio, settings: Settings, token: str = "", wandb_key: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
-    secrets, shape = studio.handed(account.entered(token)), None
+    return studio.queue.add(settings, ready(studio, settings, token, wandb_key), studio.root, once_within=ONCE_WITHIN).name
+
+
+def ready(studio: Studio, settings: Settings, token: str, wandb_key: str = "") -> dict[str, str]:
+    """What the run's worker is to be handed. Raises StudioError for a run that cannot start."""
+    trackers.refuse_one_that_is_missing(settings.training.report_to)
+    entered = account.entered(token) | trackers.entered(wandb_key, settings.training.report_to)
+    secrets, shape = studio.handed(entered), None
     if settings.training.push_checkpoints_to:
         account.refuse_one_that_only_reads(secrets)
     with suppress(StudioError):  # of a model that nobody has looked at nothing is known
         shape = studio.shapes.known(settings.model)
     source_choices.refuse_edits_of_other_data(settings.data)
     gpu.refuse_what_cannot_start(settings, studio.root, fit.on_disk(settings, shape) if shape else 0)
-    return studio.queue.add(settings, secrets, studio.root, once_within=ONCE_WITHIN).name
+    return secrets
 
 
 def again(studio: Studio, name: str | None, fields: form.Fields, from_adapter: bool) -> list[Any]:
@@ -86,8 +97,8 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     """The tab's components and wiring."""
     presets = all_presets()
     with gr.Row():
-        preset = gr.Dropdown(list(presets), value=FIRST, label="Preset", elem_id="preset",
-                             info="Fills in the settings below and leaves your data as they are. Change what you like afterwards.")
+        preset = Dropdown(list(presets), value=FIRST, label="Preset", elem_id="preset",
+                          info="Fills in the settings below and leaves your data as they are. Change what you like afterwards.")
     its_data = gr.Button(visible=False, size="sm", elem_id="preset-data", elem_classes=form.ACTS)
     purpose = gr.Markdown(presets[FIRST].purpose, elem_id="purpose")
     fields: form.Fields = {}
@@ -96,6 +107,8 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     for section, words in SECTIONS.items():
         with gr.Accordion(f"More about {words}", open=False, elem_id=form.fold(section)):
             fields |= form.fields(section, basic=False, values=defaults)
+            if section == "training":
+                wandb_key = tracker_key.build(fields["training.report_to"])
     with gr.Accordion("Hub access", open=False):
         token = token_field.build(
             "train-token", "For private or gated models and datasets. Kept in memory and handed to the run, never written.")
@@ -114,18 +127,25 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     card = fit_card.build(studio, everything, token, complaints)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
     complaints.build()
+    source_card.complete(studio, source, everything)
+    question = long_run.Question()
+    question.build()
     go = gr.Button("Start training", variant="primary", size="lg", elem_id="start", elem_classes=form.ACTS)
     started = gr.State("")
 
     def choose(name: str) -> list[Any]:
+        if name not in presets:
+            return [NO_PRESET, *[gr.skip()] * len(settled)]
         return [presets[name].purpose, *form.updates(presets[name].settings, settled)]
 
     def with_its_data(name: str) -> list[Any]:
+        if name not in presets:
+            return refuse("Not taken over", NO_PRESET)
         told = source_card.taken_over(studio, presets[name].settings, f"Data is now that of the preset {name}, number of rows included.")
         return [*form.updates(presets[name].settings, of_data), *told]
 
     def tell_data(name: str, source_: str, also: str, edits: str) -> tuple[str, gr.Button]:
-        its = presets[name].settings.data.source
+        its = presets[name].settings.data.source if name in presets else source_
         return uses(source_, also, edits), gr.Button(f"Use this preset's data: {source_choices.called(its)}", visible=its != source_)
 
     def load_file(path: str) -> list[Any]:
@@ -147,11 +167,15 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
         except SettingsError as error:
             return settings.to_yaml(), _complaints(error)
 
-    def start(token: str, **values: Any) -> list[str]:
+    def start(token: str, key: str, agreed: float = 0.0, **values: Any) -> list[Any]:
         try:
-            return [begin(studio, studio.settings_of(values), token)]
+            settings = studio.settings_of(values)
+            ready(studio, settings, token, key)
+            if asked := long_run.asked(studio, settings, token, agreed):
+                return [gr.skip(), *asked]
+            return [begin(studio, settings, token, key), *long_run.settled()]
         except StudioError as error:
-            return [refuse("Not started", error)]
+            return [refuse("Not started", error), *long_run.settled()]
 
     card.follow(form.fill(preset.input, choose, preset, [purpose, *settled.values()], trigger_mode="always_last", **QUIET))
     card.follow(form.fill(its_data.click, with_its_data, preset, [*of_data.values(), *source.outputs], **QUIET))
@@ -159,6 +183,7 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     gr.on([as_file.expand, *(field.change for field in everything.values())], show_files, inputs_kwargs=everything, outputs=[code, without],
           trigger_mode="always_last", **QUIET)
     told = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
-    gr.on([preset.input, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
-    complaints.before(go.click, start, [token], [started])
-    return TrainTab(started, everything, complaints, card.follow)
+    gr.on([preset.change, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
+    complaints.before(go.click, start, [token, wandb_key], [started, *question.outputs])
+    complaints.before(question.yes.click, start, [token, wandb_key, question.agreed], [started, *question.outputs])
+    return TrainTab(started, everything, complaints, preset, purpose, card.follow)

@@ -6,6 +6,7 @@ import gradio as gr
 
 from studio import trash
 from studio.errors import StudioError
+from studio.ui.choices import Dropdown
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 
@@ -13,8 +14,8 @@ def build(studio: Studio, in_view: gr.Dropdown, started: gr.State) -> None:
     """The components and their wiring; a run that is put back comes into view through `started`."""
     with gr.Accordion("Trash", open=False, elem_id="trash") as card:
         throw = gr.Button("Move the run in view to the trash", size="sm", variant="stop", elem_id="throw-away")
-        thrown = gr.Dropdown([], label="In the trash", visible=False, elem_id="in-trash",
-                             info="Whole, and still on the disk. What is never wanted again is deleted there by hand.")
+        thrown = Dropdown([], label="In the trash", visible=False, elem_id="in-trash",
+                          info="Whole, and still on the disk. What is never wanted again is deleted there by hand.")
         back = gr.Button("Put it back", size="sm", visible=False, elem_id="put-back")
 
     def shown() -> tuple[Any, gr.Button]:
@@ -34,7 +35,8 @@ def build(studio: Studio, in_view: gr.Dropdown, started: gr.State) -> None:
         try:
             trash.put_back(studio.root, name or "")
         except StudioError as error:
-            return refuse("Not put back", error)
+            refuse("Not put back", error)
+            return *shown(), gr.skip()
         return *shown(), name
 
     card.expand(shown, None, [thrown, back], **QUIET)

@@ -300,3 +300,31 @@ def test_a_phone_scrolls_only_down(page, source, url):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     charts = page.locator(".chart")
     assert charts.nth(0).bounding_box()["x"] == charts.nth(1).bounding_box()["x"]
+
+
+def test_a_zoom_ends_with_its_run(page, source, url):
+    source.grow(200)
+    opened(page, url)
+    wait_for_step(page, 200)
+    assert zoom(page)[0] > 40
+    source.run, source.rows = "second", [row(step) for step in range(1, 31)]
+    wait_for_step(page, 30)
+    expect(page.get_by_role("button", name="Show all steps of Loss")).to_be_hidden()
+    assert trace(page, "loss")["x"] == list(range(1, 31)), "all its lines are there"
+    first, last = range_of(page)
+    assert first <= 1 and 30 <= last < 40
+    zoom(page)
+    source.run, source.rows = "first", [row(step) for step in range(1, 201)]
+    wait_for_step(page, 200)
+    assert len(trace(page, "loss")["x"]) > 100 and range_of(page)[1] >= 200
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_no_step_is_written_twice_below_the_first_steps(page, source, url, steps):
+    source.grow(steps)
+    opened(page, url)
+    wait_for_step(page, steps)
+    written = page.locator(f"{LOSS} .xtick text")
+    expect(written.first).to_be_attached()
+    texts = written.all_text_contents()
+    assert len(texts) == len(set(texts)) >= 2, texts

@@ -5,10 +5,11 @@ import re
 
 from playwright.sync_api import expect
 
-from studio import fingerprints
+from studio import drafts, fingerprints, runs
 from studio.preferences.mix import Part
 from studio.settings import Settings
-from tests.browser.steps import examine, source_is, tab
+from tests.browser.steps import examine, is_accessible, source_is, tab
+from tests.jobs_at_work import until
 
 
 def row(number, **more):
@@ -97,3 +98,109 @@ def test_a_preset_leaves_the_data_alone_and_offers_its_own(opened, tmp_path):
     source_is(opened, path)
     expect(field(opened, "data.edits")).to_have_value("drop 7")
     expect(field(opened, "data.held_out")).to_have_value("0.2")
+
+
+def complaint(page, name):
+    return page.locator(f"#field-{name.replace('.', '-')} .info-text strong")
+
+
+def test_what_is_wrong_stays_said_in_its_field_and_above_start_until_it_is_mended(opened, studio):
+    tab(opened, "Train")
+    for name, value in (("training.batch_size", "0"), ("training.learning_rate", "5")):
+        field(opened, name).fill(value)
+        field(opened, name).blur()
+    opened.get_by_role("button", name="More about evaluation").click()
+    opened.locator("#start").scroll_into_view_if_needed()
+    opened.locator("#start").click()
+    above = opened.locator("#complaints")
+    expect(above.locator("li")).to_have_text(["Learning rate: 5 is out of range. Enter at most 1.0.", "Batch: 0 is out of range. Enter at least 1."])
+    expect(field(opened, "training.learning_rate")).to_be_focused()
+    expect(field(opened, "training.learning_rate")).to_be_in_viewport()
+    opened.wait_for_timeout(3000)  # longer than any timer takes to answer
+    for name, words in (("training.batch_size", "0 is out of range. Enter at least 1."), ("training.learning_rate", "5 is out of range.")):
+        expect(complaint(opened, name)).to_contain_text(words)
+        expect(field(opened, name)).to_have_attribute("aria-invalid", "true")
+    field(opened, "training.learning_rate").fill("0.001")
+    field(opened, "training.learning_rate").blur()
+    expect(above.locator("li")).to_have_count(1)
+    expect(complaint(opened, "training.learning_rate")).to_have_count(0)
+    expect(complaint(opened, "training.batch_size")).to_be_visible()
+    above.get_by_role("link", name="Batch").click()
+    expect(field(opened, "training.batch_size")).to_be_focused()
+    field(opened, "training.batch_size").fill("2")
+    field(opened, "training.batch_size").blur()
+    expect(above.locator("li")).to_have_count(0)
+    assert not runs.listed(studio.runs)
+
+
+def test_a_complaint_about_a_folded_field_unfolds_it_and_one_about_data_leads_there(opened):
+    tab(opened, "Train")
+    opened.get_by_role("button", name="More about training").click()
+    field(opened, "training.weight_decay").fill("7")
+    opened.get_by_role("button", name="More about training").click()
+    tab(opened, "Data")
+    unfold_data(opened)
+    field(opened, "data.edits").fill("drop everything")
+    unfold_data(opened)
+    tab(opened, "Train")
+    opened.locator("#start").click()
+    expect(field(opened, "training.weight_decay")).to_be_focused()
+    is_accessible(opened)
+    opened.locator("#complaints").get_by_role("link", name="Edits").click()
+    expect(field(opened, "data.edits")).to_be_focused()
+    expect(complaint(opened, "data.edits")).to_contain_text("names nothing that can be edited")
+    field(opened, "data.edits").fill("")
+    tab(opened, "Train")
+    expect(opened.locator("#complaints li")).to_have_count(1)
+
+
+def test_a_push_that_cannot_be_is_said_in_its_field_and_stays(opened):
+    tab(opened, "Share")
+    repo = opened.locator("#push-repo").locator("input, textarea")
+    repo.fill("no good name!")
+    opened.locator("#push").click()
+    said = opened.locator("#push-complaints li")
+    expect(said).to_contain_text("Repository: 'no good name!' cannot be a repository's name.")
+    opened.wait_for_timeout(3000)
+    expect(opened.locator("#push-repo .info-text strong")).to_be_visible()
+    expect(said).to_have_count(1)
+    repo.fill("good-name")
+    repo.blur()
+    expect(said).to_have_count(0)
+
+
+def test_a_reload_finds_data_edits_settings_and_tab_and_a_second_page_is_one_of_its_own(opened, tmp_path, studio):
+    path = write(tmp_path / "mine.jsonl", map(row, range(40)))
+    source_is(opened, path)
+    unfold_data(opened)
+    for name, value in (("data.edits", "drop 7"), ("data.prompt_column", "prompt")):
+        field(opened, name).fill(value)
+        field(opened, name).blur()
+    tab(opened, "Train")
+    opened.get_by_role("button", name="More about training").click()
+    for name, value in (("training.beta", "0.33"), ("training.max_steps", "7"), ("training.batch_size", "0")):
+        field(opened, name).fill(value)
+        field(opened, name).blur()
+    opened.locator("#preset input").click()
+    opened.get_by_role("option", name="gpu-8gb").click()
+    expect(field(opened, "model.name")).to_have_value("Qwen/Qwen2.5-1.5B-Instruct")
+    field(opened, "training.beta").fill("0.44")
+    field(opened, "training.beta").blur()
+    until(lambda: any('"training.beta": 0.44' in kept.read_text(encoding="utf-8") for kept in (studio.runs / drafts.FOLDER).glob("*.json")), 20)
+    opened.reload()
+    expect(opened.get_by_role("tab", name="Train", exact=True)).to_have_attribute("aria-selected", "true")
+    for name, value in (("training.beta", "0.44"), ("model.name", "Qwen/Qwen2.5-1.5B-Instruct")):
+        expect(field(opened, name)).to_have_value(value)
+    expect(opened.locator("#preset input")).to_have_value("gpu-8gb")
+    tab(opened, "Data")
+    unfold_data(opened)
+    for name, value in (("data.source", str(path)), ("data.edits", "drop 7"), ("data.prompt_column", "prompt"), ("data.rows", "")):
+        expect(field(opened, name)).to_have_value(value)
+    second = opened.context.new_page()
+    second.goto(studio.url)
+    expect(field(second, "data.source")).to_have_value(str(path))  # begins with what this browser had last
+    source_is(second, "practice")
+    expect(second.locator("#source-told")).to_contain_text("Put away with mine.jsonl")
+    opened.reload()
+    expect(opened.get_by_role("tab", name="Data", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(field(opened, "data.source")).to_have_value(str(path))

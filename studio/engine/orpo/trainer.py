@@ -238,6 +238,6 @@ def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> Tr
         num_train_epochs=training.epochs, max_steps=training.max_steps or -1, optim=training.optimizer,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm,
         bf16=precision is torch.bfloat16, fp16=precision is torch.float16 and not on_cpu, use_cpu=on_cpu,
-        seed=training.seed, report_to=training.report_to, logging_steps=1, logging_nan_inf_filter=False,
+        seed=training.seed, report_to="none", logging_steps=1, logging_nan_inf_filter=False,
         save_strategy="no", eval_strategy="no", disable_tqdm=True, remove_unused_columns=False,
         dataloader_pin_memory=False)
