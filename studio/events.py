@@ -64,6 +64,17 @@ class Noted(Event):
 
 
 @dataclass(frozen=True)
+class Gathered(Event):
+    """Base and pairs, for the card: the base's licence as its own card states it, `commits` of Hub datasets by name,
+    `languages` of the better answers with their number among `looked_at`."""
+
+    licence: dict[str, str]
+    commits: dict[str, str]
+    languages: dict[str, int]
+    looked_at: int
+
+
+@dataclass(frozen=True)
 class Planned(Event):
     """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
 
@@ -108,9 +119,7 @@ class Resumed(Event):
 @dataclass(frozen=True)
 class Repaired(Event):
     """Memory ran out after this step and the run helped itself; it goes on with these passes, and `text` says what changed.
-
-    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none.
-    """
+    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none."""
 
     step: int
     text: str
@@ -143,10 +152,8 @@ class Sampled(Event):
 
 @dataclass(frozen=True)
 class Tried(Event):
-    """Two real steps were taken on the longest pairs: seconds of one, the worker's peak in bytes.
-
-    `pairs` a run would learn from, `longest` of them in tokens; tokens of one step, and of all pairs together.
-    """
+    """Two real steps were taken on the longest pairs: seconds of one, the worker's peak in bytes. `pairs` a run would learn from,
+    `longest` of them in tokens; tokens of one step, and of all pairs together."""
 
     seconds: float
     memory: int

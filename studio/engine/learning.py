@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from studio import events, plan, practice, questions, runs, seal
 from studio.begun import Begun
-from studio.engine import adapter, checkpoints, evaluate, model
+from studio.engine import adapter, checkpoints, evaluate, model, portable
 from studio.engine.asking import Asker
 from studio.engine.best import Best
 from studio.engine.checkpoints import Checkpoint
@@ -211,7 +211,7 @@ def save(tuned: PeftModel, tokenizer, run: Run) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     tuned.save_pretrained(draft, save_embedding_layers=False)
     (draft / "README.md").unlink(missing_ok=True)  # PEFT's is a form to fill in; the studio writes its own when pushing
-    tokenizer.save_pretrained(draft)
+    portable.save_tokenizer(tokenizer, draft)
     adapter.sign(draft, tuned.get_base_model().origin)
     if run.adapter.exists():  # of a run that was stopped and went on
         for kind in ("merge", "gguf"):  # what was made from it is no longer this run's result
