@@ -79,7 +79,8 @@ class Planned(Event):
     """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
 
     `system` is the system prompt that all pairs have, empty where they do not have the same; None in runs of older versions.
-    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; logs of older versions have neither.
+    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; steps between two measurements, 0 for none. Logs of
+    older versions have none of the three.
     """
 
     pairs: int
@@ -89,6 +90,7 @@ class Planned(Event):
     system: str | None = None
     rules: int = 1
     moment: str = ""
+    measure_every: int = 0
 
 
 @dataclass(frozen=True)

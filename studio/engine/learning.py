@@ -48,11 +48,13 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     _repair(trainer, desk)
     for words in (trainer.in_words(), *planned.remarks):
         desk.say(events.Noted(words))
+    examiner = Examiner(desk, run, trainer, material, begun)
+    every = planned.measure_every if examiner.looks else None
     desk.say(events.Planned(planned.pairs, planned.held_out, planned.steps, seal.seal(tokenizer.chat_template),
-                            material.system, begun.rules, begun.moment.isoformat()))
+                            material.system, begun.rules, begun.moment.isoformat(), every or 0))
     if material.system and questions.lines(settings.evaluation.prompts):
         desk.say(events.Noted("The prompts to sample are asked after the system prompt, which all pairs have in common."))
-    examiner, keeper = Examiner(desk, run, trainer, material, begun), Keeper(desk, run, trainer, material.train)
+    keeper = Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
         desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))

@@ -35,7 +35,7 @@ RUNS_FIRST = """(run) => {
     return run && untouched ? {__type__: "update", selected: "runs"} : {__type__: "update"};
 }"""
 """Whoever arrives where there are runs sees them first."""
-WELCOME = ("A tiny chat model and a set of preference pairs are already here. Train it on this machine in about a minute, "
+WELCOME = ("A tiny chat model and a set of preference pairs are already here. Train it on this machine in minutes, "
            "watch the curves grow, then talk to it before and after. No account, no download.")
 
 

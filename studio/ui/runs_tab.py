@@ -74,8 +74,8 @@ def crash(code: int | None, step: int) -> str:
 def progress(summary: Summary) -> str:
     """The bar of the present phase: steps while training, else what the phase says of itself."""
     if summary.phase == "training" and summary.plan:
-        left = duration(summary.seconds_left)
-        return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step:,} of {summary.plan.steps:,}, about {left} left")
+        left = f", about {summary.left_in_words} left" if summary.seconds_left is not None else ""
+        return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step:,} of {summary.plan.steps:,}{left}")
     if summary.progress:
         return parts.progress(summary.progress.done, summary.progress.total, in_words(summary.progress))
     return parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …")
@@ -102,7 +102,7 @@ def figures(summary: Summary, moving: bool) -> str:
     plan, speed = summary.plan, summary.seconds_a_step
     tiles = [
         (f"{summary.step:,} / {plan.steps:,}" if plan else "–", "steps"),
-        (duration(summary.seconds_left), "left") if moving else (duration(summary.seconds_taken), "in all"),
+        (summary.left_in_words, "left") if moving else (duration(summary.seconds_taken), "in all"),
         (f"{1 / speed:.1f} /s" if speed and speed < 1 else duration(speed), "steps" if speed and speed < 1 else "a step"),
         (size(summary.memory), "memory, GPU" if summary.device not in (None, "cpu") else "memory"),
         (number(summary.metrics.get("rewards/margins")), "reward margin"),
