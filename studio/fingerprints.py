@@ -51,7 +51,7 @@ def parse(text: str) -> list[Fingerprint]:
 
 def place(part: Part) -> str:
     """Where in a source the rows are: subset, split, and whatever else decides which row has which number."""
-    return str(replace(part, source="", weight=1.0, revision="", prompt="", chosen="", rejected="")).removeprefix(", ")
+    return str(replace(part, source="", weight=1.0, revision="", prompt="", chosen="", rejected="", vote="")).removeprefix(", ")
 
 
 def path_of(source: str) -> Path | None:
