@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
-from studio import fingerprints, names, plain_yaml
+from studio import fingerprints, names, pasted, plain_yaml
 from studio.complaints import problems_of
 from studio.errors import DataError, SettingsError
 from studio.preferences import edits, mix
@@ -33,6 +44,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True,
                               allow_inf_nan=False, str_strip_whitespace=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _holds_no_token(cls, value: Any, info: ValidationInfo) -> Any:
+        if pasted.is_token(value, or_hex="revision" not in str(info.field_name)):
+            raise ValueError(pasted.WORDS)
+        return value
 
 
 class ModelSettings(Section):
