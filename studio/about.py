@@ -26,7 +26,7 @@ class About:
 def of(run: Run) -> About:
     """What was said of a run; nothing where nobody did, or where it cannot be read."""
     try:
-        found = json.loads((run.folder / FILE).read_bytes())
+        found = whole.read_json(run.folder / FILE)
         return About(_line(found["title"])[:LONGEST_TITLE], str(found["notes"])[:LONGEST_NOTES])
     except (OSError, ValueError, KeyError, TypeError):
         return About()
@@ -49,7 +49,11 @@ def write(run: Run, title: str, notes: str) -> About:
 
 def label(run: Run) -> str:
     """A run for a list: its title, if it has one, and its name."""
-    title = of(run).title
+    return called(of(run).title, run)
+
+
+def called(title: str, run: Run) -> str:
+    """A run with that title, for a list."""
     return f"{title} · {run.name}" if title else run.name
 
 

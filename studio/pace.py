@@ -1,6 +1,5 @@
 """How long a run takes and what that costs: from runs that were, from two tried steps, else roughly by arithmetic."""
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from studio import events, examination, runs
 from studio.fit import Kind, fit
 from studio.gpu import Place
+from studio.plan import held_out_for, pairs_seen, steps_for
 from studio.practice import PAIRS as PRACTICE_PAIRS
 from studio.runs import Run
 from studio.settings import PRACTICE, DataSettings, Settings
@@ -30,6 +30,8 @@ LONGEST_SECONDS = 14 * 24 * 3600
 RUNS_LOOKED_AT = 20
 LINES_LOOKED_AT = 500
 CHARACTERS_A_TOKEN = 4
+LINE_BY_LINE = {".jsonl", ".csv", ".tsv"}
+"""Files that mostly have a line for each pair. A text in quotes may hold line breaks: then there are fewer pairs than lines."""
 
 
 @dataclass(frozen=True)
@@ -66,45 +68,37 @@ PUBLISHED = {"T4": 65, "L4": 121, "A10": 70, "L40S": 362, "A100": 312, "H100": 9
 
 @dataclass(frozen=True)
 class Size:
-    """What a run goes through: pairs to learn from, and tokens of an average pair. None where it cannot be known."""
+    """What a run goes through: pairs to learn from and held out, and tokens of an average pair. None where it cannot be known."""
 
     pairs: int | None
     tokens: float | None = None
+    held_out: int | None = None
 
 
 def size_of(root: Path, settings: Settings) -> Size:
-    """The size of these data as their examination found it; without one that of a JSONL file by its first lines, or what the form says."""
+    """The size of these data as their examination found it; without one by the lines of a file that has one for each pair, or by
+    what the form says."""
     found = examination.found(examination.job_of(root, settings))
     if found:
-        return Size(found.learned, found.lengths.tokens if found.lengths else None)
+        return Size(found.learned, found.lengths.tokens if found.lengths else None, found.held_out)
     data = settings.data
     path = PRACTICE_PAIRS if data.source == PRACTICE else Path(data.source)
-    if path.suffix != ".jsonl" or not path.is_file():
-        return Size(_learnt_from(data.rows, data))
+    if path.suffix not in LINE_BY_LINE or not path.is_file():
+        return _divided(data.rows, data)
     lines, characters = 0, 0
     with open(path, encoding="utf-8", errors="replace") as text:
         for line in text:
             lines += 1
             characters += len(line) if lines <= LINES_LOOKED_AT else 0
-    rows = min(lines, data.rows or lines)
-    return Size(_learnt_from(rows, data), characters / max(1, min(lines, LINES_LOOKED_AT)) / CHARACTERS_A_TOKEN)
+    rows = max(1, lines - (path.suffix != ".jsonl"))  # without the header
+    return _divided(min(rows, data.rows or rows), data, characters / max(1, min(lines, LINES_LOOKED_AT)) / CHARACTERS_A_TOKEN)
 
 
-def _learnt_from(rows: int | None, data: DataSettings) -> int | None:
-    return None if rows is None else max(1, rows - round(rows * data.held_out))
-
-
-def steps_of(settings: Settings, pairs: int) -> int:
-    """Optimizer steps of a run over so many pairs, counted as the trainer does."""
-    training = settings.training
-    return training.max_steps or max(1, math.ceil(math.ceil(pairs / (training.batch_size * training.accumulation)) * training.epochs))
-
-
-def seen(settings: Settings, pairs: int) -> int:
-    """Pairs that a run computes, those seen again counted again."""
-    whole = round(pairs * settings.training.epochs)
-    steps = settings.training.max_steps
-    return min(whole, steps * settings.training.batch_size * settings.training.accumulation) if steps else whole
+def _divided(rows: int | None, data: DataSettings, tokens: float | None = None) -> Size:
+    if rows is None:
+        return Size(None)
+    held_out = held_out_for(rows, data.held_out)
+    return Size(max(1, rows - held_out), tokens, held_out)
 
 
 def rough_seconds(settings: Settings, shape: Shape, tflops: float, size: Size) -> float:
@@ -114,8 +108,9 @@ def rough_seconds(settings: Settings, shape: Shape, tflops: float, size: Size) -
     """
     pairs, longest = size.pairs or 1000, 2 * settings.training.max_length
     each = 6 if settings.training.gradient_checkpointing == "full" else 4
-    arithmetic = each * shape.parameters * min(size.tokens or longest, longest) * seen(settings, pairs) / (tflops * 1e12 * SHARE)
-    return max(arithmetic, steps_of(settings, pairs) * shape.layers * LAYER_SECONDS)
+    tokens = min(size.tokens or longest, longest) * pairs_seen(settings.training, pairs)
+    arithmetic = each * shape.parameters * tokens / (tflops * 1e12 * SHARE)
+    return max(arithmetic, steps_for(settings.training, pairs) * shape.layers * LAYER_SECONDS)
 
 
 def published(card: str) -> float | None:

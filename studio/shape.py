@@ -19,6 +19,8 @@ WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2}
 IN_A_LAYER = re.compile(r"\.(\d+)\.")
 PATIENCE = 10
 """Seconds to wait for each answer of the Hub."""
+OUTSIDE_LAYERS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "embed_in", "word_embeddings"}
+"""What the maps from the words and back to them are called."""
 
 LARGEST_HEADER = 100_000_000
 """Bytes; safetensors itself reads no longer ones. The length stands in the file, which anyone may have made."""
@@ -67,9 +69,15 @@ class Shape:
         return sum(one.inputs * one.outputs * one.count for one in self.linears)
 
     def targeted(self, modules: str) -> list[Linear]:
-        """The linear maps that get an adapter."""
-        named = {name.strip() for name in modules.split(",") if name.strip()}
+        """The linear maps that get an adapter. A name may be the end of a path, such as mlp.down_proj."""
+        named = {name.strip().rsplit(".", 1)[-1] for name in modules.split(",") if name.strip()}
         return [one for one in self.linears if named == {"all-linear"} or one.name in named]
+
+    def missing(self, modules: str) -> list[str]:
+        """Those of the named modules that no layer's linear map is called, nor the maps before and after all layers."""
+        has = {one.name for one in self.linears} | OUTSIDE_LAYERS
+        named = [name.strip() for name in modules.split(",") if name.strip()]
+        return [] if named == ["all-linear"] else [name for name in named if name.rsplit(".", 1)[-1] not in has]
 
 
 def described(config: dict, tensors: Tensors) -> Shape:

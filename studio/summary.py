@@ -10,9 +10,6 @@ from functools import cached_property
 from studio import events
 from studio.events import Event
 
-PHASES = ("downloading", "tokenizing", "loading", "training", "saving", "evaluating")
-"""The phases of a run, in the order in which they are first entered."""
-
 WINDOW = 30
 """Steps over which speed is averaged: long enough to be calm, short enough to follow."""
 
@@ -95,7 +92,7 @@ class Summary:
     def looks(self) -> list[events.Evaluated]:
         """Every measurement of tuned once, by step; not the second look at a step whose weights were kept."""
         taken: list[events.Evaluated] = []
-        for event in _charted(self.said):
+        for event in charted(self.said):
             if isinstance(event, events.Evaluated) and event.model == "tuned":
                 taken = [*(each for each in taken if each.step < event.step), event]
         return taken
@@ -150,16 +147,16 @@ class Summary:
 
 def points(said: list[Event], have: int = 0) -> dict:
     """The rows of the charts from index `have` on, and how many there are in all."""
-    rows = [_row(event) for event in _charted(said)]
+    rows = [row(event) for event in charted(said)]
     return {"rows": rows[max(0, have):], "total": len(rows)}
 
 
 def count_points(said: list[Event]) -> int:
     """How many rows the charts have, without building them."""
-    return sum(1 for _ in _charted(said))
+    return sum(1 for _ in charted(said))
 
 
-def _charted(said: list[Event]) -> Iterator[events.Stepped | events.Evaluated]:
+def charted(said: list[Event]) -> Iterator[events.Stepped | events.Evaluated]:
     """What the charts show. Not a second look at an earlier step, whose weights a run has kept: there is a point already."""
     step = 0
     for event in said:
@@ -169,7 +166,8 @@ def _charted(said: list[Event]) -> Iterator[events.Stepped | events.Evaluated]:
             yield event
 
 
-def _row(event: events.Stepped | events.Evaluated) -> dict:
+def row(event: events.Stepped | events.Evaluated) -> dict:
+    """One row of the charts: its step, train or eval, and the metrics."""
     split = "train" if isinstance(event, events.Stepped) else "eval"
     return {"step": event.step, "split": split, "metrics": event.metrics}
 

@@ -229,7 +229,10 @@ class Duet:
                 **chosen, **adapters)
 
     def _prompt(self, talk: list[Message], sampling: Sampling, run: Run) -> str:
-        """The talk as text, as the pairs of a run had it, up to where the answer begins. Raises StudioError if the model cannot take it."""
+        """The talk as text, as the pairs of a run had it, with that run's date, up to where the answer begins.
+
+        Raises StudioError if the model cannot take it.
+        """
         from studio.engine.asking import Asker
         from studio.engine.rendering import Refusal
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
+from studio.begun import tells_the_time
 from studio.engine import fidelity
 from studio.engine.asking import Asking, Common
 from studio.engine.rendering import Refusal, render
@@ -98,17 +100,17 @@ class Tokens(Sequence[Encoded]):
 
 
 def tokenize(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path = CACHE,
-             progress: Callable[[int], None] = lambda done: None) -> Tokens:
+             progress: Callable[[int], None] = lambda done: None, moment: datetime | None = None) -> Tokens:
     """Each pair as the model will see it, cut at `max_length` tokens; scored answers may be left empty by the cut.
 
-    Raises DataError if the chat template cannot hold a conversation.
+    `moment` is the date of the run, for a template that writes one. Raises DataError if the chat template cannot hold a conversation.
     """
-    folder = cache / _digest(found, tokenizer, max_length)
+    folder = cache / _digest(found, tokenizer, max_length, moment)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=cache))
         try:
-            _write(draft, found, tokenizer, max_length, progress)
+            _write(draft, found, tokenizer, max_length, progress, moment)
             _settle(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -127,11 +129,11 @@ def _settle(draft: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int,
-           progress: Callable[[int], None]) -> None:
+           progress: Callable[[int], None], moment: datetime | None) -> None:
     bounds, lost, written, common = [], [], 0, Common()
     with open(folder / "ids.raw", "wb") as file:
         for batch in batches(found):
-            for pair, spoken in zip(encoded(batch, tokenizer, max_length), batch, strict=True):
+            for pair, spoken in zip(encoded(batch, tokenizer, max_length, moment), batch, strict=True):
                 for ids in (pair.chosen, pair.rejected):
                     file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 bounds.append((written, pair.prompt, len(pair.chosen), len(pair.rejected)))
@@ -167,10 +169,11 @@ def batches(found: Iterable[Pair]) -> Iterator[list[Pair]]:
         yield batch
 
 
-def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> Iterator[Encoded]:
+def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None,
+            moment: datetime | None = None) -> Iterator[Encoded]:
     """The pairs of one batch. The two texts are tokenized, the prompt only found in them."""
-    prompts, chosen, rejected = rendered(found, tokenizer)
-    lost = _losses(found, (prompts, chosen, rejected), tokenizer)
+    prompts, chosen, rejected = rendered(found, tokenizer, moment)
+    lost = _losses(found, (prompts, chosen, rejected), tokenizer, moment)
     better = tokenizer(chosen, add_special_tokens=False)
     worse = tokenizer(rejected, add_special_tokens=False)
     for place, texts in enumerate(zip(prompts, chosen, rejected, strict=True)):
@@ -182,25 +185,28 @@ def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_lengt
                       texts[0][len(os.path.commonprefix(texts[:2])) :])
 
 
-def _losses(found: Sequence[Pair], texts: tuple[list[str], list[str], list[str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _losses(found: Sequence[Pair], texts: tuple[list[str], list[str], list[str]], tokenizer: PreTrainedTokenizerBase,
+            moment: datetime | None) -> list[int]:
     """What the template left out of each pair. An answer of which every piece is lost is compared with one that says nothing."""
     lost = [fidelity.losses(pair, three) for pair, three in zip(found, zip(*texts, strict=True), strict=True)]
     for place, pair in enumerate(found):
         for side in fidelity.emptied(pair, lost[place]) if lost[place] else ():
             answer, text = getattr(pair, side), texts[list(fidelity.SIDES).index(side)][place]
             with suppress(Refusal):
-                if render(tokenizer, pair.prompt + fidelity.blank(answer), tools=pair.tools or None) == text:
+                if render(tokenizer, pair.prompt + fidelity.blank(answer), moment, tools=pair.tools or None) == text:
                     lost[place] |= fidelity.EMPTY
     return lost
 
 
-def rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str], list[str]]:
+def rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase,
+             moment: datetime | None = None) -> tuple[list[str], list[str], list[str]]:
     """The three texts of each pair: the question up to where an answer begins, and the question with each answer."""
     def each(talks: list[list[Message]], **options) -> list[str]:
         texts = [""] * len(talks)
         for places in by_tools.values():
             tools = found[places[0]].tools or None
-            for place, text in zip(places, render(tokenizer, [talks[place] for place in places], tools=tools, **options), strict=True):
+            written = render(tokenizer, [talks[place] for place in places], moment, tools=tools, **options)
+            for place, text in zip(places, written, strict=True):
                 texts[place] = text
         return texts
 
@@ -233,12 +239,14 @@ def _ended(ids: list[int], prompt: int, tokenizer: PreTrainedTokenizerBase) -> l
     return ids if end is None or end in ids[prompt:] else ids + [end]
 
 
-def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, moment: datetime | None) -> str:
     """A name for what these pairs become, which changes with anything that changes the ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     digest = hashlib.sha256(json.dumps([FORMAT, max_length, tokenizer.chat_template, tokenizer.eos_token_id]).encode())
     digest.update(vocabulary.encode(errors="surrogatepass"))
+    if tells_the_time(tokenizer.chat_template):  # else yesterday's texts would be taken for today's
+        digest.update((moment or datetime.now()).isoformat().encode())
     for pair in found:
         digest.update(json.dumps([pair.prompt, pair.chosen, pair.rejected, pair.tools]).encode())
     return digest.hexdigest()[:32]

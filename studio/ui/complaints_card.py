@@ -55,10 +55,10 @@ class Complaints:
         self.summary = gr.HTML("", js_on_load=SCRIPT.read_text(encoding="utf-8"), elem_id=self.elem_id, padding=False, render=False)
 
     def build(self) -> None:
-        """Add the place where all are said."""
+        """Add the place where all are said, and `now`, the mirror of the fields."""
         self.summary.render()
-        gr.on([one.change for one in self.fields.values()], self._mended, self.said, self._outputs, inputs_kwargs=self.fields,
-              trigger_mode="always_last", **QUIET)
+        self.now = form.mirror(self.fields, f"{self.elem_id}-now", QUIET)
+        self.now.change(self._mended, [self.said, self.now], self._outputs, trigger_mode="always_last", **QUIET)
 
     def before(self, trigger: Callable[..., Dependency], act: Callable[..., Any], inputs: list[Component], outputs: list[Component],
                **options: Any) -> Dependency:
@@ -77,9 +77,10 @@ class Complaints:
     def _outputs(self) -> list[Component]:
         return [self.said, self.summary, *self.fields.values()]
 
-    def _mended(self, said: dict, **values: Any) -> list[Any]:
+    def _mended(self, said: dict, text: str) -> list[Any]:
         """Only what was said once is followed: nobody is told off while they are still typing."""
-        if not said.get("problems"):
+        values = form.said(text)
+        if not said.get("problems") or set(values) != set(self.fields):
             return [gr.skip()] * len(self._outputs)
         return self._told(self.check(values), said, said["press"])
 

@@ -9,11 +9,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio import account, gpu, pace, two_steps
+from studio import account, gpu, pace, patience, plan, two_steps
 from studio.errors import SettingsError, StudioError
 from studio.events import Tried
 from studio.fit import fit, judged
 from studio.gpu import Place
+from studio.patience import Wait
 from studio.settings import Settings
 from studio.shape import Shape
 from studio.summary import Summary, duration, in_words, size
@@ -52,7 +53,10 @@ def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Sha
     here = _nowhere() if place is None else _measured(tried, settings, place) if tried else _estimated(studio, settings, shape, place)
     busy = gpu.others_in_words(gpu.others()) if place is not None and place.kind == "cuda" else ""
     told = parts.note("warn", busy) if busy else ""
-    return _card(told + here + _steps(trial, settings) + _elsewhere(studio, settings, shape, tried))
+    if missing := shape.missing(settings.adapter.target_modules):
+        told += parts.note("bad", f"Target modules: this model has no {' and no '.join(missing)}. A run stops at that before it trains; "
+                                  f"its layers are {', '.join(sorted({one.name for one in shape.linears}))}.")
+    return _card(told + here + _planned(studio, settings, tried) + _steps(trial, settings) + _elsewhere(studio, settings, shape, tried))
 
 
 def _card(body: str) -> str:
@@ -61,6 +65,13 @@ def _card(body: str) -> str:
 
 def _line(kind: str, word: str, told: str) -> str:
     return f'<p class="verdict">{parts.mark(kind, word)} <span>{escape(told)}</span></p>'
+
+
+def _verdict(verdict: str, is_long: bool, told: str) -> str:
+    """Whether it fits; what fits and takes days is nothing to be green about."""
+    if verdict == "fits" and is_long:
+        return _line("warn", "fits, but takes very long", told)
+    return _line(KINDS[verdict], verdict, told)
 
 
 def _nowhere() -> str:
@@ -76,31 +87,43 @@ def _measured(tried: Tried, settings: Settings, place: Place) -> str:
     verdict = "fits" if tried.memory <= place.free else judged(tried.memory, place.free)
     told = (f"Measured on the longest pairs: {size(tried.memory)} of {size(place.free)} free {_where(place)}, "
             f"{tried.seconds:.2g} s a step, about {duration(two_steps.seconds_for_all(tried, settings))} "
-            f"for all {pace.steps_of(settings, tried.pairs):,} steps.")
-    return _line(KINDS[verdict], verdict, told)
+            f"for all {plan.steps_for(settings.training, tried.pairs):,} steps.")
+    wait = Wait(two_steps.seconds_for_all(tried, settings), place.kind == "cpu", measured=True)
+    return _verdict(verdict, wait.is_long, told)
 
 
 def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
     found = fit(settings, shape, place.free, place.kind)
     told = f"Needs up to about {size(found.need.total)} of {size(place.free)} free {_where(place)}. {found.advice}"
     listed = " · ".join(f"{name} {size(taken)}" for name, taken in found.need.parts.items() if taken >= 5e5)
-    return (_line(KINDS[found.verdict], found.verdict, told) + f'<p class="quiet">{escape(listed)}</p>'
+    wait = patience.expected(studio.root, settings, shape, place, studio.logs.read)
+    return (_verdict(found.verdict, wait is not None and wait.is_long, told) + f'<p class="quiet">{escape(listed)}</p>'
             f"<p>{escape(_time(studio, settings, shape, place))}</p>")
 
 
 def _time(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
     of = pace.size_of(studio.root, settings)
     tflops = pace.here_tflops(place)
-    earlier = pace.earlier_seconds(studio.root, settings, place.name, studio.logs.read)
+    earlier = pace.earlier_seconds(studio.root, settings, place.name, lambda log: studio.readings.of(log).said)
     if earlier is None and tflops is None:
         return "How long it takes is not known for this card. Try two steps to measure it."
     if earlier is None:
         seconds, how = pace.rough_seconds(settings, shape, tflops, of), "roughly, by arithmetic alone"
     else:
-        seconds, how = earlier * pace.seen(settings, of.pairs or 1000), "at the speed of an earlier run with this model"
+        seconds, how = earlier * plan.pairs_seen(settings.training, of.pairs or 1000), "at the speed of an earlier run with this model"
     if of.pairs is None:
         return f"Time: about {duration(seconds)} for 1,000 pairs, {how}."
-    return f"Time: about {duration(seconds)} for {pace.steps_of(settings, of.pairs):,} steps, {how}. Measuring and saving come on top."
+    steps = plan.steps_for(settings.training, of.pairs)
+    return f"Time: about {duration(seconds)} for {steps:,} steps, {how}. Measuring and saving come on top."
+
+
+def _planned(studio: Studio, settings: Settings, tried: Tried | None) -> str:
+    """What of the settings is fitted to the size of the data, or makes no sense for it, as far as the size is known."""
+    of = pace.size_of(studio.root, settings)
+    pairs = tried.pairs if tried else of.pairs
+    if pairs is None or of.held_out is None:
+        return ""
+    return "".join(parts.note("warn", words) for words in plan.plan(settings, pairs, of.held_out).remarks)
 
 
 def _steps(trial: Trial, settings: Settings) -> str:

@@ -72,7 +72,7 @@ def listed(found: list[Judgement], run: Run, pair: Pair) -> str:
         return ""
     names = dict(zip(map(str, pair), pairing.called(run, pair), strict=True)) | {NEITHER: "no difference"}
     rows = "".join(_row(one, names) for one in found)
-    return f'<h3>Your last votes and pairs</h3><ul class="judgements">{rows}</ul>'
+    return f'<h2>Your last votes and pairs</h2><ul class="judgements">{rows}</ul>'
 
 
 def _row(one: Judgement, names: dict[str, str]) -> str:
