@@ -12,7 +12,8 @@ from studio.errors import SettingsError, StudioError
 from studio.export import ExportRequest
 from studio.gguf_file import GGUFRequest
 from studio.preferences.pairs import Pair
-from studio.settings import Section, Settings, choices
+from studio.section import Section
+from studio.settings import Settings, choices
 from studio.share import PushRequest
 from tests.jobs_at_work import practice
 
