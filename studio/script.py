@@ -72,8 +72,7 @@ def key(pair):
 def with_values(talk):
     """The talk with the arguments of tool calls as values, as chat templates want them, where the file has them as a text."""
     for call in (call for turn in talk for call in turn.get("tool_calls") or []):
-        if isinstance(call.get("function", {{}}).get("arguments"), str):
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+        call["function"] |= {{"arguments": json.loads(call["function"]["arguments"])}} if isinstance(call["function"]["arguments"], str) else {{}}
     return talk
 
 
