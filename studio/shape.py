@@ -165,6 +165,11 @@ def _folder(settings: ModelSettings) -> Path:
     return PRACTICE_MODEL if settings.name == PRACTICE else Path(settings.name)
 
 
+def on_hub(settings: ModelSettings) -> bool:
+    """Whether a model is a repository's and no folder of this machine."""
+    return not _folder(settings).is_dir()
+
+
 def _local(folder: Path, called: str = "") -> Shape:
     """The shape of the model in a folder, which is `called` so in what it is refused with."""
     called = called or str(folder)

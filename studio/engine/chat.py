@@ -51,7 +51,7 @@ def main() -> int:
     wire = Wire()
     desk = Desk(asked.run, json.loads(sys.stdin.readline() or "{}"))
     inbox = Inbox().open()
-    bounds.ends_with(bounds.Shell(partial(_fail, wire)))
+    bounds.ends_with(partial(_fail, wire))
     began = time.monotonic()
     try:
         held = turn.take(desk.folder, "chat")  # noqa: F841 (until this process ends)

@@ -61,5 +61,5 @@ if __name__ == "__main__":
     # The libraries print progress; the answer must be the only thing on the real standard output.
     answer_to = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     sys.stdout = sys.stderr
-    bounds.ends_with(bounds.Shell(lambda words: (print(json.dumps({"error": words}), file=answer_to, flush=True), bounds.leave(0))))
+    bounds.ends_with(lambda words: (print(json.dumps({"error": words}), file=answer_to, flush=True), bounds.leave(0)))
     print(json.dumps(look(json.load(sys.stdin))), file=answer_to, flush=True)

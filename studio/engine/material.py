@@ -10,7 +10,7 @@ from pathlib import Path
 
 from studio import events, model_files, trackers
 from studio.begun import Begun
-from studio.engine import data, fidelity, precision, remote_code, snapshot, tokens, vocabulary
+from studio.engine import data, fidelity, precision, provenance, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError
 from studio.preferences.pairs import Pair, common_system
@@ -107,6 +107,7 @@ def gather(settings: Settings, tokenizer, desk: Desk, begun: Begun) -> Material:
     train, held_out = data.divided(reading, fitting.places, settings.data)
     if not train:
         raise DataError(f"{fitting.in_words(found)} No pair is left to learn from. Raise the maximum length.")
+    desk.say(provenance.gathered(settings, reading, desk.token))
     kept_away = [found[place] for place in held_out]
     return Material(encoded.at(train), encoded.at(held_out), kept_away, kept_away or [found[place] for place in train[:QUESTIONS]],
                     common_system(found[place].prompt for place in (*train, *held_out)))

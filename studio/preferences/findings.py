@@ -55,6 +55,7 @@ def said(turns: list[Message]) -> str:
 
 
 def share(count: int, total: int) -> str:
-    """A count with its share: "12 of 300 pairs (4 %)"."""
-    part = count / max(1, total)
-    return f"{count:,} of {total:,} pairs ({part:.0%})" if part >= 0.01 else f"{count:,} of {total:,} pairs (under 1 %)"
+    """A count with its share: "12 of 300 pairs (4 %)". Only all of them are 100 %, and only none are 0 %."""
+    part = 100 * count / max(1, total)
+    told = "under 1 %" if 0 < part < 1 else "over 99 %" if 99.5 <= part < 100 else f"{part:.0f} %"
+    return f"{count:,} of {total:,} pairs ({told})"

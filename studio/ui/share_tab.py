@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import account, gguf_file, jobs, parcel, practice, usage
+from studio import account, gguf_file, jobs, licences, parcel, practice, usage
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
 from studio.gguf_file import GGUFRequest
@@ -65,6 +65,15 @@ def how_to_use(studio: Studio, run: Run | None) -> str:
     return usage.snippet(run, what, str(parcel.folder(run, what)), str(practice.MODEL) if model == PRACTICE else model)
 
 
+def naming(studio: Studio, run: Run | None, repo: str) -> str:
+    """What the base's licence asks of the repository's name, green where the name that was typed does so."""
+    terms = licences.of(licences.recorded(studio.said(jobs.of(run)))) if run is not None else None
+    if terms is None or not (terms.prefix or terms.shown):
+        return ""
+    shown = f" The card shows “{terms.shown}”." if terms.shown else ""
+    return parts.note("good" if repo.strip() and terms.fits(repo.strip()) else "info", f"{terms.of_name()}{shown}".strip())
+
+
 def state(studio: Studio, run: Run | None, kind: str) -> str:
     """Where a merge, a GGUF file or a push stands, as HTML."""
     if run is None:
@@ -93,7 +102,8 @@ def ended(studio: Studio, run: Run, kind: str, status: str, summary: Summary) ->
         return parts.note("good", f"The GGUF file {use}") + parts.note("info", " ".join(summary.notes))
     if status == "finished":
         pushed = last(summary.said, Pushed)
-        return parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
+        told = parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
+        return told + "".join(parts.note("warn", words) for words in summary.notes)
     if status == "failed":
         return parts.note("bad", f"{NOT_DONE[kind]}: {summary.failure or ''}")
     if status == "stopped":
@@ -141,6 +151,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                 "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
                                          info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),
             }
+            named = gr.HTML("", elem_id="push-naming", padding=False)
             token = token_field.build(
                 "push-token", "From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.",
                 "Hub token with write access", to_write=True)
@@ -148,17 +159,22 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             complaints.build()
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
-    seen = gr.State(None)
-    shown = [top, merged, written, pushed, away, *take.values(), code, seen]
+    news = gr.State(None)
+    shown = [top, merged, written, pushed, away, *take.values(), code]
 
-    def refresh(name: str | None, before: tuple | None) -> tuple:
+    def told(run: Run | None) -> tuple[str, ...]:
+        return lead(studio, run), *(state(studio, run, kind) for kind in PHASES)
+
+    def look(name: str | None, before: tuple | None) -> Any:
+        """All that is shown depends on this; the timer returns nothing else."""
         run = studio.find(name)
-        told = (lead(studio, run), *(state(studio, run, kind) for kind in PHASES))
-        now = (*told, *(run and parcel.size(run, what) for what in WHATS))
-        if now == before:
-            return (gr.skip(),) * len(shown)
+        now = (*told(run), *(run and parcel.size(run, what) for what in WHATS))
+        return gr.skip() if now == before else now
+
+    def refresh(name: str | None) -> tuple:
+        run = studio.find(name)
         has_something = run is not None and run.adapter.is_dir()
-        return *told, gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run), now
+        return *told(run), gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run)
 
     def ready(name: str | None) -> Run:
         run = studio.find(name)
@@ -191,10 +207,13 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             refuse("Not started", error)
         return []
 
-    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
-    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
-    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, [in_view, seen], shown, **QUIET)
+    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
+    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
+    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, in_view, shown, **QUIET)
+    for typed in (push_fields["repo"].change, in_view.change, tab.select):
+        typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)
-    for look in (watch.tick, in_view.change, tab.select):
-        look(refresh, [in_view, seen], shown, concurrency_limit=None, **QUIET)
+    watch.tick(look, [in_view, news], news, concurrency_limit=None, **QUIET)
+    for event in (news.change, in_view.change, tab.select):
+        event(refresh, in_view, shown, concurrency_limit=None, **QUIET)
     return watch
