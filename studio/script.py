@@ -71,8 +71,8 @@ def key(pair):
 
 def with_values(talk):
     """The talk with the arguments of tool calls as values, as chat templates want them, where the file has them as a text."""
-    for call in (call for turn in talk for call in turn.get("tool_calls") or []):
-        call["function"] |= {{"arguments": json.loads(call["function"]["arguments"])}} if isinstance(call["function"]["arguments"], str) else {{}}
+    for call in (call["function"] for turn in talk for call in turn.get("tool_calls") or []):
+        call["arguments"] = json.loads(call["arguments"]) if isinstance(call["arguments"], str) else call["arguments"]
     return talk
 
 
