@@ -28,7 +28,6 @@ import hashlib
 import json
 import math
 import os
-from contextlib import suppress
 
 import torch
 from datasets import Dataset
@@ -70,18 +69,19 @@ def key(pair):
     return hashlib.blake2b(f"{data.seed} {{text}}".encode(), digest_size=8).digest()
 
 
-def written(pair, answer):
-    """The prompt as text, with an answer or up to where one begins. A tool call's arguments in JSON are values to a template."""
-    talk = pair["prompt"] + answer
-    for call in (call for turn in talk for call in turn.get("tool_calls") or [] if isinstance(call["function"].get("arguments"), str)):
-        with suppress(ValueError):
+def with_values(talk):
+    """The talk with the arguments of tool calls as values, as chat templates want them, where the file has them as a text."""
+    for call in (call for turn in talk for call in turn.get("tool_calls") or []):
+        if isinstance(call.get("function", {{}}).get("arguments"), str):
             call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    return tokenizer.apply_chat_template(talk, tools=pair.get("tools"), tokenize=False, add_generation_prompt=not answer)
+    return talk
 
 
 def tokenized(pair):
     """Both answers behind the prompt, an end behind them where the template writes none, cut at the maximum length."""
-    prompt, *texts = (written(pair, answer) for answer in ([], pair["chosen"], pair["rejected"]))
+    prompt, *texts = (tokenizer.apply_chat_template(
+        with_values(talk), tools=pair.get("tools"), tokenize=False, add_generation_prompt=not answer) for talk, answer in (
+        (pair["prompt"], False), (pair["prompt"] + pair["chosen"], True), (pair["prompt"] + pair["rejected"], True)))
     shared, read = len(os.path.commonprefix([prompt, *texts])), [tokenizer(text, add_special_tokens=False) for text in texts]
     start = min(next((token for at in range(shared, len(text)) if (token := one.char_to_token(at)) is not None), len(one["input_ids"]))
                 for text, one in zip(texts, read))

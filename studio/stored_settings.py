@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio import plain_yaml
+from studio.complaints import BOUNDS, problems_of
 from studio.errors import SettingsError, StudioError
-from studio.settings import BOUNDS, Settings, problems_of
+from studio.settings import Settings
 
 BEYOND = {*BOUNDS, "literal_error"}
 """Kinds of complaint about values that another version may have allowed."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from studio import events, whole
-from studio.engine import data, drawing
+from studio.engine import bounds, data, drawing
 from studio.engine.data import Stream
 from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
@@ -31,6 +31,12 @@ MEASURED = 2000
 SHELF_BYTES = 4 * 1024**3
 DISK_SHARE = 0.25
 """Of the free disk, what the examined pairs may take at most."""
+
+
+def job(desk: Desk) -> events.Event | None:
+    """The examination, within bounds: until its end it has written nothing that anybody reads."""
+    with bounds.bounded("Examining these pairs"):
+        return examine(desk)
 
 
 def examine(desk: Desk) -> events.Event | None:
@@ -59,7 +65,7 @@ def examine(desk: Desk) -> events.Event | None:
     from studio.engine import forecast  # torch comes with it: slow, and what was wrong so far has been told without
 
     told = forecast.forecast(settings, walk.sample, account.pairs, desk.token)
-    findings = sorted(unusable(account, settings) + leaks + findings + told.findings,
+    findings = sorted(unusable(account, settings) + leaks + findings + told.findings + other_sheets(stream),
                       key=lambda finding: doctor.GRAVITY.index(finding.weight))
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
     whole.write(desk.folder / FILE, Examination(
@@ -81,6 +87,13 @@ def unusable(account: Account, settings: Settings) -> list[Finding]:
         return []
     return [Finding("unusable", "bad", count, f"{count:,} rows are no pairs, and a run stops at them: {account.reasons()}.", (),
                     button=f"Leave out {count:,} unusable row{'s' * (count > 1)}", setting="data.leave_out", value=True)]
+
+
+def other_sheets(stream: data.Stream) -> list[Finding]:
+    """Sheets of the first source's workbook that hold pairs as well."""
+    source = stream.opened[0].source
+    return [Finding("sheet", "hint", 0, f"{source.name} has another sheet with pairs, “{title}”, which is not read.", (),
+                    button=f"Read the sheet “{title}” instead", setting="data.subset", value=title) for title in source.sheets]
 
 
 class Walk:
@@ -131,4 +144,4 @@ class Walk:
 
 
 if __name__ == "__main__":
-    sys.exit(work(examine))
+    sys.exit(work(job))

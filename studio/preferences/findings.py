@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from studio.preferences.pairs import Message, Pair
+from studio.preferences.pairs import Message, Pair, in_full
 
 Weight = Literal["bad", "warn", "hint"]
 NAMED = 200
@@ -50,8 +50,8 @@ class Check(Protocol):
 
 
 def said(turns: list[Message]) -> str:
-    """The text of some turns, one after the other."""
-    return turns[0]["content"] if len(turns) == 1 else "\n".join(turn["content"] or "" for turn in turns)
+    """What some turns say, one after the other, tool calls and thinking included."""
+    return "\n".join(map(in_full, turns))
 
 
 def share(count: int, total: int) -> str:

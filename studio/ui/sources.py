@@ -91,12 +91,12 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     def earlier(within: float = 0.0) -> list[Run]:
         return [entry.run for entry in studio.entries(within) if not entry.reason and entry.run.folder.parent == studio.root]
 
-    def look(before: tuple | None) -> Any:
-        now = collected.count(studio.root), used_before(studio.root, earlier(GOOD_ENOUGH))
+    def look(before: int | None) -> Any:
+        now = hash((collected.count(studio.root), tuple(used_before(studio.root, earlier(GOOD_ENOUGH)))))
         return gr.skip() if now == before else now
 
-    def available(now: tuple | None) -> tuple[Any, ...]:
-        count, names = now or (0, [])
+    def available() -> tuple[Any, ...]:
+        count, names = collected.count(studio.root), used_before(studio.root, earlier(GOOD_ENOUGH))
         return (gr.Button(f"Use the {count:,} pair{'s' * (count != 1)} from Compare", visible=count > 0),
                 gr.Dropdown(names, value=None, visible=bool(names)))
 
@@ -117,5 +117,5 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
     seen = gr.State(None)
     gr.Timer(5.0).tick(look, seen, seen, **QUIET)
-    seen.change(available, seen, [voted, again], **QUIET)
+    seen.change(available, None, [voted, again], **QUIET)
     return Sources(fields, token, card)
