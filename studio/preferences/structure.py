@@ -222,7 +222,8 @@ def _is_nested(name: str, values: Sequence[Any]) -> bool:
         if isinstance(value, Mapping):
             return kind_of(value) == "struct" and not is_parts(value) and not {"bytes", "path"} <= value.keys()  # that is an image
         # A list of answers is read as one; who voted how is about the row.
-        return not means(name.rsplit(".", 1)[-1], "answer") and isinstance(value, list | tuple) and len(value) > 0 and all(
+        last = name.rsplit(".", 1)[-1]
+        return not means(last, "answer") and not means(last, "history") and isinstance(value, list | tuple) and len(value) > 0 and all(
             isinstance(one, Mapping) and kind_of(one) in ("struct", "structs") and not is_parts(one) for one in value) and _is_record(value)
 
     return mostly(around(value) for value in values)
