@@ -197,7 +197,7 @@ def view_of(sample: Sequence[Row], whole: bool = False, answers: Sequence[str] =
         if mostly(isinstance(value, str) for value in values):
             read = [read_back(value) for value in values]
             kind = _kind_in(read)
-            if mostly(map(holds_turns, read)) or (kind and (whole or name in answers)):
+            if mostly(map(holds_turns, read)) or (kind and (whole or name in answers or means(name, "history"))):
                 written.add(name)
                 values = [value for value in read if value is not None]
         if mostly(bool(branches(value)) for value in values):
