@@ -4,7 +4,6 @@ The log is the only thing a worker tells the page. It knows nothing of runs, sta
 """
 
 import json
-import math
 import os
 import re
 import stat
@@ -129,10 +128,8 @@ class Repaired(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training.
-
-    `margins` are the reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps.
-    """
+    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training. `margins` are the
+    reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps."""
 
     step: int
     model: str
@@ -194,7 +191,6 @@ class Stopped(Event):
 @dataclass(frozen=True)
 class Failed(Event):
     """The job could not go on. `reason` is two sentences; the traceback is in worker.log."""
-
     reason: str
 
 
@@ -212,7 +208,7 @@ def append(path: Path, event: Event) -> None:
     Numbers that JSON cannot hold (nan, inf) become null: a gap in a chart, never a zero.
     A torn line that a killed writer left behind is closed first, so that it spoils nothing but itself.
     """
-    line = json.dumps({"event": type(event).__name__, **_finite(asdict(event))}, ensure_ascii=True, allow_nan=False)
+    line = json.dumps({"event": type(event).__name__, **event_fields.finite(asdict(event))}, ensure_ascii=True, allow_nan=False)
     with open(path, "ab+") as log:
         torn = log.seek(0, os.SEEK_END) > 0 and _last_byte(log) != b"\n"
         log.write((b"\n" if torn else b"") + line.encode() + b"\n")
@@ -221,16 +217,6 @@ def append(path: Path, event: Event) -> None:
 def _last_byte(log) -> bytes:
     log.seek(-1, os.SEEK_END)
     return log.read(1)
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 class Log:
