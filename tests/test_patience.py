@@ -36,7 +36,7 @@ def studio(tmp_path):
 
 def endless(model="practice"):
     """The practice run a hundred thousand times over."""
-    return Settings.from_form(**{"model.name": str(model), "training.epochs": 1000, "training.batch_size": 1, "training.max_length": 1_000_000,
+    return Settings.from_form(**{"model.name": str(model), "training.epochs": 1000, "training.batch_size": 1, "training.accumulation": 1, "training.max_length": 1024,
                                  "model.device": "cpu"})
 
 
