@@ -27,6 +27,11 @@ HERE = Path(__file__).resolve().parent
 SPACE = os.environ.get("SPACE_HOST", "") if os.environ.get("SPACE_ID") else ""
 """The name under which the Space is reached, on one."""
 PORTS = range(7860, 7960)
+SHORTEST_KEY = 16
+PROXIES_HERE = ("127.0.0.1", "::1")
+SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1")
+"""A Space is reached through several of the Hub's proxies, each at a private address, and a visitor comes from a public one: the last
+public address of X-Forwarded-For is what the outermost of them saw. What stands before it, the visitor may have made up."""
 OWNER = "owner"
 """The user whose password a Space or a container is given in its environment."""
 
@@ -42,7 +47,9 @@ def arguments() -> argparse.Namespace:
                         help="folder that keeps the runs")
     parser.add_argument("--models", type=Path, action="append", default=[], help="a folder from which users may take models")
     parser.add_argument("--name", action="append", default=[], help="a further name under which browsers reach the studio")
-    parser.add_argument("--behind-proxy", action="store_true", help="a proxy of yours ends TLS in front of the studio; it is believed")
+    parser.add_argument("--behind-proxy", action="store_true", help="a proxy of yours on this machine ends TLS in front of the studio")
+    parser.add_argument("--proxy", action="append", default=[], metavar="ADDRESS",
+                        help="the address or network of such a proxy elsewhere; what it says of whom it speaks for is believed")
     parser.add_argument("--add-user", metavar="NAME", help="let somebody in, or change their password, and end")
     parser.add_argument("--admin", action="store_true", help="with --add-user: this user sees and stops everybody's runs")
     parser.add_argument("--remove-user", metavar="NAME", help="let somebody in no longer, and end; their runs stay")
@@ -87,14 +94,24 @@ def doors_of(home: Path, asked: argparse.Namespace, port: int) -> Doors:
                           "Add one with python app.py --add-user NAME, give a container ORPO_STUDIO_PASSWORD, or leave out --host.")
     named = beyond or bool(users)
     hosts = names_of(asked.host) | {name.lower() for name in (*asked.name, SPACE) if name}
-    return Doors(home, named, hosts, port, key="" if named else os.environ.pop("ORPO_STUDIO_KEY", "") or secrets.token_urlsafe(24),
-                 proxied=asked.behind_proxy or bool(SPACE), framed_by="https://huggingface.co" if SPACE else "'none'")
+    proxies = SPACE_PROXIES if SPACE else (*asked.proxy, *(PROXIES_HERE if asked.behind_proxy else ()))
+    return Doors(home, named, hosts, port, key="" if named else key_of(os.environ.pop("ORPO_STUDIO_KEY", "")),
+                 proxies=proxies, framed_by="https://huggingface.co" if SPACE else "'none'")
+
+
+def key_of(given: str) -> str:
+    """The key by which the studio opens: the one that was given, or a new one. Raises StudioError for one that can be guessed."""
+    if given and (len(given) < SHORTEST_KEY or len(set(given)) < SHORTEST_KEY // 2):
+        raise StudioError(f"ORPO_STUDIO_KEY can be guessed, and whoever has the key has the studio. Use {SHORTEST_KEY} characters or more, "
+                          "made by chance, or leave it out: a new key is made at each start.")
+    return given or secrets.token_urlsafe(24)
 
 
 def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None:
     """Serve the page until somebody ends it."""
     import uvicorn
 
+    from studio import connections
     from studio.chat import Chat
     from studio.jobs import Queue
     from studio.meter import Meter, at_work
@@ -111,7 +128,8 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, meter=meter, has_users=doors.named)
     try:
         uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
-                    proxy_headers=doors.proxied, forwarded_allow_ips="*" if doors.proxied else None, ws="none",
+                    http=connections.bounded(), backlog=256,
+                    proxy_headers=doors.proxied, forwarded_allow_ips=",".join(doors.proxies), ws="none",
                     timeout_graceful_shutdown=2)
     finally:
         meter.close()

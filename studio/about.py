@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from studio import whole
+from studio import pasted, whole
 from studio.errors import StudioError
 from studio.runs import Run
 
@@ -26,7 +26,7 @@ class About:
 def of(run: Run) -> About:
     """What was said of a run; nothing where nobody did, or where it cannot be read."""
     try:
-        found = json.loads((run.folder / FILE).read_bytes())
+        found = whole.read_json(run.folder / FILE)
         return About(_line(found["title"])[:LONGEST_TITLE], str(found["notes"])[:LONGEST_NOTES])
     except (OSError, ValueError, KeyError, TypeError):
         return About()
@@ -35,6 +35,7 @@ def of(run: Run) -> About:
 def write(run: Run, title: str, notes: str) -> About:
     """Keep a title and notes instead of those before. Raises StudioError for more than can be shown, and then nothing has changed."""
     about = About(_line(title), notes or "")
+    pasted.refuse(about.title, about.notes)
     for what, text, longest in (("title", about.title, LONGEST_TITLE), ("notes", about.notes, LONGEST_NOTES)):
         if len(text) > longest:
             raise StudioError(f"The {what} would have {len(text):,} characters, and {longest:,} is the most. Shorten the {what}.")
@@ -48,7 +49,11 @@ def write(run: Run, title: str, notes: str) -> About:
 
 def label(run: Run) -> str:
     """A run for a list: its title, if it has one, and its name."""
-    title = of(run).title
+    return called(of(run).title, run)
+
+
+def called(title: str, run: Run) -> str:
+    """A run with that title, for a list."""
     return f"{title} · {run.name}" if title else run.name
 
 

@@ -4,15 +4,19 @@ The log is the only thing a worker tells the page. It knows nothing of runs, sta
 """
 
 import json
-import math
 import os
 import re
+import stat
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from studio import event_fields, whole
+
 FILE = "events.jsonl"
+AT_ONCE = 64 * 2**20
+"""Bytes of a log that one look reads at most; the next look goes on. No event is as long."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Planned(Event):
     """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
 
     `system` is the system prompt that all pairs have, empty where they do not have the same; None in runs of older versions.
-    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; logs of older versions have neither.
+    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; steps between two measurements, 0 for none. Logs of
+    older versions have none of the three.
     """
 
     pairs: int
@@ -84,6 +89,7 @@ class Planned(Event):
     system: str | None = None
     rules: int = 1
     moment: str = ""
+    measure_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ def append(path: Path, event: Event) -> None:
     Numbers that JSON cannot hold (nan, inf) become null: a gap in a chart, never a zero.
     A torn line that a killed writer left behind is closed first, so that it spoils nothing but itself.
     """
-    line = json.dumps({"event": type(event).__name__, **_finite(asdict(event))}, ensure_ascii=True, allow_nan=False)
+    line = json.dumps({"event": type(event).__name__, **event_fields.finite(asdict(event))}, ensure_ascii=True, allow_nan=False)
     with open(path, "ab+") as log:
         torn = log.seek(0, os.SEEK_END) > 0 and _last_byte(log) != b"\n"
         log.write((b"\n" if torn else b"") + line.encode() + b"\n")
@@ -211,16 +217,6 @@ def append(path: Path, event: Event) -> None:
 def _last_byte(log) -> bytes:
     log.seek(-1, os.SEEK_END)
     return log.read(1)
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 class Log:
@@ -249,15 +245,20 @@ class Log:
     def read(self) -> list[Event]:
         """All events, oldest first. The list is the log's own: read it, do not change it."""
         try:
-            with open(self.path, "rb", opener=_at_once) as log:
-                self._file = os.fstat(log.fileno()).st_ino
+            with open(self.path, "rb", opener=whole.at_once) as log:
+                found = os.fstat(log.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    return self._events
+                self._file = found.st_ino
                 log.seek(self._offset)
-                fresh = log.read()
-        except OSError:  # not there, or a folder or a pipe in its place
+                fresh = log.read(AT_ONCE)
+        except OSError:  # not there, or a folder, a link or a pipe in its place
             return self._events
-        whole = fresh[: fresh.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
+        end = fresh.rfind(b"\n") + 1
+        if not end and len(fresh) == AT_ONCE:  # no line of ours
+            end, fresh = AT_ONCE, b"?\n"
+        self._offset += end
+        for line in fresh[:end].splitlines():
             if self._passes_over(line):
                 continue
             event = parse(line)
@@ -274,19 +275,14 @@ class Log:
         return named is not None and KINDS.get(named[1].decode()) not in self.only
 
 
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting for whoever is at the other end of a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def parse(line: bytes) -> Event | None:
     """The event a line holds, or None for one that no version of ours has written."""
     try:
         record = json.loads(line)
         kind = KINDS[record.pop("event")]
-        known = {f.name for f in fields(kind)}
-        return kind(**{name: value for name, value in record.items() if name in known})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        known = event_fields.known(kind, record)
+        return kind(**known) if event_fields.fit(kind, known) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
 
 

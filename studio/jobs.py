@@ -5,9 +5,7 @@ so that it outlives the page. Status is worked out from the log's last word and 
 it is stored nowhere.
 """
 
-import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio import credentials, events, line, output, processes, runs
-from studio.errors import BusyError, StudioError
-from studio.logs import Logs
+from studio import events, launcher, line, processes, runs, whole
+from studio.errors import BusyError, StudioError, explain
+from studio.run_index import Index
 from studio.runs import Run
 
 Status = Literal["queued", "starting", "running", "finished", "stopped", "failed", "crashed"]
 ALIVE: tuple[Status, ...] = ("starting", "running")
 OVER: tuple[Status, ...] = ("finished", "stopped", "failed", "crashed")
 
-EXIT = "exit.json"
+EXIT, PROJECT = launcher.EXIT, launcher.PROJECT
+WITHOUT_TOKEN = ("A Hub token that was entered with this run, or a permission for its model's own code, was kept in the memory of a studio "
+                 "that has ended. The run begins without it; if its model or data need it, start a new run with its settings.")
 LINGERS_SECONDS = 20.0
 """How long a worker that has said its last word may take to leave, before it is ended: it would keep others from computing."""
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,10 @@ def status(job: Job, said: list[events.Event] | None = None) -> Status | None:
     if not isinstance(word, events.Queued) and word is not None:
         return {events.Finished: "finished", events.Stopped: "stopped", events.Failed: "failed"}[type(word)]
     worker = processes.read(job.folder)
-    if worker is None:
+    if worker is None and not processes.is_taken(job.folder):  # by one whose page died before it wrote it down
         return "queued"
-    if not worker.alive:
-        return "crashed"
-    return "running" if events.last(said, events.Started) else "starting"
+    alive = "running" if events.last(said, events.Started) else "starting"
+    return alive if worker is None or worker.alive else "crashed"
 
 
 def stop(job: Job) -> None:
@@ -100,65 +97,48 @@ def end(job: Job) -> None:
         events.append(job.log, events.Stopped(step=reached.step if reached else 0))
 
 
+class NoLongerWaitingError(StudioError):
+    """The job was cancelled, or has ended, while it was about to be started."""
+
+
 def start(job: Job, secrets: dict[str, str] | None = None) -> None:
-    """Launch the worker of a job. Raises BusyError while one works on the folder.
+    """Launch the worker of a job that waits. Raises BusyError while one works on the folder, NoLongerWaitingError once it has ended.
 
     Secrets (the Hub token) go through a pipe: never an argument, a file or the environment.
     """
     with processes.one_launcher(job.folder):
-        if status(job) in ALIVE:
+        standing = status(job)
+        if standing in ALIVE:
             raise BusyError(f"A {job.kind} job already works on this run. Wait for it, or stop it first.")
+        if standing in OVER:
+            raise NoLongerWaitingError("This run was stopped before it began. Start a new one with its settings.")
         job.stop_file.unlink(missing_ok=True)
-        _launch(job, secrets or {})
+        launcher.launch(job.kind, job.folder, secrets or {})
 
 
 def request(job: Job, choices: str, secrets: dict[str, str] | None = None) -> None:
     """Ask anew for a merge, a GGUF file or a push: its choices (YAML) are written, its log begins afresh, its worker starts."""
-    job.folder.mkdir(exist_ok=True)
-    with processes.one_launcher(job.folder):
-        if status(job) in ALIVE:
-            raise BusyError(f"A {job.kind} job already works on this run. Wait for it to end.")
-        (job.folder / processes.FILE).unlink(missing_ok=True)
-        job.stop_file.unlink(missing_ok=True)
-        job.log.unlink(missing_ok=True)
-        (job.folder / "request.yaml").write_text(choices, encoding="utf-8")
-        events.append(job.log, events.Queued())
-        _launch(job, secrets or {})
-
-
-def _launch(job: Job, secrets: dict[str, str]) -> None:
-    owner = runs.owner_of_job(job.folder)
-    secrets = credentials.handed_over(owner, secrets)
-    with output.into(job.folder / "worker.log", secrets.values()) as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", f"studio.engine.{job.kind}", str(job.folder)],
-            cwd=PROJECT, env=credentials.environment(owner), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True)
-    processes.write(job.folder, processes.of(process.pid))
     try:
-        process.stdin.write(json.dumps(secrets).encode())
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # it died already; its status says so
-    # Somebody must wait for the child, or it stays a zombie that still looks alive.
-    threading.Thread(target=_attend, args=[process, job.folder], daemon=True).start()
-
-
-def _attend(process: subprocess.Popen, folder: Path) -> None:
-    """Wait for a worker's end and note how it came about, which nobody can tell afterwards."""
-    code = process.wait()
-    with suppress(OSError):  # the folder may have gone
-        (folder / EXIT).write_text(json.dumps({"pid": process.pid, "code": code}), encoding="utf-8")
+        job.folder.mkdir(exist_ok=True)
+        with processes.one_launcher(job.folder):
+            if status(job) in ALIVE:
+                raise BusyError(f"A {job.kind} job already works on this run. Wait for it to end.")
+            (job.folder / processes.FILE).unlink(missing_ok=True)
+            job.stop_file.unlink(missing_ok=True)
+            job.log.unlink(missing_ok=True)
+            whole.write(job.folder / "request.yaml", choices)
+            events.append(job.log, events.Queued())
+            launcher.launch(job.kind, job.folder, secrets or {})
+    except OSError as error:
+        reason = f"The worker could not be started. {explain(error)}"
+        with suppress(OSError):
+            events.append(job.log, events.Failed(reason=reason))
+        raise StudioError(reason) from error
 
 
 def exit_code(job: Job) -> int | None:
     """How the job's last worker ended: its code, or the signal's number below zero; None while it lives, or if nobody saw it."""
-    worker = processes.read(job.folder)
-    try:
-        noted = json.loads((job.folder / EXIT).read_text(encoding="utf-8"))
-        return noted["code"] if worker is not None and noted["pid"] == worker.pid and isinstance(noted["code"], int) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return launcher.exit_code(job.folder)
 
 
 class Queue:
@@ -171,9 +151,10 @@ class Queue:
     def __init__(self, home: Path, poll_seconds: float = 0.5, before_start: Callable[[], None] = lambda: None):
         """`before_start` is called before each start: whoever holds memory for comfort can let go of it."""
         self.home, self.poll_seconds, self.before_start = home, poll_seconds, before_start
-        self._logs = Logs(only=events.STANDING)
+        self.index = Index(home, lambda run, said: status(of(run), said))
         self._secrets: dict[Run, dict[str, str]] = {}
-        self._over: set[Run] = set()
+        self._given_up: dict[Run, str] = {}
+        self._seen_off: set[Run] = set()
         self._leaving: dict[processes.Worker, float] = {}
         self._wake, self._closed = threading.Event(), False
         self._thread = threading.Thread(target=self._watch, daemon=True, name="queue")
@@ -198,11 +179,13 @@ class Queue:
         room = room or self.home
         self.home.mkdir(parents=True, exist_ok=True)
         with self.alone():
-            same = (run for run in self.unfinished() if run.folder.parent == room and abs(time.time() - run.created) < once_within
-                    and run.settings == settings)
-            if run := next(same, None) if once_within else None:
-                return run
-            run = runs.create(room, settings)
+            for run in self.unfinished() if once_within else ():
+                if run.folder.parent == room and abs(time.time() - run.created) < once_within and run.settings == settings:
+                    return run
+            try:
+                run = runs.create(room, settings, processes.me() if secrets else None)
+            except OSError as error:
+                raise StudioError(f"The run could not be written to {room}. {explain(error)}") from error
             self._secrets[run] = secrets or {}  # before anybody can start it
         self._wake.set()
         return run
@@ -218,8 +201,9 @@ class Queue:
             (job.folder / processes.FILE).unlink(missing_ok=True)
             job.stop_file.unlink(missing_ok=True)
             self._secrets[run] = secrets or self.secrets(run)  # before the log lets it be started
+            processes.note_keeper(run.folder, bool(self.secrets(run)))
             events.append(job.log, events.Queued())
-        self._over.discard(run)
+        self._given_up.pop(run, None)
         self._wake.set()
 
     def secrets(self, run: Run) -> dict[str, str]:
@@ -230,16 +214,19 @@ class Queue:
         """Context in which nobody else starts anything on these runs, over all threads and servers."""
         return processes.one_launcher(self.home)
 
+    def trouble(self, run: Run) -> str:
+        """Why a run that waits was not started and will not be, where that could not even be written into its log."""
+        return self._given_up.get(run, "")
+
     def unfinished(self) -> dict[Run, Status | None]:
-        """The runs that are alive or wait, newest first, each with its status."""
-        states = {run: status(of(run), self._logs.read(of(run).log))
-                  for run in runs.everywhere(self.home) if run not in self._over}
-        over = {run for run, state in states.items() if state in OVER}
-        for run in over:
-            if worker := processes.read(run.folder):
+        """The runs that are alive or wait, newest first, each with its status. One that cannot be read does not wait."""
+        entries = self.index.everywhere()
+        for entry in entries:
+            if entry.status in OVER and entry.run not in self._seen_off and (worker := processes.read(entry.run.folder)):
                 self._leaving.setdefault(worker, time.monotonic())
-        self._over |= over
-        return {run: state for run, state in states.items() if state not in OVER}
+        self._seen_off = {entry.run for entry in entries if entry.status in OVER}
+        return {entry.run: entry.status for entry in entries
+                if entry.status in ALIVE or (entry.status not in OVER and not entry.reason and entry.run not in self._given_up)}
 
     def waiting(self) -> list[Run]:
         """The runs that wait for their turn, the next one first."""
@@ -267,6 +254,7 @@ class Queue:
             try:
                 self.advance()
                 self.see_off()
+                self._write_down_what_was_given_up()
             except OSError as error:  # a full or vanished disk must not end the watch
                 print(f"The queue could not advance: {error}. It tries again.", file=sys.stderr)
             self._wake.wait(self.poll_seconds)
@@ -284,9 +272,29 @@ class Queue:
             if not waiting:
                 return None
             run = waiting[0]
+            if processes.is_kept_by_another(run.folder):
+                return None  # its token is in the memory of another server on this folder, which starts it
             self.before_start()
-            try:
-                start(of(run), self.secrets(run))
-            except (StudioError, OSError) as error:
-                events.append(of(run).log, events.Failed(reason=f"The worker could not be started: {error}. Start it again."))
-            return run
+            return self._start(run)
+
+    def _start(self, run: Run) -> Run | None:
+        """Start a run, once: what goes wrong is its end, so that no worker is launched again and again."""
+        try:
+            if processes.has_lost_its_keeper(run.folder) and not self.secrets(run):
+                events.append(of(run).log, events.Noted(WITHOUT_TOKEN))
+            start(of(run), self.secrets(run))
+        except NoLongerWaitingError:
+            return None
+        except (StudioError, OSError) as error:
+            reason = f"The worker could not be started: {explain(error)} Start it again."
+            self._given_up[run] = reason
+            self._write_down_what_was_given_up()
+        return run
+
+    def _write_down_what_was_given_up(self) -> None:
+        """Say in their logs of which runs no worker could be started; on a full disk that has to wait for room."""
+        for run, reason in list(self._given_up.items()):
+            with suppress(FileNotFoundError), processes.one_launcher(run.folder):  # it may have been thrown away
+                if status(of(run)) not in OVER:
+                    events.append(of(run).log, events.Failed(reason=reason))
+            del self._given_up[run]

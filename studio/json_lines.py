@@ -37,7 +37,7 @@ def take_out(path: Path, goes: Callable[[dict[str, Any]], bool]) -> int:
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The records, the oldest first; a line that holds none is passed over, and of a file that is not there nothing comes."""
-    with suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open(path, "rb", opener=whole.at_once) as file:
         yield from (record for line in file if (record := _record(line)) is not None)
 
 

@@ -1,5 +1,6 @@
 """The order in which waiting runs start: as they were asked for, unless somebody moved one forward. It lies in their folders."""
 
+import math
 
 from studio import whole
 from studio.errors import BusyError
@@ -16,9 +17,10 @@ def ordered(waiting: list[Run]) -> list[Run]:
 def turn(run: Run) -> float:
     """Lower is sooner. The moment at which it was asked for, or what another place in the line has given it."""
     try:
-        return float((run.folder / FILE).read_text(encoding="utf-8"))
+        given = float(whole.read_utf8(run.folder / FILE))
     except (OSError, ValueError):
-        return run.created
+        given = math.nan
+    return given if math.isfinite(given) else run.created
 
 
 def forward(run: Run, waiting: list[Run]) -> None:

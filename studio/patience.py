@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio import events, pace, plan, two_steps
+from studio import events, pace, two_steps
 from studio.gpu import Place
+from studio.pace import Forecast
 from studio.settings import Settings
 from studio.shape import Shape
-from studio.summary import duration
 
 LONG_ON_CPU, LONG = 3 * 3600, 48 * 3600
 """Seconds beyond which a person is asked: on a CPU, where a GPU would take minutes, and anywhere."""
@@ -16,11 +16,14 @@ LONG_ON_CPU, LONG = 3 * 3600, 48 * 3600
 
 @dataclass(frozen=True)
 class Wait:
-    """How long a run is expected to compute on this machine, in seconds, and whether that was measured."""
+    """How long a run is expected to take on this machine."""
 
-    seconds: float
+    forecast: Forecast
     on_cpu: bool
-    measured: bool
+
+    @property
+    def seconds(self) -> float:
+        return self.forecast.usual
 
     @property
     def is_long(self) -> bool:
@@ -29,22 +32,20 @@ class Wait:
 
     def in_words(self) -> str:
         """The question, with what could be done instead."""
-        how = "as two tried steps say" if self.measured else "by a rough estimate"
         less = ("A GPU would do it in a fraction of that: see the Spaces above. Or choose a smaller model, fewer rows or fewer epochs."
                 if self.on_cpu else "Fewer rows, fewer epochs or a smaller model take less.")
-        return f"This run would take about {duration(self.seconds)} on this machine, {how}. {less}"
+        return f"This run would take about {self.forecast.in_words()} on this machine, by {self.forecast.how}. {less}"
 
 
-def expected(root: Path, settings: Settings, shape: Shape, place: Place, read: Callable[[Path], list[events.Event]]) -> Wait | None:
-    """The wait for a run on this machine; None where nothing is known of its speed.
+def expected(root: Path, settings: Settings, shape: Shape, place: Place, read: Callable[[Path], list[events.Event]],
+             tried: events.Tried | None = None) -> Wait | None:
+    """The wait for a run on this machine; None where nothing is known of its speed. `tried`: two steps, where they have been looked up.
 
     Of data whose size is not known it is that for 1,000 pairs.
     """
-    on_cpu, trial = place.kind == "cpu", two_steps.trial(root)
-    if trial.speaks_of(settings) and not trial.at_work and trial.outcome:
-        return Wait(two_steps.seconds_for_all(trial.outcome, settings), on_cpu, measured=True)
-    of, tflops = pace.size_of(root, settings), pace.here_tflops(place)
-    earlier = pace.earlier_seconds(root, settings, place.name, read)
-    if earlier is not None:
-        return Wait(earlier * plan.pairs_seen(settings.training, of.pairs or 1000), on_cpu, measured=False)
-    return Wait(pace.rough_seconds(settings, shape, tflops, of), on_cpu, measured=False) if tflops is not None else None
+    if tried is None:
+        trial = two_steps.trial(root)
+        tried = trial.outcome if trial.speaks_of(settings) and not trial.at_work else None
+    earlier = None if tried else pace.earlier_seconds(root, settings, place.name, read)
+    forecast = pace.forecast(settings, shape, place, pace.size_of(root, settings), tried, earlier)
+    return None if forecast is None else Wait(forecast, place.kind == "cpu")

@@ -5,16 +5,21 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from studio import whole
 
-FILE = "worker.json"
+FILE, LOCK, KEEPER = "worker.json", ".working", "keeper.json"
+"""Which process works on a folder; what it has locked meanwhile; which page keeps the token that its worker is to be handed."""
+PATIENCE = 2.0
+"""Seconds for which a worker tries for its lock: a page that looks whether it is taken has it for a moment."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 HERE = threading.RLock()
 
@@ -76,15 +81,20 @@ def boot() -> str:
         return ""
 
 
-def write(folder: Path, worker: Worker) -> None:
+def me() -> Worker:
+    """This process."""
+    return of(os.getpid())
+
+
+def write(folder: Path, worker: Worker, file: str = FILE) -> None:
     """Note whose work a folder is, whole or not at all."""
-    whole.write(folder / FILE, json.dumps(asdict(worker)))
+    whole.write(folder / file, json.dumps(asdict(worker)))
 
 
-def read(folder: Path) -> Worker | None:
+def read(folder: Path, file: str = FILE) -> Worker | None:
     """Whose work it is; None where nobody was noted, and a process that never was where the note cannot be read."""
     try:
-        noted = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        noted = whole.read_json(folder / file)
         found = Worker(**noted)
         if type(found.pid) is int and isinstance(found.started, int | float) and isinstance(found.boot, str):
             return found
@@ -93,6 +103,59 @@ def read(folder: Path) -> Worker | None:
     except (OSError, ValueError, TypeError):
         pass
     return Worker(0, -1.0)
+
+
+def take(folder: Path) -> IO | None:
+    """The open lock of a job's folder, which its worker keeps for as long as it works, or None where another worker has it.
+
+    The system lets go of it with the process, however that ends. On a file system without locks nobody is kept out.
+    """
+    lock = open(folder / LOCK, "a", encoding="utf-8")  # noqa: SIM115 (stays open on purpose)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                lock.close()
+                return None
+            time.sleep(0.05)
+        except OSError:
+            return lock
+        else:
+            return lock
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether a worker has the lock of a job's folder."""
+    try:
+        with open(folder / LOCK, "rb", opener=whole.at_once) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def note_keeper(folder: Path, keeps: bool) -> None:
+    """Note that this process keeps the token of a run, or that there is none."""
+    if keeps:
+        write(folder, me(), KEEPER)
+    else:
+        (folder / KEEPER).unlink(missing_ok=True)
+
+
+def is_kept_by_another(folder: Path) -> bool:
+    """Whether another process that lives keeps the token of a run; only that one can start it as it was asked for."""
+    keeper = read(folder, KEEPER)
+    return keeper is not None and keeper.alive
+
+
+def has_lost_its_keeper(folder: Path) -> bool:
+    """Whether the process that kept the token of a run has ended, and the token with it."""
+    keeper = read(folder, KEEPER)
+    return keeper is not None and not keeper.alive and keeper.pid != os.getpid()
 
 
 @contextmanager

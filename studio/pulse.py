@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from studio import whole
+
 FILE = "pulse"
 BEAT_SECONDS = 5.0
 SILENCE = 60.0
@@ -20,8 +22,8 @@ class Pulse:
     def silence(self, folder: Path) -> float:
         """Seconds for which the count in a job's folder is known to have stood still; 0 when it is seen for the first time."""
         try:
-            count = (folder / FILE).read_text(encoding="utf-8")
-        except OSError:
+            count = whole.read_utf8(folder / FILE)
+        except (OSError, ValueError):
             count = ""
         now = self._clock()
         before, since = self._seen.get(folder, (None, now))

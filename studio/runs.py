@@ -21,17 +21,20 @@ home/users/<name> for everyone who signs in. What is in a room belongs to that p
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from studio import events, names
+from studio import events, names, processes, stored_settings
 from studio.errors import StudioError
 from studio.settings import Settings
+from studio.stored_settings import Stored
 
 NAME = names.RUN
+SETTINGS = "settings.yaml"
 USERS = names.USERS
 
 
@@ -51,13 +54,22 @@ class Run:
         return owner_of(self.folder.parent)
 
     @cached_property
+    def stored(self) -> Stored:
+        """Its settings as its file has them. Raises SettingsError where that cannot be read."""
+        return stored_settings.of_file(self.folder / "settings.yaml")
+
+    @property
     def settings(self) -> Settings:
-        return Settings.from_file(self.folder / "settings.yaml")
+        """What a person chose, also of a run of another version. Raises SettingsError where that cannot be read."""
+        return self.stored.settings
 
     @property
     def created(self) -> float:
-        """When it was asked for, in seconds since the epoch."""
-        return (self.folder / "settings.yaml").stat().st_mtime
+        """When it was asked for, in seconds since the epoch; 0 where that cannot be told."""
+        try:
+            return (self.folder / "settings.yaml").lstat().st_mtime
+        except OSError:
+            return 0.0
 
     @property
     def adapter(self) -> Path:
@@ -118,15 +130,25 @@ def owner_of_job(folder: Path) -> str:
     return next((owner for parent in folder.absolute().parents[:3] if (owner := owner_of(parent))), "")
 
 
-def create(root: Path, settings: Settings) -> Run:
-    """A new run in `root`, queued. The folder appears whole: it is filled under a hidden name and then renamed."""
+def create(root: Path, settings: Settings, keeper: processes.Worker | None = None) -> Run:
+    """A new run in `root`, queued. The folder appears whole: it is filled under a hidden name and then renamed.
+
+    `keeper` is the process that keeps the token that was entered with it, and will start it.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    name = _new_name(settings)
+    while (root / (name := _new_name(settings))).exists():
+        pass  # four characters collide now and then where many runs begin in one minute
     draft = root / f".{name}"
-    draft.mkdir()
-    (draft / "settings.yaml").write_text(settings.to_yaml(), encoding="utf-8")
-    events.append(draft / events.FILE, events.Queued())
-    os.replace(draft, root / name)
+    try:
+        draft.mkdir()
+        (draft / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")
+        if keeper is not None:
+            processes.write(draft, keeper, processes.KEEPER)
+        events.append(draft / events.FILE, events.Queued())
+        os.replace(draft, root / name)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     return Run(root / name)
 
 
@@ -156,8 +178,13 @@ def _folders(root: Path) -> Iterator[Run]:
 
 def _is_one(folder: Path) -> bool:
     """Whether a folder is a run's: nothing in it is read through a link that leads elsewhere."""
-    chosen = folder / "settings.yaml"
-    return bool(NAME.fullmatch(folder.name)) and not folder.is_symlink() and not chosen.is_symlink() and chosen.is_file()
+    chosen = folder / SETTINGS
+    return may_be_a_run(folder.name) and not folder.is_symlink() and not chosen.is_symlink() and chosen.is_file()
+
+
+def may_be_a_run(name: str) -> bool:
+    """Whether a folder of that name can be a run's."""
+    return bool(NAME.fullmatch(name))
 
 
 def _new_name(settings: Settings) -> str:

@@ -69,9 +69,17 @@ def key(pair):
     return hashlib.blake2b(f"{data.seed} {{text}}".encode(), digest_size=8).digest()
 
 
+def with_values(talk):
+    """The talk with the arguments of tool calls as values, as chat templates want them, where the file has them as a text."""
+    for call in (call["function"] for turn in talk for call in turn.get("tool_calls") or []):
+        call["arguments"] = json.loads(call["arguments"]) if isinstance(call["arguments"], str) else call["arguments"]
+    return talk
+
+
 def tokenized(pair):
     """Both answers behind the prompt, an end behind them where the template writes none, cut at the maximum length."""
-    prompt, *texts = (tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=not answer) for talk, answer in (
+    prompt, *texts = (tokenizer.apply_chat_template(
+        with_values(talk), tools=pair.get("tools"), tokenize=False, add_generation_prompt=not answer) for talk, answer in (
         (pair["prompt"], False), (pair["prompt"] + pair["chosen"], True), (pair["prompt"] + pair["rejected"], True)))
     shared, read = len(os.path.commonprefix([prompt, *texts])), [tokenizer(text, add_special_tokens=False) for text in texts]
     start = min(next((token for at in range(shared, len(text)) if (token := one.char_to_token(at)) is not None), len(one["input_ids"]))

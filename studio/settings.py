@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from studio import fingerprints, names, plain_yaml
 from studio.complaints import problems_of
 from studio.errors import DataError, SettingsError
 from studio.preferences import edits, mix
+from studio.section import Section
 
 PRACTICE = names.PRACTICE
 
@@ -26,13 +27,6 @@ OF_DATA = {"of_data": True}
 """Marks fields outside the data section that belong to the data all the same: no preset touches them, and each source has its own."""
 HIDDEN = {"hidden": True}
 """Marks fields that the studio fills by itself; they travel with the settings."""
-
-
-class Section(BaseModel):
-    """A group of settings; its fields' docstrings are the captions in the form."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True,
-                              allow_inf_nan=False, str_strip_whitespace=True, protected_namespaces=())
 
 
 class ModelSettings(Section):
@@ -194,7 +188,7 @@ class TrainingSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Training seed")] = 42
     """Start of all random numbers while training: order of pairs, adapter's first weights, dropout."""
     report_to: Annotated[Literal["none", "wandb", "tensorboard", "trackio"], Field(title="Report to")] = "none"
-    """Sends the curves to a tracker as well; its package must be installed. W&B and Trackio want their own login."""
+    """Sends curves, held-out results and settings to a tracker too, in a folder inside the run's; its package must be installed."""
 
 
 class EvaluationSettings(Section):

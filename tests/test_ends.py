@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from studio import events, jobs, processes, runs
+from studio import events, jobs, launcher, processes, runs
 from studio.candidates import BASE, Candidate
 from studio.chat import Chat, Sampling
 from studio.errors import StudioError
@@ -60,13 +60,13 @@ def test_a_worker_killed_by_a_signal_is_told_within_seconds_with_its_cause_and_l
 def test_a_worker_that_leaves_without_a_word_is_told_by_its_code(tmp_path, monkeypatch):
     """`os._exit(3)`, as a library does that gives up."""
     run = runs.create(tmp_path, practice())
-    real = jobs.subprocess.Popen
+    real = launcher.subprocess.Popen
 
     def leaving(command, **options):
         is_worker = any(part.startswith("studio.engine.") for part in command)
         return real([sys.executable, "-c", "import os; os._exit(3)"] if is_worker else command, **options)
 
-    monkeypatch.setattr(jobs.subprocess, "Popen", leaving)
+    monkeypatch.setattr(launcher.subprocess, "Popen", leaving)
     jobs.start(jobs.of(run))
     until(lambda: jobs.exit_code(jobs.of(run)) == 3, 10)
     assert jobs.status(jobs.of(run)) == "crashed"

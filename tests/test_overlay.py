@@ -3,7 +3,6 @@
 import pytest
 
 from studio import events, jobs, runs
-from studio.errors import StudioError
 from studio.jobs import Queue
 from studio.runs import Run
 from studio.ui import overlay_card
@@ -65,10 +64,15 @@ def test_texts_of_a_setting_are_shown_as_text_and_not_without_end(studio):
     assert "<img" not in table and "? …" in table and "?" * 200 not in table
 
 
-def test_settings_of_another_version_are_told_to_be_incomparable(studio):
+def test_settings_that_only_another_version_has_are_told_beside_the_others(studio):
     one, other = begun(studio), begun(studio)
     (other.folder / "settings.yaml").write_text("model: {wings: 2}\n", encoding="utf-8")
-    other = runs.find(studio.root, other.name)
-    with pytest.raises(StudioError):
-        other.settings  # noqa: B018
-    assert "cannot be compared" in overlay_card.table([one, other], said) and "<td>0.5000</td>" in overlay_card.table([one, other], said)
+    table = overlay_card.table([one, runs.find(studio.root, other.name)], said)
+    assert '<th scope="row">model.wings (not a setting of this version)</th><td>–</td><td>2</td>' in table and "<td>0.5000</td>" in table
+
+
+def test_settings_that_cannot_be_read_are_told_to_be_incomparable(studio):
+    one, other = begun(studio), begun(studio)
+    (other.folder / "settings.yaml").write_text("[" * 100, encoding="utf-8")
+    table = overlay_card.table([one, runs.find(studio.root, other.name)], said)
+    assert "cannot be compared" in table and "<td>0.5000</td>" in table

@@ -31,7 +31,7 @@ def test_a_file_is_kept_under_its_content_and_offered_again(tmp_path):
     kept = [uploads.keep(root, one), uploads.keep(root, two)]
     assert not one.exists() and kept[0].read_bytes() == content, "moved, not copied"
     assert uploads.keep(root, write(one, content)) == kept[0] and kept[0].read_bytes() == content
-    assert {name for _, name in sources.used_before(root)} == set(map(str, kept))
+    assert {name for _, name in sources.used_before(root, [])} == set(map(str, kept))
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])

@@ -40,6 +40,7 @@ def origin(folder: Path) -> Origin | None:
 
 def pinned(run: Run) -> ModelSettings:
     """The run's model at the very commit that the adapter was trained on, wherever its branch has moved since."""
+    run.stored.refuse_to_load()
     was = origin(run.adapter)
     return run.settings.model.model_copy(update={"revision": was.commit}) if was and was.commit else run.settings.model
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from studio import events, whole
-from studio.engine import data, drawing
+from studio.engine import bounds, data, drawing
 from studio.engine.data import Stream
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
 from studio.errors import DataError, EncodingDoubt
 from studio.examination import ENCODINGS, FILE, Examination
@@ -32,8 +33,10 @@ DISK_SHARE = 0.25
 """Of the free disk, what the examined pairs may take at most."""
 
 
-class Stopped(Exception):  # noqa: N818 - a person's wish, no error
-    """Somebody pressed Cancel."""
+def job(desk: Desk) -> events.Event | None:
+    """The examination, within bounds: until its end it has written nothing that anybody reads."""
+    with bounds.bounded("Examining these pairs"):
+        return examine(desk)
 
 
 def examine(desk: Desk) -> events.Event | None:
@@ -48,7 +51,7 @@ def examine(desk: Desk) -> events.Event | None:
     walk = Walk(desk, stream, settings.data.seed)
     try:
         findings = doctor.examine(walk)
-    except Stopped:
+    except StopRequested:
         return events.Stopped(step=0)
     finally:
         walk.shelving.close()
@@ -62,7 +65,7 @@ def examine(desk: Desk) -> events.Event | None:
     from studio.engine import forecast  # torch comes with it: slow, and what was wrong so far has been told without
 
     told = forecast.forecast(settings, walk.sample, account.pairs, desk.token)
-    findings = sorted(unusable(account, settings) + leaks + findings + told.findings,
+    findings = sorted(unusable(account, settings) + leaks + findings + told.findings + other_sheets(stream),
                       key=lambda finding: doctor.GRAVITY.index(finding.weight))
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
     whole.write(desk.folder / FILE, Examination(
@@ -86,8 +89,15 @@ def unusable(account: Account, settings: Settings) -> list[Finding]:
                     button=f"Leave out {count:,} unusable row{'s' * (count > 1)}", setting="data.leave_out", value=True)]
 
 
+def other_sheets(stream: data.Stream) -> list[Finding]:
+    """Sheets of the first source's workbook that hold pairs as well."""
+    source = stream.opened[0].source
+    return [Finding("sheet", "hint", 0, f"{source.name} has another sheet with pairs, “{title}”, which is not read.", (),
+                    button=f"Read the sheet “{title}” instead", setting="data.subset", value=title) for title in source.sheets]
+
+
 class Walk:
-    """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises Stopped when asked to end.
+    """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises StopRequested when asked to end.
 
     `numbers` are their rows', `keys` those by which they are drawn, `held_out` says of each whether the edits hold it out.
     """
@@ -108,8 +118,6 @@ class Walk:
             self._draw(count, seen)
             if count % 200 == 0:
                 self.desk.progress(count, 0, "pairs")
-                if self.desk.asked_to_stop:
-                    raise Stopped
             yield seen
 
     def _draw(self, count: int, seen: Seen) -> None:
@@ -136,4 +144,4 @@ class Walk:
 
 
 if __name__ == "__main__":
-    sys.exit(work(examine))
+    sys.exit(work(job))

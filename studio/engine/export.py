@@ -19,7 +19,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from studio import events
 from studio.engine import columns, dataset_card, hub
 from studio.engine.data import Stream
-from studio.engine.examine import Stopped
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, about, work
 from studio.errors import DataError
 from studio.export import ExportRequest
@@ -43,7 +43,7 @@ def export(desk: Desk) -> events.Event | None:
     try:
         with _drafts(desk.folder) as drafts:
             return (_push if asked.to == "hub" else _save)(desk, settings, asked, drafts)
-    except Stopped:
+    except StopRequested:
         return events.Stopped(step=0)
 
 
@@ -65,7 +65,7 @@ def _drafts(folder: Path) -> Iterator[Path]:
 class Cleaned:
     """The pairs of one walk as lines of JSON on disk, those to learn from apart from those that edits hold out.
 
-    `counts` are pairs by split. Walking and reading raise Stopped when the job is asked to end.
+    `counts` are pairs by split. Walking and reading raise StopRequested when the job is asked to end.
     """
 
     def __init__(self, desk: Desk, stream: Stream, folder: Path):
@@ -126,8 +126,6 @@ class Cleaned:
         for count, one in enumerate(found, start=1):
             if count % LOOK == 0 or count == total:
                 self.desk.progress(count, total, "pairs")
-                if self.desk.asked_to_stop:
-                    raise Stopped
             yield one
 
 
@@ -152,9 +150,10 @@ def _save(desk: Desk, settings: Settings, asked: ExportRequest, drafts: Path) ->
             file.writelines(cleaned.all_lines())
     else:
         columns.write(draft, cleaned.all_lines(), turns, with_split=TEST in cleaned.splits)
-    os.replace(draft, path)
-    desk.say(events.Noted(cleaned.in_words()))
-    desk.say(events.Saved(step=0, path=path.name))
+    with desk.stopping.undisturbed():
+        os.replace(draft, path)
+        desk.say(events.Noted(cleaned.in_words()))
+        desk.say(events.Saved(step=0, path=path.name))
 
 
 def _push(desk: Desk, settings: Settings, asked: ExportRequest, drafts: Path) -> events.Event | None:
@@ -177,10 +176,11 @@ def _push(desk: Desk, settings: Settings, asked: ExportRequest, drafts: Path) ->
         if not hub.send_ahead(desk, api, repo, "dataset", additions):
             return events.Stopped(step=0)
         # What an earlier export left under data/ would be taken for a part of this one.
-        made = api.create_commit(repo, additions + hub.deletions(found, additions, ["data/*.parquet"]), repo_type="dataset",
-                                 commit_message=f"Upload {cleaned.total:,} preference pairs with ORPO Studio")
-    desk.say(events.Noted(cleaned.in_words()))
-    desk.say(events.Pushed(repo, made.commit_url))
+        with desk.stopping.undisturbed():  # a commit that was begun is one: nobody can tell otherwise whether it was made
+            made = api.create_commit(repo, additions + hub.deletions(found, additions, ["data/*.parquet"]), repo_type="dataset",
+                                     commit_message=f"Upload {cleaned.total:,} preference pairs with ORPO Studio")
+            desk.say(events.Noted(cleaned.in_words()))
+            desk.say(events.Pushed(repo, made.commit_url))
     return None
 
 

@@ -16,6 +16,7 @@ from studio import events, gguf_file, seal
 from studio.engine import proof, snapshot, space, vocabulary
 from studio.engine.ggml import shape, tensors
 from studio.engine.ggml import vocabulary as words
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
 from studio.errors import StudioError
 from studio.gguf_file import GGUFRequest
@@ -48,14 +49,17 @@ def write(desk: Desk) -> events.Event | None:
             return events.Stopped(step=0)
         desk.enter("checking")
         desk.say(events.Noted(_proven(run, config, tokenizer, draft, asked.precision)))
-        for old in desk.folder.glob("*.gguf"):
-            if old != draft:
-                old.unlink()
-        os.replace(draft, target)
+        with desk.stopping.undisturbed():
+            for old in desk.folder.glob("*.gguf"):
+                if old != draft:
+                    old.unlink()
+            os.replace(draft, target)
+            desk.say(events.Saved(step=0, path=target.name))
+    except StopRequested:
+        return events.Stopped(step=0)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
-    desk.say(events.Saved(step=0, path=target.name))
     return None
 
 

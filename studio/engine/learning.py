@@ -24,6 +24,7 @@ from studio.engine.orpo.trainer import BlownUpError, ORPOTrainer, TooLargeError
 from studio.engine.rendering import Refusal
 from studio.engine.reporter import Reporter
 from studio.engine.sample import Sampler
+from studio.engine.stopping import StopRequested
 from studio.engine.trackers import Reports
 from studio.engine.worker import Desk
 from studio.errors import StudioError
@@ -47,9 +48,13 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
     _repair(trainer, desk)
     for words in (trainer.in_words(), *planned.remarks):
         desk.say(events.Noted(words))
+    examiner = Examiner(desk, run, trainer, material, begun)
+    every = planned.measure_every if examiner.looks else None
     desk.say(events.Planned(planned.pairs, planned.held_out, planned.steps, seal.seal(tokenizer.chat_template),
-                            material.system, begun.rules, begun.moment.isoformat()))
-    examiner, keeper = Examiner(desk, run, trainer, material, begun), Keeper(desk, run, trainer, material.train)
+                            material.system, begun.rules, begun.moment.isoformat(), every or 0))
+    if material.system and questions.lines(settings.evaluation.prompts):
+        desk.say(events.Noted("The prompts to sample are asked after the system prompt, which all pairs have in common."))
+    keeper = Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
         desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))
@@ -68,7 +73,10 @@ def _begun(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedToke
                         keeper.keep, planned.checkpoint_every)
     trainer.add_callback(reporter)
     with closing(keeper):
-        _train(trainer, checkpoint, tokenizer, run, desk)
+        try:
+            _train(trainer, checkpoint, tokenizer, run, desk)
+        except StopRequested:
+            reporter.stopped = True
         step = trainer.state.global_step
         desk.enter("saving")
         save(trainer.model, tokenizer, run)
@@ -130,7 +138,7 @@ class Examiner:
         self.best, self.last_loss = Best(run, trainer.model), math.nan
         prompts = _prompts(run.settings, material)
         asker = Asker(run, trainer.processing_class, begun.moment)
-        self._sampler: Sampler | None = Sampler(trainer.model, asker, trainer.processing_class, prompts)
+        self._sampler: Sampler | None = Sampler(trainer.model, asker, trainer.processing_class, prompts, desk.stopping.heed)
         self.looks = bool(len(self.rows) or prompts)
         """Whether there is anything to look at: pairs held out, or prompts."""
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from studio import events
 from studio.engine import adapter, model, portable, proof, snapshot, space, vocabulary
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
 from studio.errors import StudioError
 from studio.runs import Run
@@ -29,10 +30,12 @@ MARGIN = 64 * 2**20
 
 def merge(desk: Desk) -> events.Event | None:
     """The whole job. Returns Stopped if it was asked to end; then nothing is left behind."""
-    with closing(_phases(desk, Run(desk.folder.parent))) as phases:
-        for _ in phases:
-            if desk.asked_to_stop:
-                return events.Stopped(step=0)
+    try:
+        with closing(_phases(desk, Run(desk.folder.parent))) as phases:
+            for _ in phases:
+                desk.stopping.heed()
+    except StopRequested:
+        return events.Stopped(step=0)
     return None
 
 

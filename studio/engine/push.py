@@ -34,13 +34,14 @@ def push(desk: Desk) -> events.Event | None:
         if not hub.send_ahead(desk, api, repo, "model", additions):
             return events.Stopped(step=0)
         # An adapter that stays beside a merged model misleads every loader.
-        made = api.create_commit(repo, additions + hub.deletions(found, additions, parcel.FILES),
-                                 commit_message=f"Upload the {asked.what} of {run.name} with ORPO Studio")
-    terms = licences.of(licence or licences.recorded(events.read(jobs.of(run).log)))
-    if terms and not terms.fits(repo):
-        desk.say(events.Noted(f"{terms.of_name()} {repo} does not: rename it on the Hub before you make it public."))
-    lineage.note_pushed(run, asked.what, repo, asked.private)
-    desk.say(events.Pushed(repo, made.commit_url))
+        with desk.stopping.undisturbed():  # a commit that was begun is one: nobody can tell otherwise whether it was made
+            made = api.create_commit(repo, additions + hub.deletions(found, additions, parcel.FILES),
+                                     commit_message=f"Upload the {asked.what} of {run.name} with ORPO Studio")
+            terms = licences.of(licence or licences.recorded(events.read(jobs.of(run).log)))
+            if terms and not terms.fits(repo):
+                desk.say(events.Noted(f"{terms.of_name()} {repo} does not: rename it on the Hub before you make it public."))
+            lineage.note_pushed(run, asked.what, repo, asked.private)
+            desk.say(events.Pushed(repo, made.commit_url))
     return None
 
 

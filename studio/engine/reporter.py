@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from studio import events
+from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk
 
 METRICS = {"loss", "nll_loss", "log_odds_ratio", "log_odds_chosen", "rewards/chosen", "rewards/rejected",
@@ -33,7 +34,12 @@ class Reporter(TrainerCallback):
         self.desk.say(events.Stepped(state.global_step, metrics, peak_memory()))
         step, more_to_come = state.global_step, state.global_step < state.max_steps
         if self.every and not self.stopped and step % self.every == 0 and more_to_come:
-            self.measure(step)
+            try:
+                self.measure(step)
+            except StopRequested:  # half a measurement is none; the step is kept
+                self.stopped = control.should_training_stop = True
+            finally:
+                self.desk.stopping.phase = "training"
         if self.keep_every and more_to_come and (self.stopped or step % self.keep_every == 0):
             self.keep(step)
 

@@ -35,6 +35,8 @@ class Source:
     commit: str
     lines: Iterator[Line]
     remark: str = ""
+    sheets: tuple[str, ...] = ()
+    """Sheets of the workbook that hold pairs as well."""
 
 
 def opened(part: Part, token: str | None = None) -> Source:
@@ -59,7 +61,7 @@ def _file(part: Part) -> Source:
             raise DataError(f"{error} The upload was removed.") from error
         raise
     idle = "" if how.sheet or not part.subset else f"“{part.subset}” is entered as the subset, which {path.name} does not have."
-    return Source(path.name, "", lines, " ".join(filter(None, (lines.remark, idle))))
+    return Source(path.name, "", lines, " ".join(filter(None, (lines.remark, idle))), tuple(lines.others))
 
 
 def _fits(part: Part) -> Callable[[Sequence[str], Sequence[Row]], bool]:

@@ -15,6 +15,7 @@ from studio.runs import Run
 def train(desk: Desk) -> events.Event | None:
     """The whole run. Returns Stopped if it was asked to end early, after saving what it had learned."""
     run = Run(desk.folder)
+    run.stored.refuse_to_train()
     settings = run.settings
     material.refuse_what_cannot_run(settings)
     desk.enter("downloading")
@@ -33,4 +34,4 @@ def train(desk: Desk) -> events.Event | None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(train, computes=True))
+    sys.exit(work(train, computes=True, finishes=("training", "saving")))

@@ -3,18 +3,22 @@
 import json
 import os
 import select
+import shutil
 import signal
+import stat
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
-from studio import credentials, events, pulse
-from studio.engine import space, turn
+from studio import credentials, events, processes, pulse
+from studio.engine import bounds, space, turn
+from studio.engine.stopping import Stopping, leave, led_to
 from studio.errors import StudioError, disk_is_full, explain
 from studio.redaction import redact
 from studio.remote_code import SECRET
@@ -26,6 +30,7 @@ SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
 PROGRESS_SECONDS = 0.5
 """Progress is said no more often than a page looks."""
 STANDARD_OUTPUTS = (1, 2)
+LAUNCHER = ".lock"
 PATIENCE = 3
 """So many times HF_HUB_DOWNLOAD_TIMEOUT (10 s, if nobody has set it) the Hub may stay silent: a commit takes its time."""
 
@@ -36,24 +41,40 @@ class Desk:
 
     folder: Path
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    finishes: frozenset[str] = frozenset()
+    """Phases that the job does not leave when it is asked to stop: it sees to its end in them by itself."""
     listeners: list[Callable[[events.Event], None]] = field(default_factory=list, repr=False)
     """Each is called with every event that is said, once it is in the log."""
     _progress_said: float = 0.0
+
+    @cached_property
+    def stopping(self) -> Stopping:
+        """The wish that the job may end."""
+        return Stopping(self.folder, self.finishes)
 
     def say(self, event: events.Event) -> None:
         """Append an event to the job's log, with every secret in its texts blotted out."""
         told = {name: redact(value, self.secrets.values()) for name, value in vars(event).items() if isinstance(value, str)}
         event = replace(event, **told)
-        events.append(self.folder / events.FILE, event)
-        for listener in self.listeners:
-            listener(event)
+        with self.stopping.undisturbed():
+            events.append(self.folder / events.FILE, event)
+            for listener in self.listeners:
+                listener(event)
 
     def enter(self, phase: str) -> None:
-        """Say that a phase begins."""
+        """Say that a phase begins. Raises StopRequested instead where the job was asked to stop and need not finish that phase."""
+        if phase not in self.finishes:
+            self.stopping.heed()
+        self.stopping.phase = phase
         self.say(events.Entered(phase))
+        self.stopping.heed()
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Say how far the present phase is, unless that was said a moment ago; its end is always said."""
+        """Say how far the present phase is, unless that was said a moment ago; its end is always said.
+
+        Raises StopRequested where the job was asked to stop.
+        """
+        self.stopping.heed()
         now = time.monotonic()
         if done >= total or now - self._progress_said >= PROGRESS_SECONDS:
             self._progress_said = now
@@ -61,7 +82,7 @@ class Desk:
 
     @property
     def asked_to_stop(self) -> bool:
-        return (self.folder / "stop").exists()
+        return self.stopping.is_asked_for
 
     @property
     def consent(self) -> frozenset[str]:
@@ -74,27 +95,58 @@ class Desk:
         return self.secrets.get("token")
 
 
-def work(task: Callable[[Desk], events.Event | None], computes: bool = False) -> int:
+def work(task: Callable[[Desk], events.Event | None], computes: bool = False, finishes: Iterable[str] = ()) -> int:
     """Run one job as this process: `python -m studio.engine.<kind> FOLDER`, secrets as JSON on standard input.
 
-    The task returns its last word, or None for Finished; one that computes waits for its turn first.
-    Returns the exit code: 1 when it failed.
+    The task returns its last word, or None for Finished; one that computes waits for its turn first. Asked to stop, it ends in
+    any phase but those that it `finishes`. Returns the exit code: 1 when it failed.
     """
-    desk = Desk(Path(sys.argv[1]), _secrets())
+    folder, secrets = Path(sys.argv[1]), _secrets()
+    if secrets is None:
+        return _leave_to_another(folder)
+    lock = processes.take(folder)
+    if lock is None:
+        print(f"Another worker works on {folder.name} already; this one leaves.", file=sys.stderr)
+        return 0
+    with processes.one_launcher(folder):  # whatever a page wrote down that has launched another one, or died before it could
+        processes.write(folder, processes.me())
+    with closing(lock):
+        return _work(Desk(folder, secrets, frozenset(finishes)), task, computes)
+
+
+def _leave_to_another(folder: Path) -> int:
+    """The page that launched this worker died before it handed over the token: the job waits as before, for another worker."""
+    with processes.one_launcher(folder):
+        noted = processes.read(folder)
+        if noted is not None and noted.pid == os.getpid():
+            (folder / processes.FILE).unlink(missing_ok=True)
+    print("Nothing was handed over: the page ended meanwhile. Another worker is launched for this job.", file=sys.stderr)
+    return 0
+
+
+def _work(desk: Desk, task: Callable[[Desk], events.Event | None], computes: bool) -> int:
     # SIGTERM (a container that stops, a systemd unit) ends the step, not the work.
     signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
     threading.Thread(target=_beat, args=[desk.folder], daemon=True, name="pulse").start()
     threading.Thread(target=_outlive_the_log, daemon=True, name="output").start()
     space.set_aside(desk.folder)
     _limit_silence()
+    desk.stopping.watch(lambda: _last_resort(desk))
+    bounds.ends_with(partial(_fail, desk))
     try:
         desk.say(events.Started(device=_device() if computes else "", versions=_versions()))
         lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
         stopped = computes and lock is None and desk.asked_to_stop
-        desk.say(events.Stopped(step=0) if stopped else task(desk) or events.Finished())
+        last_word = events.Stopped(step=0) if stopped else task(desk) or events.Finished()
+        desk.stopping.over()
+        desk.say(last_word)
         return 0
     except BaseException as error:  # also SystemExit and KeyboardInterrupt: the log must not end without a word
+        desk.stopping.over()
         space.use_up(desk.folder)
+        if led_to(error):
+            desk.say(_stopped(desk))
+            leave()
         with suppress(OSError):
             print(redact(traceback.format_exc(), desk.secrets.values()), file=sys.stderr, flush=True)
         full = disk_is_full(error) and not isinstance(error, StudioError)
@@ -102,6 +154,30 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False) ->
         return 1
     finally:
         space.use_up(desk.folder)
+
+
+def _stopped(desk: Desk) -> events.Stopped:
+    """The last word of a job that was left where it was: the last step whose result is kept."""
+    said = events.read(desk.folder / events.FILE)
+    reached = events.last(said, (events.Stepped, events.Resumed))
+    return events.Stopped(step=reached.step if reached else 0)
+
+
+def _last_resort(desk: Desk) -> None:
+    """What a job says that is ended in the middle of a library's call; of what it was making nothing is left."""
+    for draft in desk.folder.glob(".*") if desk.folder.parent.joinpath("settings.yaml").is_file() else ():
+        if draft.name not in (processes.LOCK, LAUNCHER):
+            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+    space.use_up(desk.folder)
+    desk.say(_stopped(desk))
+
+
+def _fail(desk: Desk, words: str) -> None:
+    """The last words of a process that is ended while it works on something that does not come back."""
+    desk.stopping.over()
+    space.use_up(desk.folder)
+    desk.say(events.Failed(reason=words))
+    bounds.leave(1)
 
 
 def _outlive_the_log() -> None:
@@ -151,12 +227,17 @@ def _beat(folder: Path) -> None:
         time.sleep(pulse.BEAT_SECONDS)
 
 
-def _secrets() -> dict[str, str]:
-    """The secrets from the pipe. A person who runs a job by hand in a terminal hands over none but this machine's login."""
+def _secrets() -> dict[str, str] | None:
+    """The secrets from the pipe; None where its other end was closed before anything came.
+
+    A person who runs a job by hand in a terminal hands over none but this machine's login.
+    """
     if sys.stdin is None or sys.stdin.isatty():
         return credentials.handed_over("", {})
     text = sys.stdin.read()
-    return json.loads(text) if text.strip() else {}
+    if text.strip():
+        return json.loads(text)
+    return None if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode) else {}
 
 
 def _repo(error: BaseException) -> dict[str, str]:

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 VOCABULARY = {
     "better": """chosen better best preferred prefered accepted good positive pos win wins winning winner won correct desirable
@@ -73,15 +73,19 @@ SPLIT = re.compile(r"[\W_]+|(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[^\W\d_])|(?<=[\u30
 
 def folded(text: str) -> str:
     """A text as names are compared: small letters without accents."""
-    bare = "".join(letter for letter in unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
+    return _bare(text).casefold()
+
+
+def _bare(text: str) -> str:
+    bare = "".join(letter for letter in unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text))
                    if unicodedata.category(letter) not in ("Mn", "Mc") or "\u3099" <= letter <= "\u309a")
     return unicodedata.normalize("NFC", bare)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def words(name: str) -> tuple[str, ...]:
     """The words of a name, folded."""
-    spaced = re.sub(r"(?<=[^\W\d_])(?<![A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    spaced = re.sub(r"(?<=[^\W\d_])(?<![A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", _bare(name))
     return tuple(word for word in SPLIT.split(folded(spaced)) if word)
 
 
@@ -106,7 +110,7 @@ class Meaning:
         return "about" in self.also
 
 
-@cache
+@lru_cache(maxsize=4096)
 def meaning(name: str) -> Meaning:
     """What a name says, by its words."""
     found, better, worse, rest, family, negated = set(), False, False, [], "", False
@@ -132,7 +136,7 @@ def belong_together(better: Meaning, worse: Meaning) -> bool:
     return f"{better.family} {worse.family}" in FAMILIES
 
 
-@cache
+@lru_cache(maxsize=4096)
 def meanings(word: str) -> frozenset[str]:
     """The meanings of one word."""
     exact, stems = _lists()
@@ -145,7 +149,7 @@ def means(name: str, kind: str) -> bool:
     return any(kind in meanings(word) for word in _pieces(name))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _lists() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     exact, stems = {}, {}
     for kind, text in VOCABULARY.items():
@@ -154,7 +158,7 @@ def _lists() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     return exact, stems
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _pieces(name: str) -> tuple[str, ...]:
     """The words of a name; what is written without spaces is divided into those that are known, the longest first."""
     return tuple(piece for word in words(name) for piece in (_divided(word) if WITHOUT_SPACES.search(word) else [word]))
@@ -172,13 +176,13 @@ def _divided(word: str) -> list[str]:
 
 def two_of(names: Sequence[str]) -> list[tuple[str, str]]:
     """Columns whose names differ in one word alone, by which they are the first and the second of two."""
+    by_words = {words(name): name for name in reversed(names)}
     found = []
     for first in names:
-        for second in names:
-            one, other = words(first), words(second)
-            differ = [both for both in zip(one, other, strict=False) if both[0] != both[1]]
-            if len(one) == len(other) and len(differ) == 1 and differ[0] in TWO:
-                found.append((first, second))
+        one = words(first)
+        for at, word in enumerate(one):
+            seconds = [by_words.get((*one[:at], other, *one[at + 1 :])) for label, other in TWO if label == word]
+            found += [(first, second) for second in seconds if second is not None]
     return found
 
 

@@ -20,11 +20,13 @@ Row = Mapping[str, Any]
 
 LONGEST = 4 * 1024**2
 """Characters of a text that is tried as structure."""
+LONGEST_PRINTED = 256 * 1024
+"""The same for what Python prints, which costs a hundred times its length to read."""
 DEEPEST = 4
 """Structs in structs whose fields become columns."""
 OPENS = re.compile(r"""\s*(?:"\s*(?:\\"|'|[\[{])|[\[{]|array\()""")
-UNSEPARATED = re.compile(r"\}\s*\n\s*\{")
-"""What NumPy writes between two structs of a list. A line break in one of its texts is written as a backslash and an n."""
+UNSEPARATED = re.compile(r"\}(\s+)\{")
+"""What NumPy writes between two structs of a list, a line break in it. One in a text is written as a backslash and an n."""
 ARRAY = re.compile(r"\A\s*array\((.*?)(?:,\s*dtype=\w+)?\)\s*\Z", re.DOTALL)
 MOST = 0.9
 TURNS = ("text", "content", "role")
@@ -41,13 +43,18 @@ def read_back(text: Any) -> Any:
     return None
 
 
+def _separated(found: re.Match) -> str:
+    return "}, {" if "\n" in found[1] else found[0]
+
+
 def _loaded(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        pass
+        if len(text) > LONGEST_PRINTED:
+            return None
     try:
-        return ast.literal_eval(UNSEPARATED.sub("}, {", ARRAY.sub(r"\1", text)).strip())
+        return ast.literal_eval(UNSEPARATED.sub(_separated, ARRAY.sub(r"\1", text)).strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 
@@ -172,11 +179,10 @@ def _gathered(structs: Sequence[Any]) -> Any:
     return {name: [one.get(name) for one in structs] for name in dict.fromkeys(name for one in structs for name in one)}
 
 
-def view_of(sample: Sequence[Row], whole: bool = False, answers: Sequence[str] = ()) -> View:
+def view_of(sample: Sequence[Row], whole: bool = False) -> View:
     """How to look at rows like these.
 
-    `whole` reads back everything that can be, for rows in which nothing is recognised otherwise. `answers` are columns with
-    answers that, unlike those they stand beside, are lists of texts: several answers each.
+    `whole` reads back everything that can be, for rows in which nothing is recognised otherwise.
     """
     written, nested, branched = set(), set(), set()
     columns: dict[str, list[Any]] = {}
@@ -190,7 +196,7 @@ def view_of(sample: Sequence[Row], whole: bool = False, answers: Sequence[str] =
         if mostly(isinstance(value, str) for value in values):
             read = [read_back(value) for value in values]
             kind = _kind_in(read)
-            if mostly(map(holds_turns, read)) or (kind and (whole or name in answers)):
+            if mostly(map(holds_turns, read)) or (kind and (whole or means(name, "history"))):
                 written.add(name)
                 values = [value for value in read if value is not None]
         if mostly(bool(branches(value)) for value in values):
@@ -215,7 +221,8 @@ def _is_nested(name: str, values: Sequence[Any]) -> bool:
         if isinstance(value, Mapping):
             return kind_of(value) == "struct" and not is_parts(value) and not {"bytes", "path"} <= value.keys()  # that is an image
         # A list of answers is read as one; who voted how is about the row.
-        return not means(name.rsplit(".", 1)[-1], "answer") and isinstance(value, list | tuple) and len(value) > 0 and all(
+        last = name.rsplit(".", 1)[-1]
+        return not means(last, "answer") and not means(last, "history") and isinstance(value, list | tuple) and len(value) > 0 and all(
             isinstance(one, Mapping) and kind_of(one) in ("struct", "structs") and not is_parts(one) for one in value) and _is_record(value)
 
     return mostly(around(value) for value in values)

@@ -182,8 +182,15 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         judging.append(button.click(lambda *given, side=side: prefer(*given, side), [*pair_fields, said], [*talk, counted], **PRIVATE))
     judging.append(save.click(write, [in_view, said, own], [kept, own], **PRIVATE))
     judging.append(judged.shown.click(undone, [*pair_fields, said], [kept, counted, said, either], **PRIVATE))
-    watch = gr.Timer(2.0)
-    for event in (watch.tick, chosen_anew.then, one.input, other.input, blind.change, tab.select):
+    watch, news = gr.Timer(2.0), gr.State(None)
+
+    def noticed(name: str | None, first: str | None, second: str | None, blind: bool, before: tuple | None) -> Any:
+        now = look(name, first, second, blind)
+        return gr.skip() if now == before else now
+
+    watch.tick(noticed, [*looking, news], news, concurrency_limit=None, **QUIET)
+    news.change(lambda now: now or (gr.skip(),) * 3, news, [top, counted, stale], **QUIET)
+    for event in (chosen_anew.then, one.input, other.input, blind.change, tab.select):
         event(look, looking, [top, counted, stale], **QUIET)
     for event in (chosen_anew.then, one.input, other.input, tab.select, *(judgement.then for judgement in judging)):
         event(judged.look, pair_fields, judged.shown, **QUIET)

@@ -99,10 +99,10 @@ class Complaints:
     def _summary(self, problems: Problems, press: int) -> str:
         if not problems:
             return ""
-        count = "One field has" if len(problems) == 1 else f"{len(problems)} fields have"
+        count = "one field" if len(problems) == 1 else f"{len(problems)} fields"
         items = "".join(f"<li>{self._item(name, problems[name])}</li>" for name in sorted(problems, key=self._order))
-        return (f'<div class="complaints" role="alert" data-press="{press}"><p>{count} to be mended before “{parts.text(self.to_do)}” can '
-                f"begin:</p><ul>{items}</ul></div>")
+        return (f'<div class="complaints" role="alert" data-press="{press}"><p>Fix {count} before “{parts.text(self.to_do)}”:</p>'
+                f"<ul>{items}</ul></div>")
 
     def _order(self, name: str) -> int:
         return list(self.fields).index(name) if name in self.fields else -1

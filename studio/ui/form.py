@@ -13,7 +13,7 @@ from studio.settings import Choice, Settings, choices
 from studio.ui.choices import Dropdown
 
 WORDS = {"none": "none", "nf4": "4 bits (NF4, QLoRA)", "int8": "8 bits", "own": "the model's own", "chatml": "ChatML",
-         "gpu": "GPU", "cpu": "CPU", "wandb": "Weights & Biases", "tensorboard": "TensorBoard", "trackio": "Trackio"}
+         "gpu": "GPU", "cpu": "CPU", "wandb": "W&B", "tensorboard": "TensorBoard", "trackio": "Trackio"}
 """Options whose name in the file is not what a person would say."""
 
 LINES = {"evaluation.prompts": 3, "data.also": 2, "data.edits": 2}

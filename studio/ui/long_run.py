@@ -54,7 +54,7 @@ def asked(studio: Studio, settings: Settings, token: str, agreed: float = 0.0) -
     except StudioError as error:
         return None if agreed else _shown(1.0, f"{error} {UNKNOWN}")
     place = gpu.place(settings)
-    wait = patience.expected(studio.root, settings, shape, place, studio.logs.read) if place is not None else None
+    wait = patience.expected(studio.root, settings, shape, place, lambda log: studio.readings.of(log).said) if place is not None else None
     if wait is None or not wait.is_long or wait.seconds <= MORE * agreed:
         return None
     return _shown(wait.seconds, wait.in_words())

@@ -12,7 +12,7 @@ from studio.events import Event
 from studio.held_out import compared
 from studio.runs import Run
 from studio.settings import choices
-from studio.summary import Summary, count_points, duration, percent, span
+from studio.summary import Summary, duration, percent, span
 from studio.ui import form, parts
 from studio.ui.choices import Dropdown
 from studio.ui.studio import Studio
@@ -27,8 +27,8 @@ ALIKE = "All settings are the same."
 
 def offered(studio: Studio, name: str | None) -> list[tuple[str, str]]:
     """The newest other runs that have begun, label and name."""
-    others = (run for run in studio.runs() if run.name != name and studio.status(run) not in (None, "queued"))
-    return [(about.label(run), run.name) for run in islice(others, OFFERED)]
+    others = (entry for entry in studio.entries() if not entry.reason and entry.run.name != name and entry.status not in (None, "queued"))
+    return [(about.called(entry.title, entry.run), entry.run.name) for entry in islice(others, OFFERED)]
 
 
 def chosen(studio: Studio, name: str | None, others: list[str] | None) -> list[Run]:
@@ -39,7 +39,7 @@ def chosen(studio: Studio, name: str | None, others: list[str] | None) -> list[R
 
 def counts(studio: Studio, runs: list[Run]) -> dict[str, int]:
     """How many rows the charts have of each."""
-    return {run.name: count_points(studio.said(jobs.of(run))) for run in runs}
+    return {run.name: studio.reading(jobs.of(run)).count for run in runs}
 
 
 def table(runs: list[Run], said: Callable[[Run], list[Event]]) -> str:
@@ -75,17 +75,21 @@ def _preference(summary: Summary) -> str:
 def differences(runs: list[Run]) -> list[tuple[str, ...]]:
     """The settings in which they differ: the label, and each run's value."""
     try:
-        values = [run.settings.to_form() for run in runs]
-    except StudioError as error:  # of another version
+        stored = [run.stored for run in runs]
+    except StudioError as error:
         return [("Settings", *[f"cannot be compared: {error}"] * len(runs))]
-    return [(choice.label, *(_in_words(each[choice.name]) for each in values)) for choice in choices()
+    values = [each.settings.to_form() for each in stored]
+    rows = [(choice.label, *(_in_words(each[choice.name]) for each in values)) for choice in choices()
             if any(each[choice.name] != values[0][choice.name] for each in values)]
+    foreign = dict.fromkeys(name for each in stored for name in each.unknown)  # of another version
+    return rows + [(f"{name} (not a setting of this version)", *(_in_words(each.unknown.get(name)) for each in stored)) for name in foreign]
 
 
 def _in_words(value: Any) -> str:
     if value is None or value == "":
         return "–"
-    told = {True: "yes", False: "no"}.get(value, form.WORDS.get(value, str(value))) if isinstance(value, bool | str) else f"{value:g}"
+    told = {True: "yes", False: "no"}.get(value, form.WORDS.get(value, str(value))) if isinstance(value, bool | str) else (
+        f"{value:g}" if isinstance(value, int | float) else str(value))
     return told if len(told) <= LONGEST else f"{told[:LONGEST]} …"
 
 

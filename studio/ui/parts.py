@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from studio.preferences.pairs import in_full
+
 LOGO = Path(__file__).resolve().parents[2] / "assets" / "logo.svg"
 
 STATUS_WORDS = {"queued": "waiting", "starting": "starting", "running": "running", "finished": "finished",
@@ -125,7 +127,7 @@ def _bubble(who: str, said: str, kind: str) -> str:
 def conversation(name: str, turns: Sequence[dict[str, str]], at_work: bool = False) -> str:
     """One side of a comparison: who it is, and all that was said, as text and nothing but text, with a button that copies it."""
     said = "".join(_said(turn) for turn in turns)
-    return (f'<h3 class="side">{text(name)}</h3><div class="talk" role="log" tabindex="0" aria-label="{text(name)}" '
+    return (f'<h2 class="side">{text(name)}</h2><div class="talk" role="log" tabindex="0" aria-label="{text(name)}" '
             f'aria-busy="{str(at_work).lower()}">{said}</div>')
 
 
@@ -139,8 +141,8 @@ def _said(turn: dict[str, str]) -> str:
 def spoken(turns: Sequence[dict[str, str]]) -> str:
     """An answer's text; where it is more than one turn, each later one says who speaks."""
     if len(turns) == 1:
-        return turns[0]["content"] or ""
-    return "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content'] or ''}" for turn in turns)
+        return in_full(turns[0])
+    return "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {in_full(turn)}" for turn in turns)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -3,6 +3,7 @@
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -11,9 +12,10 @@ from studio.errors import StudioError, redact
 from studio.events import Sampled
 from studio.jobs import Status
 from studio.runs import Run
-from studio.summary import Summary, count_points, duration, in_words, percent, points, size
+from studio.summary import Summary, duration, in_words, percent, size
 from studio.ui import explain, overlay_card, parts
 from studio.ui.charts import live_charts
+from studio.ui.run_view import View, view
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
@@ -30,6 +32,7 @@ ENDS = {
 HANGS = ("No sign of life for {seconds:.0f} s: the worker hangs, or was paused. It goes on by itself if it can; "
          "otherwise stop it at once and resume it from its last checkpoint.")
 PASSED_OVER = "{lines} of this run's event log cannot be read and was passed over. All others are shown."
+UNSHOWN = "Run {name} cannot be shown ({why}). Its folder is untouched; move it to the trash, or look into it by hand."
 TAIL_BYTES = 6000
 
 
@@ -71,8 +74,8 @@ def crash(code: int | None, step: int) -> str:
 def progress(summary: Summary) -> str:
     """The bar of the present phase: steps while training, else what the phase says of itself."""
     if summary.phase == "training" and summary.plan:
-        left = duration(summary.seconds_left)
-        return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step} of {summary.plan.steps}, about {left} left")
+        left = f", about {summary.left_in_words} left" if summary.seconds_left is not None else ""
+        return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step:,} of {summary.plan.steps:,}{left}")
     if summary.progress:
         return parts.progress(summary.progress.done, summary.progress.total, in_words(summary.progress))
     return parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …")
@@ -98,8 +101,8 @@ def figures(summary: Summary, moving: bool) -> str:
     base, tuned = summary.held_out("base"), summary.held_out("tuned")
     plan, speed = summary.plan, summary.seconds_a_step
     tiles = [
-        (f"{summary.step} / {plan.steps}" if plan else "–", "steps"),
-        (duration(summary.seconds_left), "left") if moving else (duration(summary.seconds_taken), "in all"),
+        (f"{summary.step:,} / {plan.steps:,}" if plan else "–", "steps"),
+        (summary.left_in_words, "left") if moving else (duration(summary.seconds_taken), "in all"),
         (f"{1 / speed:.1f} /s" if speed and speed < 1 else duration(speed), "steps" if speed and speed < 1 else "a step"),
         (size(summary.memory), "memory, GPU" if summary.device not in (None, "cpu") else "memory"),
         (number(summary.metrics.get("rewards/margins")), "reward margin"),
@@ -156,6 +159,37 @@ def tail(log: Path) -> str:
         return ""
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """What is shown of it as HTML."""
+
+    top: str
+    told: str
+    differing: str
+    answered: str
+
+
+def rendered(studio: Studio, seen: View) -> Rendered:
+    """The same in HTML. What cannot be shown of a run says so, and is never the end of the page."""
+    run, summary = seen.run, seen.reading.summary
+    try:
+        differing = overlay_card.table([run, *seen.laid_over], lambda one: studio.said(jobs.of(one)))
+        return Rendered(head(run, seen.status, summary, in_line(seen.place, seen.before), seen.silence)
+                        + (parts.note("bad", seen.trouble) if seen.trouble else "") + another_version(run),
+                        words(summary, seen.reading.damaged), differing, samples(summary))
+    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, OSError, StudioError) as error:
+        return Rendered(parts.note("bad", UNSHOWN.format(name=run.name, why=redact(f"{type(error).__name__}: {error}")[:300])), "", "", "")
+
+
+def another_version(run: Run) -> str:
+    """What of a run's settings this version has not, or would not take."""
+    try:
+        told = run.stored.in_words()
+    except StudioError as error:
+        return parts.note("warn", f"The settings of this run cannot be read. {error}")
+    return parts.note("info", told) if told else ""
+
+
 def resume_button(run: Run, status: str | None) -> gr.Button:
     """Offers to go on with a run that ended before its end, if it left a checkpoint."""
     step = run.last_checkpoint if status in ("stopped", "failed", "crashed") else None
@@ -176,7 +210,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
 
     def fresh_points(run: str, have: int) -> dict:
         found = studio.find(run)
-        return points(studio.said(jobs.of(found)), have) if found else {"rows": [], "total": 0}
+        return studio.reading(jobs.of(found)).points(have) if found else {"rows": [], "total": 0}
 
     overlaid = overlay_card.build()
     charts = live_charts(fresh_points)
@@ -184,39 +218,33 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
     answered = gr.HTML("", elem_id="run-samples", padding=False)
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
-    seen, reads_log = gr.State(None), gr.State(False)
-    outputs = [top, halt, end, sooner, resume, again, further, told, charts, differing, answered, log, seen]
+    news, reads_log = gr.State(()), gr.State(False)
+    outputs = [top, halt, end, sooner, resume, again, further, told, charts, differing, answered, log]
     beats = pulse.Pulse()
 
-    def refresh(name: str | None, before: tuple | None, reads_log: bool, others: list[str]) -> list:
+    def look(name: str | None, others: list[str]) -> View | None:
         run = studio.find(name)
-        if run is None:
-            return nothing(before)
-        said = studio.said(jobs.of(run))
-        status, summary = jobs.status(jobs.of(run), said), Summary(said)
-        stopping = jobs.of(run).stop_file.exists() and status in jobs.ALIVE
-        place, before_it = studio.place_in_line(run) if status == "queued" else (0, None)
-        silence = beats.silence(run.folder) if status in jobs.ALIVE else 0
-        silence = silence if silence >= pulse.SILENCE else 0  # else every tick would be another one
-        damaged = studio.logs.damaged(jobs.of(run).log)
-        laid_over = overlay_card.chosen(studio, name, others)
-        counts = overlay_card.counts(studio, laid_over)
-        now = (name, len(said), damaged, status, stopping, place, round(silence), counts, about.of(run).title)
-        if now == before:
-            return [gr.skip()] * len(outputs)
-        return [head(run, status, summary, in_line(place, before_it), silence),
-                gr.Button("Cancel" if status == "queued" else "Stopping after this step …" if stopping else "Stop and keep the work",
-                          visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
-                gr.Button(visible=stopping or silence > 0), gr.Button(visible=before_it is not None), resume_button(run, status),
-                gr.Button(visible=status in jobs.OVER), gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
-                words(summary, damaged), {"run": name, "count": count_points(said), "others": counts},
-                overlay_card.table([run, *laid_over], lambda one: studio.said(jobs.of(one))), samples(summary),
-                read_log(name) if reads_log else gr.skip(), now]
+        return view(studio, run, beats, overlay_card.chosen(studio, name, others)) if run is not None else None
 
-    def nothing(before: tuple | None) -> list:
-        if before == ():
-            return [gr.skip()] * len(outputs)
-        return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 6, "", {"run": "", "count": 0}, "", "", "", ()]
+    def tick(name: str | None, others: list[str], before: tuple) -> Any:
+        """What the run in view and those laid over it depend on: another value only when something is to be shown anew."""
+        seen = look(name, others)
+        now = seen.key if seen else ()
+        return gr.skip() if now == before else now
+
+    def refresh(name: str | None, reads_log: bool, others: list[str]) -> list:
+        seen = look(name, others)
+        if seen is None:
+            return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 6, "", {"run": "", "count": 0}, "", "", ""]
+        status, run, stopping = seen.status, seen.run, seen.stopping
+        html = studio.views.of(seen.key, lambda: rendered(studio, seen))
+        return [html.top,
+                gr.Button("Cancel" if status == "queued" else seen.stop_word if stopping else "Stop and keep the work",
+                          visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
+                gr.Button(visible=stopping or seen.silence > 0), gr.Button(visible=seen.before is not None), resume_button(run, status),
+                gr.Button(visible=status in jobs.OVER), gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
+                html.told, {"run": name, "count": seen.reading.count, "others": dict(seen.counts)}, html.differing, html.answered,
+                read_log(name) if reads_log else gr.skip()]
 
     def stop(name: str | None) -> None:
         run = studio.find(name)
@@ -254,11 +282,12 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         return gr.Dropdown(found, value=[other for other in others or [] if other in names], visible=bool(names))
 
     watch = gr.Timer(1.0)
-    looking = [in_view, seen, reads_log, overlaid]
-    for look in (tab.select, in_view.change):
-        look(offer, [in_view, overlaid], overlaid, **QUIET)
-    for look in (watch.tick, in_view.change, tab.select, overlaid.change):
-        look(refresh, looking, outputs, concurrency_limit=None, **QUIET)
+    looking = [in_view, reads_log, overlaid]
+    for event in (tab.select, in_view.change):
+        event(offer, [in_view, overlaid], overlaid, **QUIET)
+    watch.tick(tick, [in_view, overlaid, news], news, concurrency_limit=None, **QUIET)
+    for event in (news.change, in_view.change, tab.select, overlaid.change):
+        event(refresh, looking, outputs, concurrency_limit=None, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
         button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)
     log_fold.expand(read_log, in_view, log, **QUIET)

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from studio.access import AccessError, Visitor
 from studio.doors import VISITOR, Doors, Sessions
 from studio.guard import LARGEST_UPLOAD, Guard
-from studio.ui import downloads, uploading
+from studio.ui import downloads, sessions, uploading
 from studio.ui.charts import PLOTLY
 from studio.ui.page import build
 from studio.ui.studio import Studio
@@ -20,14 +20,14 @@ LOOKS_FOR_EVENTS = 0.02
 """Seconds between looks at that line while it is empty. Gradio's own thousandth keeps an idle studio busy: 6 % of a core."""
 
 
-def visitor_of_event(sessions: Sessions) -> Visitor:
+def visitor_of_event(pages: Sessions) -> Visitor:
     """Who set off the event that this thread handles. Raises AccessError for nobody the guard let in, or on another's page."""
     request = LocalContext.request.get(None)
     asked = getattr(request, "request", None) or request  # Gradio wraps it, but not for a component's own functions
     visitor = asked.scope.get(VISITOR) if asked is not None else None
     if visitor is None:
         raise AccessError("Nobody is signed in. Open the studio's page again.")
-    sessions.claim(getattr(request, "session_hash", None) if request is not asked else None, visitor)
+    pages.claim(getattr(request, "session_hash", None) if request is not asked else None, visitor)
     return visitor
 
 
@@ -43,6 +43,7 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
                         run_history=False, footer_links=[], max_file_size=LARGEST_UPLOAD, **launch_options())
     # Validators look for a session's state in the page's own application, which mounting (6.31) leaves another one.
     page.app = app.routes[-1].app
+    sessions.bound(page.app, page)
     page.has_launched = True  # Gradio's own look at the paths of files is for pages that it launched; the guard's comes before it
     return Guard(app, doors, frozenset({PLOTLY}), temporary)
 

@@ -159,17 +159,22 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             complaints.build()
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
-    seen = gr.State(None)
-    shown = [top, merged, written, pushed, away, *take.values(), code, seen]
+    news = gr.State(None)
+    shown = [top, merged, written, pushed, away, *take.values(), code]
 
-    def refresh(name: str | None, before: tuple | None) -> tuple:
+    def told(run: Run | None) -> tuple[str, ...]:
+        return lead(studio, run), *(state(studio, run, kind) for kind in PHASES)
+
+    def look(name: str | None, before: tuple | None) -> Any:
+        """All that is shown depends on this; the timer returns nothing else."""
         run = studio.find(name)
-        told = (lead(studio, run), *(state(studio, run, kind) for kind in PHASES))
-        now = (*told, *(run and parcel.size(run, what) for what in WHATS))
-        if now == before:
-            return (gr.skip(),) * len(shown)
+        now = (*told(run), *(run and parcel.size(run, what) for what in WHATS))
+        return gr.skip() if now == before else now
+
+    def refresh(name: str | None) -> tuple:
+        run = studio.find(name)
         has_something = run is not None and run.adapter.is_dir()
-        return *told, gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run), now
+        return *told(run), gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run)
 
     def ready(name: str | None) -> Run:
         run = studio.find(name)
@@ -202,12 +207,13 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             refuse("Not started", error)
         return []
 
-    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
-    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, [in_view, seen], shown, **QUIET)
-    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, [in_view, seen], shown, **QUIET)
+    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
+    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
+    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, in_view, shown, **QUIET)
     for typed in (push_fields["repo"].change, in_view.change, tab.select):
         typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)
-    for look in (watch.tick, in_view.change, tab.select):
-        look(refresh, [in_view, seen], shown, concurrency_limit=None, **QUIET)
+    watch.tick(look, [in_view, news], news, concurrency_limit=None, **QUIET)
+    for event in (news.change, in_view.change, tab.select):
+        event(refresh, in_view, shown, concurrency_limit=None, **QUIET)
     return watch

@@ -9,11 +9,12 @@ import gradio as gr
 from studio import collected, runs, uploads
 from studio.catalogue import Catalogue
 from studio.errors import StudioError
+from studio.runs import Run
 from studio.settings import PRACTICE
 from studio.ui import form, source_card, token_field
 from studio.ui.choices import Dropdown, Radio
 from studio.ui.source_card import SourceCard
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx"]
 RUNS_LISTED = 50
@@ -34,10 +35,10 @@ def with_source(also: str, path: Path) -> str:
     return "\n".join(filter(None, ((also or "").strip(), str(path))))
 
 
-def used_before(root: Path) -> list[tuple[str, str]]:
-    """What can be taken again, label and value: uploaded files by their path, runs' data by the run's name; newest first."""
+def used_before(root: Path, earlier: list[Run]) -> list[tuple[str, str]]:
+    """What can be taken again, label and value: uploaded files by their path, the data of earlier runs by the run's name."""
     found = [(f"{path.name} (uploaded)", str(path)) for path in uploads.kept(root)]
-    for run in runs.listed(root)[:RUNS_LISTED]:
+    for run in earlier[:RUNS_LISTED]:
         try:
             source = run.settings.data.source
         except StudioError:  # a folder of another version
@@ -87,16 +88,21 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     def choose(name: str | None) -> tuple[Any, gr.Radio]:
         return (name, gr.Radio(visible=False)) if name else (gr.skip(), gr.skip())
 
-    def available(before: tuple | None) -> tuple[Any, ...]:
-        now = count, names = collected.count(studio.root), used_before(studio.root)
-        if now == before:
-            return (gr.skip(),) * 3
-        return (now, gr.Button(f"Use the {count:,} pair{'s' * (count != 1)} from Compare", visible=count > 0),
+    def earlier(within: float = 0.0) -> list[Run]:
+        return [entry.run for entry in studio.entries(within) if not entry.reason and entry.run.folder.parent == studio.root]
+
+    def look(before: int | None) -> Any:
+        now = hash((collected.count(studio.root), tuple(used_before(studio.root, earlier(GOOD_ENOUGH)))))
+        return gr.skip() if now == before else now
+
+    def available() -> tuple[Any, ...]:
+        count, names = collected.count(studio.root), used_before(studio.root, earlier(GOOD_ENOUGH))
+        return (gr.Button(f"Use the {count:,} pair{'s' * (count != 1)} from Compare", visible=count > 0),
                 gr.Dropdown(names, value=None, visible=bool(names)))
 
     def take(name: str | None) -> list[Any]:
         try:
-            if name and name not in [value for _, value in used_before(studio.root)]:
+            if name and name not in [value for _, value in used_before(studio.root, earlier())]:
                 raise StudioError(NOT_USED)
             return taken(studio, name, fields) if name else [gr.skip()] * (len(fields) + 3)
         except StudioError as error:
@@ -110,5 +116,6 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     form.fill(hub.input, choose, hub, [source, hub], trigger_mode="always_last", **QUIET)
     form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
     seen = gr.State(None)
-    gr.Timer(5.0).tick(available, seen, [seen, voted, again], **QUIET)
+    gr.Timer(5.0).tick(look, seen, seen, **QUIET)
+    seen.change(available, None, [voted, again], **QUIET)
     return Sources(fields, token, card)

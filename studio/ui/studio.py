@@ -9,14 +9,15 @@ from typing import Any
 
 import gradio as gr
 
-from studio import events, jobs, names, remote_code, runs, trackers
+from studio import events, names, remote_code, runs, trackers
 from studio.access import LOCAL, AccessError, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job, Queue, Status
-from studio.logs import Logs
 from studio.meter import Meter
+from studio.readings import Reading, Readings, Views
 from studio.remote_code import Consents
+from studio.run_index import Entry
 from studio.runs import Run
 from studio.settings import Settings
 from studio.shape import Shapes
@@ -32,8 +33,8 @@ QUIET = NOWHERE | {"queue": False, "api_visibility": "private"}
 PRIVATE = NOWHERE | {"api_visibility": "private"}
 """For what a person sets off and may wait for."""
 
-LOGS_KEPT = 16
-"""Logs of which all events stay in memory: of the runs that somebody looks at. Ten thousand steps take about 50 MB."""
+GOOD_ENOUGH = 0.5
+"""Seconds: how old a look at the runs may be that is handed to a page which only keeps in step."""
 
 
 def refuse(what: str, why: StudioError | str) -> Any:
@@ -69,8 +70,10 @@ class Studio:
     """The visitor who set off the event that is being handled."""
     models: tuple[Path, ...] = ()
     """Folders of this machine from which users may take models."""
-    logs: Logs = field(default_factory=lambda: Logs(most=LOGS_KEPT), repr=False)
-    _standings: Logs = field(default_factory=lambda: Logs(only=events.STANDING), repr=False)
+    readings: Readings = field(default_factory=Readings, repr=False)
+    """The logs of the runs that somebody looks at, read once for all who do."""
+    views: Views = field(default_factory=Views, repr=False)
+    """What was made of them for a page, for all who look at the same."""
     meter: Meter | None = None
     """What the Space costs on which the studio runs."""
     has_users: bool = False
@@ -89,9 +92,16 @@ class Studio:
         name = self.who().name
         return self._shapes.setdefault(name, Shapes(from_cache=not name))
 
+    def entries(self, within: float = 0.0) -> list[Entry]:
+        """The folders that the visitor may see, newest first: their own, or everybody's for an administrator; as they were at
+        most so many seconds ago.
+        """
+        index = self.queue.index
+        return index.everywhere(within) if self.who().admin else index.entries(self.root, within)
+
     def runs(self) -> list[Run]:
-        """The runs that the visitor may see, newest first: their own, or everybody's for an administrator."""
-        return runs.everywhere(self.home) if self.who().admin else runs.listed(self.root)
+        """The runs of these that can be read."""
+        return [entry.run for entry in self.entries() if not entry.reason]
 
     def find(self, name: str | None) -> Run | None:
         """The run in view, or None when there is none (yet, or any more) that the visitor may see."""
@@ -163,11 +173,14 @@ class Studio:
             raise AccessError("A model's own code can be allowed only at this machine, in a studio without users.")
         return self._consents
 
+    def reading(self, job: Job) -> Reading:
+        """What a job's log says, the same object for as long as that is the same."""
+        return self.readings.of(job.log)
+
     def said(self, job: Job) -> list[events.Event]:
-        """The events of a job so far."""
-        return self.logs.read(job.log)
+        """The events of a job so far. The list is shared: read it, do not change it."""
+        return self.reading(job).said
 
     def status(self, run: Run) -> Status | None:
         """Where a run's training stands."""
-        job = jobs.of(run)
-        return jobs.status(job, self._standings.read(job.log))
+        return self.queue.index.entry(run).status

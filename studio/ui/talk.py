@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from studio import whole
 from studio.chat import Answers
 from studio.errors import StudioError
 from studio.preferences.pairs import Message, Pair, common_system
@@ -110,7 +111,8 @@ def preferred(talk: Talk, who: Preferred, own: str | None = None) -> Pair:
 def held_out_prompts(run: Run) -> list[list[Message]]:
     """The prompts of the first held-out pairs; none where they cannot be read."""
     found = []
-    with suppress(OSError, ValueError, KeyError, TypeError), open(run.held_out, encoding="utf-8") as rows:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError), open(
+            run.held_out, encoding="utf-8", opener=whole.at_once) as rows:
         for row in islice(rows, LOOKED_THROUGH):
             found.append(json.loads(row)["prompt"])
     return [prompt for prompt in found if isinstance(prompt, list) and prompt]
@@ -121,7 +123,9 @@ def questions(run: Run | None, kept: list[Question], usual: str = "") -> list[Qu
     which training never saw. Those come with their system prompt where it is not the `usual` one."""
     if run is None or not run.adapter.is_dir():
         return []
-    found = [Question(line) for line in lines(run.settings.evaluation.prompts)]
+    found: list[Question] = []
+    with suppress(StudioError):  # settings that cannot be read: there are the other questions
+        found += [Question(line) for line in lines(run.settings.evaluation.prompts)]
     for prompt in held_out_prompts(run):
         with suppress(KeyError, TypeError):
             system = prompt[0]["content"] if prompt[0]["role"] == "system" else ""

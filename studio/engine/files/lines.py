@@ -30,6 +30,8 @@ class How:
     encoding: str = ""
     fits: Callable[[Sequence[str], Sequence[Mapping[str, Any]]], bool] = lambda names, rows: True
     remarks: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    """Sheets that hold rows of use as well."""
 
 
 class Line(NamedTuple):

@@ -35,6 +35,11 @@ class Rows(Iterator[Line]):
     def remark(self) -> str:
         return " ".join(self._how.remarks)
 
+    @property
+    def others(self) -> list[str]:
+        """Sheets of the file that could be read instead."""
+        return self._how.others
+
 
 def rows(path: Path, how: How | None = None) -> Rows:
     """The rows of a file. Raises DataError at once for what concerns the whole file."""

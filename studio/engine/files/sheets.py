@@ -56,6 +56,7 @@ def _chosen(sheets: list[tuple[Any, Begin]], name: str, how: How) -> tuple[Any, 
     else:
         found = next((one for one in sheets if _is_of_use(one[1], how)), sheets[0])
     others = [f"“{sheet.title}”" for sheet, _ in sheets if sheet is not found[0] and sheet.sheet_state == "visible"]
+    how.others += [sheet.title for sheet, begin in sheets if sheet is not found[0] and _is_of_use(begin, how)]
     if others:
         how.remarks.append(f"{name} has several sheets: “{found[0].title}” is read, not {', '.join(others)}. "
                            "To read another, enter its name as the subset.")

@@ -1,0 +1,47 @@
+"""Folders among the runs that cannot be read as one: which and why, and the way to the trash."""
+
+from typing import Any
+
+import gradio as gr
+
+from studio import trash
+from studio.errors import StudioError
+from studio.ui import parts
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+
+SHOWN = 50
+WORDS = "These folders lie among your runs and cannot be read as one. All other runs are listed as usual."
+
+
+def listed(studio: Studio, within: float = 0.0) -> list[tuple[str, str]]:
+    """The folders that the visitor could see if they were runs, each with the reason why it is none."""
+    return [(entry.run.name, entry.reason) for entry in studio.entries(within) if entry.reason]
+
+
+def build(studio: Studio, seen: gr.State) -> None:
+    """The components and their wiring; they show themselves when `seen`, what the page knows of the runs, has changed."""
+    with gr.Accordion("Folders that cannot be read", open=True, visible=False, elem_id="unreadable") as card:
+        told = gr.HTML(elem_id="unreadable-told", padding=False)
+        choice = gr.Dropdown([], label="Folder", elem_id="unreadable-folder")
+        throw = gr.Button("Move it to the trash", size="sm", variant="stop", elem_id="throw-unreadable")
+    shown = [card, told, choice]
+
+    def show() -> tuple[Any, ...]:
+        found = listed(studio)
+        names = [name for name, _ in found[:SHOWN]]
+        more = parts.note("info", f"And {len(found) - SHOWN:,} more.") if len(found) > SHOWN else ""
+        return (gr.Accordion(visible=bool(found)),
+                parts.note("warn", WORDS) + parts.table(("Folder", "Why"), found[:SHOWN]) + more if found else "",
+                gr.Dropdown(names, value=names[0] if names else None))
+
+    def throw_away(name: str | None) -> tuple[Any, ...]:
+        entry = next((entry for entry in studio.entries() if entry.reason and entry.run.name == name), None)
+        try:
+            if entry is not None:
+                trash.throw_away(entry.run)
+        except StudioError as error:
+            refuse("Not thrown away", error)
+        return show()
+
+    seen.change(show, None, shown, **QUIET)
+    throw.click(throw_away, choice, shown, **PRIVATE)
