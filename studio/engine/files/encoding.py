@@ -153,8 +153,8 @@ def _special_lines(file: BinaryIO) -> bytes:
 STRANGE = re.compile(r"[^\W\d_][^\w\s'’‘“”„\"()\[\]{}<>.,;:!?/\\|*+=&@#%~`^$«»…–—-]+[^\W\d_]|[a-zà-öø-ÿ][À-ÖØ-ÞŠŽŸ]"
                      r"|[\x80-\x9f¦¨¬¯¸¤¢ƒˆ˜‚„‰†‡ªº¶]")
 # Letters that mean another alphabet than the code page's own: Windows-1252 is not what Czechs, Hungarians and Turks save in.
-FOREIGN = {"cp1252": re.compile("[šžŠŽðþýÐÞÝ]|[öüóúáéí][^\\W\\d_]*[õûÕÛ]|[õûÕÛ][^\\W\\d_]*[öüóúáéí]"), "cp1250": re.compile("[đţŕĹ]")}
-ICELANDIC = re.compile("[ÞþÐð][^\\W\\d_]*[æáíóú]|[æáíóú][^\\W\\d_]*[þð]")
+FOREIGN = {"cp1252": re.compile("[šžŠŽðþýÐÞÝ]|[öüóúáéí][^\\W\\d_]{0,40}[õûÕÛ]|[õûÕÛ][^\\W\\d_]{0,40}[öüóúáéí]"), "cp1250": re.compile("[đţŕĹ]")}
+ICELANDIC = re.compile("[ÞþÐð][^\\W\\d_]{0,40}[æáíóú]|[æáíóú][^\\W\\d_]{0,40}[þð]")
 
 
 def _latin(sample: bytes) -> str:
