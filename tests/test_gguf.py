@@ -219,7 +219,7 @@ WAYS = {
 @pytest.mark.parametrize("make", WAYS.values(), ids=list(WAYS))
 def test_a_tokenizer_that_llama_cpp_might_read_otherwise_is_refused_and_nothing_is_left(tmp_path, make):
     run = merged(tmp_path, LlamaConfig(**SIZES), make())
-    with pytest.raises(StudioError, match="takes texts apart in a way that the studio does not write.*Take the merged model"):
+    with pytest.raises(StudioError, match="takes texts apart in a way that the studio does not write.*Take the merged model|makes no tokens of plain words"):
         gguf.write(desk_of(run))
     assert left(run) == []
 

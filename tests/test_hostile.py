@@ -409,5 +409,5 @@ def test_only_one_module_renders_templates():
     """And no page: there nothing could end it."""
     project = Path(rendering.__file__).parents[2]
     rendering_them = [path.name for path in (project / "studio").rglob("*.py") if ".apply_chat_template(" in path.read_text(encoding="utf-8")]
-    assert sorted(rendering_them) == ["practice.py", "rendering.py", "usage.py"], "a card's snippet quotes it; the practice model is made with its own template"
+    assert sorted(rendering_them) == ["practice.py", "rendering.py", "script.py", "usage.py"], "a script and a card's snippet quote it; the practice model is made with its own template"
     assert not [path for path in [*(project / "studio").glob("*.py"), *(project / "studio" / "ui").glob("*.py")] if "import jinja2" in path.read_text(encoding="utf-8")]
