@@ -80,7 +80,7 @@ def trained(root: Path, asked: Settings) -> tuple[runs.Run, str]:
 
 def test_thinking_that_the_template_takes_out_is_missed_in_the_rendered_text_and_not_blamed_on_the_length(tmp_path):
     found = examined(settings("thinking_answers", with_template(tmp_path / "base", THINKING_TAKEN_OUT)))
-    assert found["lost-thinking"] == ("bad", 40, "40 of 40 pairs (100%) lose the thinking of the better answer and of the worse answer: "
+    assert found["lost-thinking"] == ("bad", 40, "40 of 40 pairs (100 %) lose the thinking of the better answer and of the worse answer: "
                                       "the chat template takes thinking out. The model does not learn it.")
     assert found["alike"][:2] == ("bad", 16) and "the chat template writes both answers alike" in found["alike"][2]
     assert "same-after-cut" not in found
@@ -97,7 +97,7 @@ def test_a_run_stops_where_the_rendered_text_of_an_answer_is_empty_and_names_the
     run, how = trained(tmp_path, settings("tool_call_against_text"))
     assert how == "failed", log_of(run)
     reason = heard(run, events.Failed)[0].reason
-    assert "6 of 6 pairs (100%) have an answer of which the chat template writes nothing (the chat template knows no tool calls)" in reason
+    assert "6 of 6 pairs (100 %) have an answer of which the chat template writes nothing (the chat template knows no tool calls)" in reason
     assert "Rows: 1, 2, 3, 4, 5 …" in reason and not heard(run, events.Stepped)
 
 
@@ -106,7 +106,7 @@ def test_a_run_says_what_its_rendered_text_lacks_and_asks_as_its_pairs_did(tmp_p
     run, how = trained(tmp_path / "runs", asked)
     assert how == "finished", log_of(run)
     noted = " ".join(event.text for event in heard(run, events.Noted))
-    assert "40 of 40 pairs (100%) lose the thinking of the better answer and of the worse answer" in noted
+    assert "40 of 40 pairs (100 %) lose the thinking of the better answer and of the worse answer" in noted
     assert "16 have answers that the chat template writes alike" in noted and "what the maximum length cuts off" not in noted
     assert heard(run, events.Planned)[0].pairs + heard(run, events.Planned)[0].held_out == 24
     duet, heard_prompts = Duet(run), []
