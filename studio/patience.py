@@ -32,7 +32,7 @@ class Wait:
 
     def in_words(self) -> str:
         """The question, with what could be done instead."""
-        less = ("A GPU would do it in a fraction of that: see the Spaces above. Or choose a smaller model, fewer rows or fewer epochs."
+        less = ("A GPU would do it in a fraction of that. Or choose a smaller model, fewer rows or fewer epochs."
                 if self.on_cpu else "Fewer rows, fewer epochs or a smaller model take less.")
         return f"This run would take about {self.forecast.in_words()} on this machine, by {self.forecast.how}. {less}"
 
