@@ -41,6 +41,10 @@ class EncodingDoubt(DataError):  # noqa: N818 - nothing is wrong with the file
                          "Choose the one that reads right under Data.")
 
 
+class BaseModelError(StudioError):
+    """The base cannot be trained, whatever else is chosen: it comes quantized, is of another kind, or has no vocabulary."""
+
+
 class NoSpaceError(StudioError):
     """The disk cannot hold what the job is about to write."""
 

@@ -128,10 +128,8 @@ class Repaired(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training.
-
-    `margins` are the reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps.
-    """
+    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training. `margins` are the
+    reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps."""
 
     step: int
     model: str
@@ -193,7 +191,6 @@ class Stopped(Event):
 @dataclass(frozen=True)
 class Failed(Event):
     """The job could not go on. `reason` is two sentences; the traceback is in worker.log."""
-
     reason: str
 
 

@@ -71,9 +71,8 @@ def key(pair):
 
 def with_values(talk):
     """The talk with the arguments of tool calls as values, as chat templates want them, where the file has them as a text."""
-    for call in (call for turn in talk for call in turn.get("tool_calls") or []):
-        if isinstance(call.get("function", {{}}).get("arguments"), str):
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    for call in (call["function"] for turn in talk for call in turn.get("tool_calls") or []):
+        call["arguments"] = json.loads(call["arguments"]) if isinstance(call["arguments"], str) else call["arguments"]
     return talk
 
 

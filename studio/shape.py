@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 from studio import hub_access, model_files
-from studio.errors import StudioError, explain
+from studio.errors import BaseModelError, StudioError, explain
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
 
@@ -245,6 +245,8 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()
     except NotASafetensorsRepoError as error:
         raise StudioError(f"{settings.name} holds no safetensors weights. Choose a repository that has them.") from error
+    except BaseModelError:
+        raise
     except Exception as error:  # whatever the Hub's client raises
         raise StudioError(explain(error, settings.name)) from error
     return _sound(settings.name, config, {name: (tuple(told.shape), told.dtype) for file in files for name, told in file.tensors.items()})

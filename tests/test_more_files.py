@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 from openpyxl import Workbook
 
 from studio import examination
-from studio.engine import data
+from studio.engine import data, examine
 from studio.engine.files.lines import How
 from studio.engine.files.reader import rows
 from studio.errors import DataError, EncodingDoubt
@@ -173,3 +173,10 @@ def test_what_is_asked_becomes_a_button_that_fills_the_field_of_its_source(tmp_p
 def test_a_wish_for_an_encoding_reaches_every_reader(tmp_path):
     for name, content in (("p.csv", "a\nПривет\n"), ("p.jsonl", '{"a": "Привет"}\n'), ("p.json", '[{"a": "Привет"}]')):
         assert values(written(tmp_path / name, content.encode("koi8-r")), How(encoding="koi8-r")) == [{"a": "Привет"}]
+
+
+def test_another_sheet_with_pairs_is_offered_by_a_button(tmp_path):
+    path = workbook(tmp_path / "p.xlsx", About=[["Author", "Date"], ["Eve", "today"], ["Ann", "later"]], Pairs=CELLS, Old=[["question", "better", "worse"], ["Q?", "A.", "B."]])
+    (offer,) = examine.other_sheets(stream_of(path))
+    assert (offer.button, offer.setting, offer.value) == ("Read the sheet “Old” instead", "data.subset", "Old")
+    assert [one.value for one in examine.other_sheets(stream_of(path, subset="Old"))] == ["Pairs"]

@@ -39,6 +39,8 @@ def shapes(q, b, w, at):
     return {
         "OpenAI preference file": {"input": {"messages": [turn("user", q)], "tools": [], "parallel_tool_calls": True},
                                    "preferred_output": [turn("assistant", b)], "non_preferred_output": [turn("assistant", w)]},
+        "Azure's, with a system turn": {"input": {"messages": [turn("system", "Be kind."), turn("user", q)]},
+                                        "preferred_output": [turn("assistant", b)], "non_preferred_output": [turn("assistant", w)]},
         "OpenAI with content parts": {"input": {"messages": [turn("user", [{"type": "input_text", "text": q}])]},
                                       "preferred_output": [turn("assistant", [{"type": "output_text", "text": b}])],
                                       "non_preferred_output": [turn("assistant", [{"type": "output_text", "text": w}])]},
@@ -97,6 +99,12 @@ def shapes(q, b, w, at):
                          "is_response_0_safe": True, "is_response_1_safe": True, "response_0_harm_category": {"Theft": False}, "response_1_harm_category": {"Theft": False},
                          "better_response_id": int(not first), "safer_response_id": 0, "response_0_sha256": "0" * 64, "response_1_sha256": "1" * 64},
         "AlpacaFarm": {"instruction": q, "input": "", "output_1": one, "output_2": two, "preference": 1 + (not first)},
+        "JudgeLM": {"question_body": q, "answer1_body": one, "answer2_body": two, "score": [8.0, 3.0] if first else [2.0, 9.0], "answer1_model_id": "north-7b",
+                    "answer2_model_id": "south-8b"},
+        "ranks beside": {"prompt": q, "answer_1": one, "answer_2": two, "rank_1": 1 + (not first), "rank_2": 1 + first},
+        "ranked by letters": {"prompt": q, "response_a": one, "response_b": two, "ranked_responses": ["a", "b"] if first else ["b", "a"]},
+        "the preferred text itself": {"question": q, "answer_a": one, "answer_b": two, "preferred_answer": b},
+        "answers of an API": {"prompt": q, "chosen": {"choices": [{"message": turn("assistant", b)}]}, "rejected": {"choices": [{"message": turn("assistant", w)}]}},
         "verdict in words": {"question": q, "answer_a": one, "answer_b": two, "verdict": f"Response {best.upper()} is much better"},
         "verdict in brackets": {"question": q, "assistant_a": one, "assistant_b": two, "judgment": f"[[{best.upper()}]]"},
         "verdict with signs": {"question": q, "output_a": one, "output_b": two, "preference": "A>>B" if first else "B>A"},
@@ -159,3 +167,26 @@ def test_a_table_whose_cells_are_texts_gives_the_same(name):
             for row in rows_of(name)]
     found, rows = taken(rows)
     assert [said(row.pair) if row.pair else row.reason for row in rows] == TALKS, found.in_words()
+
+
+def test_earlier_turns_are_kept_in_whichever_way_they_are_written():
+    start, (q, b, w) = talk("Hi", "Hello"), TALKS[0]
+    for history in ([["Hi", "Hello"]], start, ["Hi", "Hello"], [{"user": "Hi", "bot": "Hello"}], json.dumps([["Hi", "Hello"]]), "[['Hi', 'Hello']]"):
+        found, rows = taken([{"history": history, "question": q, "chosen": b, "rejected": w}])
+        assert rows[0].pair.prompt == [*start, turn("user", q)], found.in_words()
+        assert "the turns before it from “history”" in found.in_words()
+    assert taken([{"history": ["Hi", "Hello", "Oh"], "question": q, "chosen": b, "rejected": w}])[1][0].reason == (
+        "hold earlier turns of which it is not clear who speaks")
+
+
+def test_numbers_on_single_answers_make_pairs_of_those_to_one_question():
+    rows = [{"prompt": q, "response": text, "helpfulness": grade} for q, b, w in TALKS for text, grade in ((w, 1), (b, 4))]
+    found, read = taken(rows)
+    assert [said(row.pair) for row in read if row.pair] == TALKS and "which “helpfulness” rates" in found.in_words()
+
+
+def test_images_are_refused_in_words():
+    parts_with = ([{"type": "image_url", "image_url": {"url": "u"}}], [{"inlineData": {"data": "x"}}], [{"image": {"format": "png"}}], [{"type": "image"}])
+    for content in parts_with:
+        row = {"messages": [turn("user", [*content, {"type": "text", "text": "Q?"}])], "chosen": turn("assistant", "A."), "rejected": turn("assistant", "B.")}
+        assert taken([row])[1][0].reason == "hold an image, which this studio does not train on"

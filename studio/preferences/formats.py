@@ -15,9 +15,10 @@ from studio.preferences import transcripts, turns
 from studio.preferences.answers import Named, Ordered, Picked, each, listed
 from studio.preferences.pairs import Message, Pair
 from studio.preferences.rated import Labelled, Rated
+from studio.preferences.scored import Scored
 from studio.preferences.structure import Row, View, kind_of
 from studio.preferences.tools import tools_of
-from studio.preferences.voted import Pointed, Scored, Voted
+from studio.preferences.voted import Pointed, Voted
 
 Answers = Named | Ordered | Picked | Voted | Scored | Pointed | Rated | Labelled
 PATIENCE = 50_000

@@ -191,7 +191,8 @@ def labelled(sample: Sequence[Row], names: Sequence[str], prompt: str = "") -> L
     single = first(SINGLES, sample, names)
     if not single or not holds_text(single, sample):
         return None
-    for label in (name for want in LABELS for name in names if first((want,), sample, [name])):
+    usual = [name for want in LABELS for name in names if first((want,), sample, [name])]
+    for label in (*usual, *(name for name in names if "thumbs" in words(name) or (meaning(name).better and not meaning(name).about))):
         if label != single and mostly([plain(row[label]) in (*GOOD, *BAD) for row in sample if row.get(label) is not None]):
             return Labelled(single, label)
     asked = [str(row[prompt]) for row in sample if row.get(prompt)] if prompt else []

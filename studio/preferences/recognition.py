@@ -27,8 +27,9 @@ from studio.preferences.answers import (
 from studio.preferences.column_names import meaning, means, same, words
 from studio.preferences.formats import Asked, Format
 from studio.preferences.rated import SINGLES, Labelled, Rated, labelled, picked, rated
+from studio.preferences.scored import Scored
 from studio.preferences.structure import View, kind_of, mostly, view_of
-from studio.preferences.voted import Pointed, Scored, Voted, pointed, two_answers, voted
+from studio.preferences.voted import Pointed, Voted, pointed, two_answers, voted
 
 PROMPT_NAMES = ("prompt", "question", "instruction", "input", "query", "conversations", "conversation", "messages", "contents",
                 "trajectory", "history", "context", "post")
@@ -217,7 +218,8 @@ def _history(prompt: str, free: list[str], sample: Sequence[Row]) -> str:
     for name in free:
         if name != prompt and (means(name, "history") or same(name, "context")):
             values = [row[name] for row in sample if row.get(name) not in (None, "", [], "[]")]
-            if values and mostly(kind_of(value) in ("turns", "exchanges", "structs") for value in values):
+            if values and mostly(kind_of(value) in ("turns", "exchanges", "structs", *["texts"] * means(name, "history"))
+                                 for value in values):
                 return name
     return ""
 
@@ -260,16 +262,16 @@ def _missing(columns: Named, names: list[str], sample: Sequence[Row]) -> str:
     there = f"the columns are {listed(names)}. "
     name_them = "ame the columns with the better and the worse answer under Data."
     missing = " and ".join(role for role, name in columns.columns().items() if not name)
+    both, many, single = two_answers(sample, names), first(LISTS, sample, names), first(SINGLES, sample, names)
+    if both:
+        return (f"“{both[0][0]}” and “{both[0][1]}” hold two answers, but no column says which is better; {there}"
+                f"Name the vote column, or n{name_them}")
     if called := next((both for both in column_names.two_of(names) if "model" in words(both[0]) and holds_text(both[0], sample)), None):
         such = next((row[called[0]] for row in sample if isinstance(row.get(called[0]), str)), "")
         return (f"“{called[0]}” and “{called[1]}” hold the names of models (such as “{such[:40]}”) and not what they answered, and no "
                 f"other two columns with answers were recognised; {there}N{name_them}")
     if columns.chosen or columns.rejected:
         return f"No column for {missing} was recognised; {there}N{name_them}"
-    both, many, single = two_answers(sample, names), first(LISTS, sample, names), first(SINGLES, sample, names)
-    if both:
-        return (f"“{both[0][0]}” and “{both[0][1]}” hold two answers, but no column says which is better; {there}"
-                f"Name the vote column, or n{name_them}")
     if many and any(isinstance(row.get(many), list | tuple) for row in sample):
         return f"“{many}” holds several answers, but nothing rates them; {there}Add a list of ratings, or n{name_them}"
     if single and holds_text(single, sample):

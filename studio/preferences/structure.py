@@ -179,11 +179,10 @@ def _gathered(structs: Sequence[Any]) -> Any:
     return {name: [one.get(name) for one in structs] for name in dict.fromkeys(name for one in structs for name in one)}
 
 
-def view_of(sample: Sequence[Row], whole: bool = False, answers: Sequence[str] = ()) -> View:
+def view_of(sample: Sequence[Row], whole: bool = False) -> View:
     """How to look at rows like these.
 
-    `whole` reads back everything that can be, for rows in which nothing is recognised otherwise. `answers` are columns with
-    answers that, unlike those they stand beside, are lists of texts: several answers each.
+    `whole` reads back everything that can be, for rows in which nothing is recognised otherwise.
     """
     written, nested, branched = set(), set(), set()
     columns: dict[str, list[Any]] = {}
@@ -197,7 +196,7 @@ def view_of(sample: Sequence[Row], whole: bool = False, answers: Sequence[str] =
         if mostly(isinstance(value, str) for value in values):
             read = [read_back(value) for value in values]
             kind = _kind_in(read)
-            if mostly(map(holds_turns, read)) or (kind and (whole or name in answers)):
+            if mostly(map(holds_turns, read)) or (kind and (whole or means(name, "history"))):
                 written.add(name)
                 values = [value for value in read if value is not None]
         if mostly(bool(branches(value)) for value in values):
@@ -222,7 +221,8 @@ def _is_nested(name: str, values: Sequence[Any]) -> bool:
         if isinstance(value, Mapping):
             return kind_of(value) == "struct" and not is_parts(value) and not {"bytes", "path"} <= value.keys()  # that is an image
         # A list of answers is read as one; who voted how is about the row.
-        return not means(name.rsplit(".", 1)[-1], "answer") and isinstance(value, list | tuple) and len(value) > 0 and all(
+        last = name.rsplit(".", 1)[-1]
+        return not means(last, "answer") and not means(last, "history") and isinstance(value, list | tuple) and len(value) > 0 and all(
             isinstance(one, Mapping) and kind_of(one) in ("struct", "structs") and not is_parts(one) for one in value) and _is_record(value)
 
     return mostly(around(value) for value in values)

@@ -20,7 +20,7 @@ KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking")
 SPEAKER = ("role", "from", "speaker", "author", "sender")
 CONTENT = ("content", "value", "text", "message", "parts")
 """What other tools call the two fields of a turn."""
-AROUND = ("messages", "conversations", "conversation", "contents", "turns")
+AROUND = ("messages", "conversations", "conversation", "contents", "turns", "choices", "message")
 """What a struct calls the turns that are all it holds."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 WRONG = {("", "assistant"): "start with the assistant", ("system", "assistant"): "start with the assistant",
@@ -43,7 +43,8 @@ def turns(value: Any, role: str, dialect: str = "") -> list[Message]:
     if value is None:
         return []
     if isinstance(value, Mapping):
-        value = unzipped(value)
+        # A struct of lists may be zipped turns; one around turns, whose only field is a list as well, is not.
+        value = [value] if any(isinstance(value.get(name), list | tuple) for name in AROUND) else unzipped(value)
     if not isinstance(value, list | tuple):
         raise DataError(f"hold {_kind(value)} where text or turns belong")
     if len(value) == 1:
@@ -97,7 +98,7 @@ def interleaved(questions: Sequence[str], answers: Sequence[str]) -> list[Messag
 
 
 def earlier(value: Any) -> list[Message]:
-    """The turns before the question: messages, or questions with their answers, as lists of two texts or as structs of two."""
+    """The turns before the question: messages, or questions with their answers, as lists or structs of two texts or one after the other."""
     if isinstance(value, Mapping):
         value = unzipped(value)
     if not isinstance(value, list | tuple) or not value:
@@ -107,6 +108,10 @@ def earlier(value: Any) -> list[Message]:
     if all(isinstance(both, Mapping) and len(both) == 2 and not is_turn(both) and all(isinstance(text, str) for text in both.values())
            for both in value):
         return [turn for both in value for turn in _exchange(*both.values())]
+    if all(isinstance(text, str) for text in value):  # in turn, the question's asker first
+        if len(value) % 2:
+            raise DataError("hold earlier turns of which it is not clear who speaks")
+        return [turn for at in range(0, len(value), 2) for turn in _exchange(*value[at : at + 2])]
     return turns(list(value), "user")
 
 

@@ -10,6 +10,7 @@ from studio.errors import DataError
 from studio.preferences import column_names
 from studio.preferences.answers import Couple, holds_text, is_prose, listed, number, plain, says_something
 from studio.preferences.column_names import label_of, means, two_of, words
+from studio.preferences.scored import Scored, scored_by
 from studio.preferences.structure import Row, mostly
 
 VOTE_NAMES = ("winner", "preference", "overall_preference", "preference_strength", "preferred", "better", "better_response",
@@ -20,7 +21,6 @@ TIES = frozenset(("", "tie", "draw", "equal", "same", "both", "neither", "none",
 STEMS = ("model", "response", "answer", "assistant", "output", "completion", "option", "candidate", "choice", "text", "system", "reply",
          "conversation", "message")
 PLACES = (("first", "left", "one"), ("second", "right", "two"))
-SCORE_WORDS = ("score", "scores", "rating", "reward", "quality", "winner", "win", "overall", "preference")
 LONGEST_MARK = 80
 UNDECIDED = "have a tie, or no vote for one of the two answers"
 
@@ -44,6 +44,14 @@ def mark_of(value: Any) -> str:
     return plain(value)
 
 
+def said_in(row: Row, vote: str) -> str:
+    """What a row's vote says; of a list in a column of ranks, what comes first."""
+    value = row.get(vote)
+    if isinstance(value, list | tuple) and value and isinstance(value[0], str) and any(word.startswith("rank") for word in words(vote)):
+        return plain(value[0])
+    return mark_of(value)
+
+
 @dataclass(frozen=True)
 class Voted:
     """Two columns with answers and one that says which is better: a mark of the first or second, or a sign.
@@ -65,7 +73,7 @@ class Voted:
 
     def of(self, row: Row) -> list[Couple]:
         """The better and the worse answer."""
-        value = mark_of(row.get(self.vote))
+        value = said_in(row, self.vote)
         if self.signed:
             sign = number(value) or 0
             better = None if sign == 0 else int(sign > 0)
@@ -102,35 +110,6 @@ def _place(value: str, marks: tuple[tuple[str, ...], tuple[str, ...]]) -> int | 
     said = re.match(r"\W*(?:(?:model|response|answer|output)[\W_]*)?(\w)[\W_]+(?:(?:is|was|much|slightly) )*(?:better|wins)", value)
     winner = (compared[1] if compared[2] == ">" else compared[3]) if compared else said[1] if said else ""
     return next((place for place in (0, 1) if winner and winner in marks[place]), None)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Two columns with answers, and for each one with a number: the higher is better, of `ranks` the lower."""
-
-    one: str
-    other: str
-    by_one: str
-    by_other: str
-    ranks: bool = False
-
-    def columns(self) -> dict[str, str]:
-        """Column by role."""
-        return {"one": self.one, "other": self.other, "score of one": self.by_one, "score of other": self.by_other}
-
-    def of(self, row: Row) -> list[Couple]:
-        """The better and the worse answer."""
-        one, other = number(plain(row.get(self.by_one))), number(plain(row.get(self.by_other)))
-        if one is None or other is None or one == other:
-            raise DataError("have the same score for both answers, or none")
-        both = row.get(self.one), row.get(self.other)
-        return [both if (one > other) != self.ranks else both[::-1]]
-
-    def in_words(self) -> str:
-        """How they are found; follows "the question from ..."."""
-        side = "lower" if self.ranks else "higher"
-        return (f" and the answers from “{self.one}” and “{self.other}”; the better is the one with the {side} number in "
-                f"“{self.by_one}” and “{self.by_other}”")
 
 
 @dataclass(frozen=True)
@@ -192,7 +171,7 @@ def voted(sample: Sequence[Row], names: Sequence[str], vote: str = "", both: tup
     """
     couples = [both] if both else two_answers(sample, names)
     for one, other in couples:
-        scored = None if vote else _scored(sample, names, one, other)
+        scored = None if vote else scored_by(sample, names, one, other)
         if scored and {"winner", "win"} & set(words(scored.by_one)):  # one vote in two columns
             return scored
         found = [_vote(sample, names, one, other, vote)] if vote else _votes(sample, names, one, other)
@@ -211,7 +190,7 @@ def _votes(sample: Sequence[Row], names: Sequence[str], one: str, other: str) ->
     usual = [name for want in VOTE_NAMES for name in free if column_names.same(name.rsplit(".", 1)[-1], want)]
     if found := list(filter(None, (_vote(sample, names, one, other, name) for name in usual))):
         return found
-    by_name = [name for name in free if means(name, "vote") and name not in usual]
+    by_name = [name for name in free if name not in usual and (means(name, "vote") or words(name)[:1] == ("ranked",))]
     found = list(filter(None, (_vote(sample, names, one, other, name) for name in by_name)))
     found = [vote for vote in found if means(vote.vote, "overall")] or found
     if not found:
@@ -240,7 +219,7 @@ def _vote(sample: Sequence[Row], names: Sequence[str], one: str, other: str, vot
     """The vote in that column, if it says anything of these two answers."""
     if vote in (one, other):
         return None
-    seen = {mark_of(row.get(vote)) for row in sample}
+    seen = {said_in(row, vote) for row in sample}
     signed = any((number(value) or 0) < 0 for value in seen)
     marks = _marks(one, other, seen)
     if signed or any(_place(value, marks) is not None for value in seen if value):
@@ -250,19 +229,6 @@ def _vote(sample: Sequence[Row], names: Sequence[str], one: str, other: str, vot
                                          for row in sample if (mark := mark_of(row.get(vote)))) and seen - {""} - TIES:
             return Voted(one, other, vote, marks, names=called)
     return None
-
-
-def _scored(sample: Sequence[Row], names: Sequence[str], one: str, other: str) -> Scored | None:
-    """Numbers for both answers. Raises DataError if there are several kinds of them and none is the whole one's."""
-    labels, found = label_of(one, other), []
-    for by in two_of(names):
-        numbers = all(mostly(number(plain(row.get(name))) is not None for row in sample if row.get(name) is not None)
-                      and any(row.get(name) is not None for row in sample) for name in by)
-        said = {word for word in words(by[0]) if word in SCORE_WORDS or word.startswith("rank")}
-        if numbers and said and label_of(*by) == labels:
-            found.append(Scored(one, other, *by, ranks=any(word.startswith("rank") for word in said)))
-    whole = [one for one in found if len(words(one.by_one)) <= 3 or means(one.by_one, "overall")]
-    return whole[0] if len(whole) == 1 else found[0] if len(found) == 1 else None
 
 
 def _marks(one: str, other: str, seen: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,7 +1,6 @@
 """Train: a preset fills the form, the form makes a run."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -11,7 +10,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from studio import account, fit, gpu, practice, script, shares, source_choices, trackers
-from studio.errors import SettingsError, StudioError
+from studio.errors import BaseModelError, SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import Settings
 from studio.ui import code_card, complaints_card, fit_card, form, long_run, parts, source_card, token_field, tracker_key
@@ -55,8 +54,12 @@ def ready(studio: Studio, settings: Settings, token: str, wandb_key: str = "") -
     secrets, shape = studio.handed(entered), None
     if settings.training.push_checkpoints_to:
         account.refuse_one_that_only_reads(secrets)
-    with suppress(StudioError):  # of a model that nobody has looked at nothing is known
+    try:
         shape = studio.shapes.known(settings.model)
+    except BaseModelError:
+        raise
+    except StudioError:  # a model that cannot be looked at now may be there when its turn comes
+        pass
     source_choices.refuse_edits_of_other_data(settings.data)
     gpu.refuse_what_cannot_start(settings, studio.root, fit.on_disk(settings, shape) if shape else 0)
     return secrets
