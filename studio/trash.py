@@ -1,6 +1,8 @@
-"""Runs that somebody threw away: they lie in the trash of their room, whole, until they are put back or deleted by hand."""
+"""Runs that somebody threw away: they lie in the trash of their room, whole, until they are put back or deleted."""
 
 import os
+import secrets
+import shutil
 from pathlib import Path
 
 from studio import jobs, names, runs
@@ -26,7 +28,7 @@ def throw_away(run: Run) -> None:
         raise StudioError("A link stands in the place of a folder there, so nothing was moved. Remove the link by hand.")
     folder.mkdir(exist_ok=True)
     if os.path.lexists(folder / run.name):
-        raise StudioError(f"The trash holds a run {run.name} already. Put that one back, or delete it by hand.")
+        raise StudioError(f"The trash holds a run {run.name} already. Put that one back, or delete it there.")
     os.replace(run.folder, folder / run.name)
 
 
@@ -45,6 +47,19 @@ def thrown_away(room: Path) -> list[str]:
         return []
     found = [path for path in folder.iterdir() if names.RUN.fullmatch(path.name) and (path.is_dir() or path.is_symlink())]
     return [path.name for path in sorted(found, key=lambda path: path.lstat().st_ctime, reverse=True)]
+
+
+def delete(room: Path, name: str) -> None:
+    """Delete a thrown away run for good. Raises StudioError where it is not in the trash, or cannot be deleted."""
+    if name not in thrown_away(room):
+        raise StudioError(f"There is no run {str(name)[:80]!r} in the trash. Choose one from the list.")
+    gone = room / FOLDER / f".gone-{secrets.token_hex(4)}"
+    try:
+        os.replace(room / FOLDER / name, gone)  # so that half of it is never put back
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise StudioError(f"Not all of run {name} could be deleted ({error.strerror}). "
+                          f"Delete the rest in {gone.parent} by hand.") from error
 
 
 def put_back(room: Path, name: str) -> Run:

@@ -11,10 +11,12 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from studio import whole
 from studio.access import AccessError
 from studio.errors import DataError
 
-FOLDER = ".uploads"
+FOLDER, MARK = ".uploads", ".upload"
+"""Where uploads are kept; the file beside one that says of which path it is. Only what has one is ever removed by itself."""
 
 
 def arriving(temporary: Path, visitor: str) -> Path:
@@ -69,6 +71,7 @@ def keep(root: Path, uploaded: Path) -> Path:
     draft = kept.with_name(f".{kept.name}")
     shutil.move(uploaded, draft)  # it may come from another file system
     draft.replace(kept)
+    whole.write(kept.parent / MARK, str(kept))
     return kept
 
 
@@ -79,8 +82,19 @@ def kept(root: Path) -> list[Path]:
 
 
 def is_kept(path: Path) -> bool:
-    """Whether a path is that of a kept file, there or not."""
-    return path.parent.parent.name == FOLDER
+    """Whether a file was kept here by the studio, and is not a person's own in a folder of the same name, or a copy of ours."""
+    try:
+        return path.parent.parent.name == FOLDER and (path.parent / MARK).read_text(encoding="utf-8") == str(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def remove(root: Path, path: str | None) -> None:
+    """Remove a kept file of a room. Raises DataError for anything else."""
+    found = next((one for one in kept(root) if str(one) == path), None)
+    if found is None:
+        raise DataError("There is no such upload. Choose one from the list.")
+    shutil.rmtree(found.parent, ignore_errors=True)
 
 
 def discard(path: Path) -> bool:

@@ -69,8 +69,10 @@ def test_what_a_worker_says_holds_no_secret(tmp_path):
 
 def test_a_worker_s_environment_holds_no_secret_of_the_studio_and_a_user_s_none_at_all(monkeypatch):
     ours = {"HF_TOKEN": "a", "HUGGING_FACE_HUB_TOKEN": "b", "OAUTH_CLIENT_SECRET": "c", "ORPO_STUDIO_KEY": "d", "ORPO_STUDIO_PASSWORD": "e"}
-    machine = {"WANDB_API_KEY": "f", "AWS_SECRET_ACCESS_KEY": "g", "GITHUB_TOKEN": "h"}
-    plain = {"TOKENIZERS_PARALLELISM": "true", "HF_HOME": "/x", "KEYBOARD": "de", "AUTHOR": "ada"}
+    machine = {"WANDB_API_KEY": "f", "AWS_SECRET_ACCESS_KEY": "g", "GITHUB_TOKEN": "h", "DATABASE_URL": "postgres://u:p@host/x", "PGPASS": "i",
+               "MY_PW": "j", "SLACK_WEBHOOK": "k", "CUDA_NOTE": "hf_" + "aB1" * 12, "KEYBOARD": "de"}
+    plain = {"TOKENIZERS_PARALLELISM": "true", "HF_HOME": "/x", "CUDA_VISIBLE_DEVICES": "0", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8",
+             "SSL_CERT_FILE": "/y", "HTTPS_PROXY": "http://proxy:3128", "LD_LIBRARY_PATH": "/z"}
     for name, value in (ours | machine | plain).items():
         monkeypatch.setenv(name, value)
     local, users = credentials.environment(""), credentials.environment("bert")
