@@ -1,10 +1,11 @@
 """Whether what a log holds is of the kinds that its events declare: what a page does with an event must not depend on who wrote it."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 
 def known(kind: type, record: dict[str, Any]) -> dict[str, Any]:
@@ -24,11 +25,27 @@ def _checks(kind: type) -> dict[str, Callable[[Any], bool]]:
 
 
 def _check(kind: Any) -> Callable[[Any], bool]:
+    """The check for a field's type. Raises TypeError for a type that has none: passed over, its events would be lost unread."""
+    plain = {int: _is_count, float: _is_number, str: _is_text, bool: _is_flag, type(None): _is_none}
+    if kind in plain:
+        return plain[kind]
+    if isinstance(kind, UnionType):
+        either = [_check(one) for one in get_args(kind)]
+        return lambda value: any(check(value) for check in either)
     if get_origin(kind) is dict:
         inner = _is_text if kind == dict[str, str] else _is_number_or_gap
         return lambda value: isinstance(value, dict) and _all(inner, value.values())
-    plain = {int: _is_count, float: _is_number, str: _is_text}
-    return plain.get(kind, lambda value: isinstance(value, list) and _all(_is_number_or_gap, value))
+    if get_origin(kind) is Sequence:
+        return lambda value: isinstance(value, list) and _all(_is_number_or_gap, value)
+    raise TypeError(f"No check is written for a field of type {kind}.")
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 def _is_number(value: object) -> bool:

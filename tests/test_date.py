@@ -68,11 +68,13 @@ def test_tokens_of_another_day_are_not_taken_from_the_cache(tokenizer, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3  # where no date is written one set does for every day
 
 
-def test_a_run_with_a_dated_template_resumes_another_day(tmp_path):
+def test_a_run_with_a_dated_template_resumes_another_day(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     queue = Queue(tmp_path / "runs", poll_seconds=0.1).open()
     run = queue.add(practice(**{"model.name": str(dated(tmp_path / "model")), "training.checkpoint_every": 2, "evaluation.every": 100}))
     assert ended(run) == "finished", log_of(run)
-    queue.resume(run)  # seconds later, which this template writes as well
+    shutil.rmtree(tmp_path / "cache")  # so that the pairs are rendered again, seconds later, which this template writes as well
+    queue.resume(run)
     until(lambda: len(heard(run, events.Finished) + heard(run, events.Failed)) == 2)
     queue.close()
     assert not heard(run, events.Failed) and heard(run, events.Resumed)[0].step == 2

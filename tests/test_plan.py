@@ -1,6 +1,7 @@
 """A run fits its settings to its size, says so before it starts, and keeps the rules that it began with."""
 
 import json
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from studio import begun, events, jobs, plan, practice, runs
+from studio import begun, event_fields, events, jobs, plan, practice, runs
 from studio.engine import data, drawing
 from studio.errors import StudioError
 from studio.events import Planned, Started
@@ -175,3 +176,16 @@ def test_a_run_of_the_version_before_resumes_with_its_own_pairs_and_rates(tmp_pa
     jobs_at_work.until(lambda: len(heard(run, events.Finished)) == 2)
     assert heard(run, events.Resumed)[0].step == 6
     assert {step.step: step.metrics["learning_rate"] for step in heard(run, events.Stepped)} == rates
+
+
+@pytest.mark.parametrize("system", ["Be kind.", "", None], ids=["a system prompt", "different ones", "none known"])
+def test_a_plan_comes_back_from_the_log_as_it_was_said(tmp_path, system):
+    """Read as no event at all, a run loses its template's hash, its rules and its date."""
+    said = Planned(3, 1, 1, "abc", system, 2, "2026-11-27T23:50:01", 5)
+    events.append(tmp_path / "log", said)
+    assert events.read(tmp_path / "log") == [said]
+
+
+@pytest.mark.parametrize("kind", events.KINDS.values(), ids=lambda kind: kind.__name__)
+def test_every_field_of_every_event_has_a_check(kind):
+    assert set(event_fields._checks(kind)) == {field.name for field in fields(kind)}
