@@ -18,10 +18,11 @@ from studio.installed import missing
 if told := missing():
     raise SystemExit(told)
 
-from studio import names
+from studio import names, shares
 from studio.access import Users
 from studio.doors import LOOPBACK, Doors, names_of
 from studio.errors import StudioError
+from studio.shares import Shares
 
 HERE = Path(__file__).resolve().parent
 SPACE = os.environ.get("SPACE_HOST", "") if os.environ.get("SPACE_ID") else ""
@@ -50,6 +51,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--behind-proxy", action="store_true", help="a proxy of yours on this machine ends TLS in front of the studio")
     parser.add_argument("--proxy", action="append", default=[], metavar="ADDRESS",
                         help="the address or network of such a proxy elsewhere; what it says of whom it speaks for is believed")
+    parser.add_argument("--user-disk", type=float, default=Shares.disk / 1e9, metavar="GB", help="disk that each user may take")
+    parser.add_argument("--user-runs", type=int, default=Shares.waiting, metavar="N", help="runs of each user that may wait or train")
+    parser.add_argument("--user-processes", type=int, default=Shares.processes, metavar="N",
+                        help="merges, exports and examinations of each user at once")
     parser.add_argument("--add-user", metavar="NAME", help="let somebody in, or change their password, and end")
     parser.add_argument("--admin", action="store_true", help="with --add-user: this user sees and stops everybody's runs")
     parser.add_argument("--remove-user", metavar="NAME", help="let somebody in no longer, and end; their runs stay")
@@ -151,6 +156,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     if doors.named:  # the login of this machine is its owner's, and no user works with it
         os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+    shares.give(Shares(asked.user_disk * 1e9, asked.user_runs, asked.user_processes))
     key = f"/?key={doors.key}" if doors.key else ""
     print(f"ORPO Studio: http://{asked.host}:{doors.port}{key}  (runs in {home})", flush=True)
     return serve(home, doors, asked.host, tuple(folder.resolve() for folder in asked.models))

@@ -15,6 +15,7 @@ import psutil
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from studio import shares
 from studio.access import DAYS, LOCAL, AccessError, Passes, Users, Visitor
 from studio.attempts import Attempts
 from studio.refused import Refused
@@ -25,7 +26,6 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d{1,5})?")
 PAGE = Path(__file__).resolve().parent.parent / "assets" / "door.html"
 LARGEST_FORM, FORM_SECONDS = 4096, 30
-SESSIONS = 10_000
 
 FORM = """<form method="post" action="/login">
 <label for="name">Name</label><input id="name" name="username" autocomplete="username" autocapitalize="none" required autofocus>
@@ -42,6 +42,7 @@ class Sessions:
 
     def __init__(self):
         self._names: OrderedDict[str, str] = OrderedDict()
+        self._pages: dict[str, OrderedDict[str, None]] = {}
         self._naming = threading.Lock()
 
     def claim(self, session: str | None, visitor: Visitor) -> None:
@@ -50,9 +51,13 @@ class Sessions:
             return
         with self._naming:
             name = self._names.setdefault(session, visitor.name)
-            self._names.move_to_end(session)
-            while len(self._names) > SESSIONS:
-                self._names.popitem(last=False)
+            if name == visitor.name:
+                self._names.move_to_end(session)
+                own = self._pages.setdefault(name, OrderedDict())
+                own[session] = None
+                own.move_to_end(session)
+                while len(own) > shares.each.pages:  # never another's: whose page was forgotten, anybody could have
+                    self._names.pop(own.popitem(last=False)[0], None)
         if name != visitor.name:
             raise AccessError("This page belongs to somebody else. Open your own.")
 

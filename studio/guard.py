@@ -7,6 +7,7 @@ A browser sends along whatever cookies it has with requests that other sites mak
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from studio import bodies, doors, uploads
+from studio import bodies, doors, shares, uploads
 from studio.access import AccessError, Visitor
 from studio.doors import Doors
 from studio.refused import Refused
@@ -32,6 +33,7 @@ POST = {"/login", "/logout", *(API + path for path in ("/queue/join", "/upload",
 POST_BELOW = (API + "/call/", API + "/run/", API + "/api/")
 FILE = API + "/file="
 STREAMS = (API + "/queue/data", API + "/heartbeat/", API + "/call/", API + "/upload_progress")
+EVENTS = (API + "/queue/join", API + "/call/")
 OPEN_TO_ALL = ("/login", "/logout", "/favicon.ico", "/robots.txt")
 
 UPLOAD = API + "/upload"
@@ -62,6 +64,8 @@ class Guard:
     files: frozenset[Path]
     temporary: Path
     """Where uploads arrive, each visitor's in a folder of their own."""
+    waiting: Callable[[str], int] = lambda name: 0
+    """How many events of a user wait."""
     _intake: bodies.Intake = field(default_factory=bodies.Intake)
     _rates: dict[tuple[int, int], Window] = field(default_factory=lambda: {
         rate: Window(*rate) for rate in (ASKED, UPLOADED, FETCHED, PAGES)})
@@ -102,6 +106,8 @@ class Guard:
             return await self.app(request.scope, bodies.counted(receive, LARGEST_UPLOAD, self.temporary), send)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refused(415, "The studio takes this as JSON only. Send it as application/json.")
+        if visitor.name and path.startswith(EVENTS) and self.waiting(visitor.name) >= shares.each.events:
+            raise Refused(429, "Too many of your events wait already. Wait until some are done.", **{"Retry-After": "5"})
         async with self._intake.body(receive, self._name(request, visitor)) as body:
             try:
                 uploads.refuse_others(await bodies.parsed(body), uploads.arriving(self.temporary, visitor.name))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from studio import events, launcher, line, processes, runs, whole
+from studio import events, launcher, line, processes, runs, shares, whole
 from studio.errors import BusyError, StudioError, explain
 from studio.run_index import Index
 from studio.runs import Run
@@ -34,8 +34,7 @@ LINGERS_SECONDS = 20.0
 @dataclass(frozen=True)
 class Job:
     """A kind of work on a folder: train on the run's own, merge, gguf and push inside it; beside the runs two steps and examine,
-    and export inside an examination's.
-    """
+    and export inside an examination's."""
 
     kind: Literal["train", "merge", "gguf", "push", "two_steps", "examine", "export"]
     folder: Path
@@ -118,6 +117,7 @@ def start(job: Job, secrets: dict[str, str] | None = None) -> None:
 
 def request(job: Job, choices: str, secrets: dict[str, str] | None = None) -> None:
     """Ask anew for a merge, a GGUF file or a push: its choices (YAML) are written, its log begins afresh, its worker starts."""
+    shares.refuse_another_process(job.folder)
     try:
         job.folder.mkdir(exist_ok=True)
         with processes.one_launcher(job.folder):

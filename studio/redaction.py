@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 BLOT = "[token]"
-COLOUR = r"(?:\x1b\[[\d;]*m)*"
-QUOTE = rf"{COLOUR}[\"']?{COLOUR}"
+COLOUR = r"(?:\x1b\[[\d;]*+m)*+"
+QUOTE = rf"{COLOUR}[\"']?+{COLOUR}"
+"""Possessive: what was taken is not given back, or many colours in a row would be divided in all ways that there are."""
 SHORTEST = 6
 """Characters of a secret; anything shorter would blot out words."""
 

@@ -39,6 +39,8 @@ def shapes(q, b, w, at):
     return {
         "OpenAI preference file": {"input": {"messages": [turn("user", q)], "tools": [], "parallel_tool_calls": True},
                                    "preferred_output": [turn("assistant", b)], "non_preferred_output": [turn("assistant", w)]},
+        "Azure's, with a system turn": {"input": {"messages": [turn("system", "Be kind."), turn("user", q)]},
+                                        "preferred_output": [turn("assistant", b)], "non_preferred_output": [turn("assistant", w)]},
         "OpenAI with content parts": {"input": {"messages": [turn("user", [{"type": "input_text", "text": q}])]},
                                       "preferred_output": [turn("assistant", [{"type": "output_text", "text": b}])],
                                       "non_preferred_output": [turn("assistant", [{"type": "output_text", "text": w}])]},

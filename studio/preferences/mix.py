@@ -68,5 +68,5 @@ def _parsed(line: str) -> Part:
 def _last_detail(text: str) -> tuple[str, str, str] | None:
     """What comes before the last detail, its name and its value. Commas in a file's own name end nothing."""
     before, comma, last = text.rpartition(",")
-    found = re.fullmatch(rf"\s*({DETAILS})\s+(.+?)\s*", last) if comma and before.strip() else None
+    found = re.fullmatch(rf"({DETAILS})\s+(.+)", last.strip()) if comma and before.strip() else None
     return (before.strip(), found[1], found[2]) if found else None

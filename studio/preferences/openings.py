@@ -23,7 +23,7 @@ WINDOW = 10_000
 """Answers after which every count gives one away, so that what is rare is not kept."""
 
 WORD = re.compile(r"[\w'’]+")
-EXCLAIMED = re.compile(r"\W*[\w'’]+ ?[!,:！，、]")
+EXCLAIMED = re.compile(r"[^\w'’]*+[\w'’]++ ?[!,:！，、]")
 
 
 def openings(text: str) -> list[str]:

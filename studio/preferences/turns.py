@@ -43,7 +43,8 @@ def turns(value: Any, role: str, dialect: str = "") -> list[Message]:
     if value is None:
         return []
     if isinstance(value, Mapping):
-        value = unzipped(value)
+        # A struct of lists may be zipped turns; one around turns, whose only field is a list as well, is not.
+        value = [value] if any(isinstance(value.get(name), list | tuple) for name in AROUND) else unzipped(value)
     if not isinstance(value, list | tuple):
         raise DataError(f"hold {_kind(value)} where text or turns belong")
     if len(value) == 1:

@@ -3,9 +3,9 @@
 Pure functions that know neither Gradio nor how an examination is made.
 """
 
-from difflib import SequenceMatcher
 from typing import Any
 
+from studio import differences
 from studio.examination import Examination, Lengths, Spread
 from studio.preferences.findings import Finding
 from studio.preferences.pairs import in_full
@@ -116,8 +116,8 @@ def marked(better: str, worse: str) -> tuple[str, str]:
     left, right = _words(better), _words(worse)
     if len(left) + len(right) > COMPARED:
         return parts.text(better), parts.text(worse)
-    same = SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks()
-    return _around(left, [(block.a, block.size) for block in same]), _around(right, [(block.b, block.size) for block in same])
+    same = [*differences.same(left, right), (len(left), len(right), 0)]
+    return _around(left, [(one, size) for one, _, size in same]), _around(right, [(other, size) for _, other, size in same])
 
 
 def _words(text: str) -> list[str]:

@@ -3,13 +3,12 @@
 import json
 import re
 from collections import Counter
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from studio import preview, runs
+from studio import differences, preview, runs
 from studio.errors import SettingsError, StudioError
 from studio.settings import Settings
 from studio.shelf import Shelf
@@ -77,10 +76,9 @@ def with_line_ends_of(was: str, text: str) -> str:
     if "\r" not in was or before == lines:
         return was if before == lines else text
     ends = [Counter(ends_before).most_common(1)[0][0]] * (len(lines) - 1)
-    same = SequenceMatcher(None, before, lines, autojunk=False).get_matching_blocks() if len(before) + len(lines) <= COMPARED else ()
-    for block in same:
-        for step in range(min(block.size, len(ends_before) - block.a, len(ends) - block.b)):
-            ends[block.b + step] = ends_before[block.a + step]
+    for was_at, at, size in differences.same(before, lines) if len(before) + len(lines) <= COMPARED else ():
+        for step in range(min(size, len(ends_before) - was_at, len(ends) - at)):
+            ends[at + step] = ends_before[was_at + step]
     return "".join(line + end for line, end in zip(lines, [*ends, ""], strict=True))
 
 

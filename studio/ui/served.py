@@ -37,7 +37,7 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     page._queue.sleep_when_free = LOOKS_FOR_EVENTS
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(downloads.routes(studio))
-    app.include_router(uploading.routes(temporary))  # in front of Gradio's own
+    app.include_router(uploading.routes(studio.home, temporary))  # in front of Gradio's own
     # The guard has let nobody else through; Gradio asks again for each of its own addresses.
     gr.mount_gradio_app(app, page, "/", auth_dependency=lambda request: _name(request), show_error=True, ssr_mode=False,
                         run_history=False, footer_links=[], max_file_size=LARGEST_UPLOAD, **launch_options())
@@ -45,7 +45,12 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     page.app = app.routes[-1].app
     sessions.bound(page.app, page)
     page.has_launched = True  # Gradio's own look at the paths of files is for pages that it launched; the guard's comes before it
-    return Guard(app, doors, frozenset({PLOTLY}), temporary)
+    return Guard(app, doors, frozenset({PLOTLY}), temporary, waiting=lambda name: _waiting(page, name))
+
+
+def _waiting(page: gr.Blocks, name: str) -> int:
+    """How many events of a visitor wait in Gradio's line."""
+    return sum(event.username == name for line in page._queue.event_queue_per_concurrency_id.values() for event in line.queue)
 
 
 def _name(request: Request) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import events, names, remote_code, runs, trackers
+from studio import events, names, remote_code, runs, shares, trackers
 from studio.access import LOCAL, AccessError, Visitor
 from studio.chat import Chat
 from studio.errors import SettingsError, StudioError
@@ -165,6 +165,8 @@ class Studio:
         They are looked at again: a folder may have got into a room otherwise than through the form.
         """
         self.permitted(run.settings)
+        shares.refuse_another_run(run.folder.parent, self.queue.index)
+        shares.refuse_disk(run.folder.parent)
         self.queue.resume(run, self._entered(run))
 
     def consents(self) -> Consents:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from studio import account, fit, gpu, practice, script, source_choices, trackers
+from studio import account, fit, gpu, practice, script, shares, source_choices, trackers
 from studio.errors import BaseModelError, SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import Settings
@@ -47,6 +47,8 @@ def begin(studio: Studio, settings: Settings, token: str = "", wandb_key: str = 
 
 def ready(studio: Studio, settings: Settings, token: str, wandb_key: str = "") -> dict[str, str]:
     """What the run's worker is to be handed. Raises StudioError for a run that cannot start."""
+    shares.refuse_another_run(studio.root, studio.queue.index)
+    shares.refuse_disk(studio.root)
     trackers.refuse_one_that_is_missing(settings.training.report_to)
     entered = account.entered(token) | trackers.entered(wandb_key, settings.training.report_to)
     secrets, shape = studio.handed(entered), None

@@ -14,8 +14,9 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from studio import uploads
+from studio import runs, shares, uploads
 from studio.doors import VISITOR
+from studio.errors import NoSpaceError
 from studio.guard import LARGEST_UPLOAD, UPLOAD
 from studio.refused import Refused
 
@@ -27,7 +28,7 @@ EMPTY_SECONDS = 60
 """After which a folder of which the files were taken goes; before, they may be just arriving."""
 
 
-def routes(temporary: Path) -> APIRouter:
+def routes(home: Path, temporary: Path) -> APIRouter:
     """The address of uploads, in place of Gradio's own, which keeps everybody's in one folder. Progress is told there as before."""
     router = APIRouter()
 
@@ -36,6 +37,10 @@ def routes(temporary: Path) -> APIRouter:
     async def upload(request: Request, upload_id: str | None = None) -> Response:
         own = uploads.arriving(temporary, request.scope[VISITOR].name)
         forget_unused(own)
+        try:
+            shares.refuse_disk(runs.room(home, request.scope[VISITOR].name), int(request.headers["content-length"]) + shares.size(own))
+        except NoSpaceError as error:
+            return Refused(507, str(error)).response()
         batch = own / secrets.token_hex(8)
         batch.mkdir(parents=True)
         arrived = False
