@@ -180,3 +180,10 @@ def test_another_sheet_with_pairs_is_offered_by_a_button(tmp_path):
     (offer,) = examine.other_sheets(stream_of(path))
     assert (offer.button, offer.setting, offer.value) == ("Read the sheet “Old” instead", "data.subset", "Old")
     assert [one.value for one in examine.other_sheets(stream_of(path, subset="Old"))] == ["Pairs"]
+
+
+def test_of_several_lists_the_one_with_pairs_is_read_and_this_is_said(tmp_path):
+    answer = {"features": [{"feature_idx": 0, "name": "prompt", "type": "string"}], "rows": [{"row_idx": at, "row": pair} for at, pair in enumerate(PAIRS)]}
+    stream = stream_of(written(tmp_path / "first-rows.json", json.dumps(answer)))
+    assert [seen.pair.chosen[0]["content"] for seen in stream] == COLUMNS["chosen"]
+    assert "first-rows.json holds several lists: “rows” is read, the only one with pairs." in stream.in_words()

@@ -29,7 +29,7 @@ from studio.preferences.formats import Asked, Format
 from studio.preferences.rated import SINGLES, Labelled, Rated, labelled, picked, rated
 from studio.preferences.scored import Scored
 from studio.preferences.structure import View, kind_of, mostly, view_of
-from studio.preferences.voted import Pointed, Voted, pointed, two_answers, voted
+from studio.preferences.voted import Pointed, Voted, marked, pointed, two_answers, voted
 
 PROMPT_NAMES = ("prompt", "question", "instruction", "input", "query", "conversations", "conversation", "messages", "contents",
                 "trajectory", "history", "context", "post")
@@ -111,8 +111,10 @@ def _answers(names: list[str], sample: Sequence[Row], asked: Asked) -> Answers:
                         f"the columns are {listed(names)}. Name the two as the chosen and the rejected column under Data.")
     columns = named(sample, names, asked.chosen, asked.rejected)
     both = columns.chosen and columns.rejected
-    if not asked.chosen and not asked.rejected and (found := pointed(sample, names, columns.chosen, columns.rejected)):
-        return found
+    if not asked.chosen and not asked.rejected:
+        by = sample, names, columns.chosen, columns.rejected
+        if found := pointed(*by) or marked(*by):
+            return found
     if both and (asked.chosen or asked.rejected or (holds_text(columns.chosen, sample) and holds_text(columns.rejected, sample))):
         return columns
     if columns.rejected and not columns.chosen and holds_text(columns.rejected, sample) and (

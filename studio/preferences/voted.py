@@ -164,6 +164,18 @@ def pointed(sample: Sequence[Row], names: Sequence[str], chosen: str, rejected: 
     return None
 
 
+def marked(sample: Sequence[Row], names: Sequence[str], chosen: str, rejected: str) -> Voted | None:
+    """Two answers of which columns that are called chosen and rejected hold the marks, or the names of their models."""
+    if not chosen or not rejected:
+        return None
+    for one, other in two_answers(sample, [name for name in names if name not in (chosen, rejected)]):
+        votes = [_vote(sample, names, one, other, by) for by in (chosen, rejected)]
+        if all(votes) and all(vote.names or mostly(_place(mark, vote.marks) is not None and not mark.isdigit() for row in sample
+                                                   if (mark := mark_of(row.get(vote.vote)))) for vote in votes):
+            return votes[0]
+    return None
+
+
 def voted(sample: Sequence[Row], names: Sequence[str], vote: str = "", both: tuple[str, str] | None = None) -> Voted | Scored | None:
     """Two answers and what says which is better, if the sample holds them. `vote` and `both` are columns that a person named.
 

@@ -225,7 +225,8 @@ def _list(path: Path, how: How, name: str = "") -> Iterator[Line]:
 
 def _within(path: Path, how: How) -> Iterator[Line]:
     """The rows of the one list of objects in an object, or of a table in another form, or the object itself if it is a row."""
-    lists, is_row, is_table = [], False, False
+    lists: dict[str, list[dict[str, Any]]] = {}
+    is_row = is_table = False
     with _Document(path, how) as document:
         try:
             for name in document.members():
@@ -239,15 +240,21 @@ def _within(path: Path, how: How) -> Iterator[Line]:
                     if place == 0 and isinstance(item, dict):
                         is_turn = {"role", "content"} <= item.keys() or {"from", "value"} <= item.keys()
                         is_row |= is_turn
-                        lists += [] if is_turn else [name]
+                        lists |= {} if is_turn else {name: []}
+                    if place < LOOK and name in lists and isinstance(item, dict):
+                        lists[name].append(item)
             document.end()
         except _Cut:
             is_row = False
+    of_use = [name for name, first in lists.items() if len(lists) > 1 and how.fits(list(dict.fromkeys(chain(*first))), first)]
+    if len(of_use) == 1:
+        how.remarks.append(f"{path.name} holds several lists: “{of_use[0]}” is read, the only one with pairs.")
+        return _list(path, how, of_use[0])
     if len(lists) > 1:
-        named = ", ".join(f"“{name[:60]}”" for name in lists[:12])
+        named = ", ".join(f"“{name[:60]}”" for name in list(lists)[:12])
         raise DataError(f"{path.name} holds several lists of rows: {named}. Save the one that is wanted as a file of its own.")
     if lists:
-        return _list(path, how, lists[0])
+        return _list(path, how, next(iter(lists)))
     if is_table and not (is_row and not lists):
         with _Document(path, how) as document:
             value = document.value()
