@@ -27,6 +27,13 @@ HERE = Path(__file__).resolve().parent
 SPACE = os.environ.get("SPACE_HOST", "") if os.environ.get("SPACE_ID") else ""
 """The name under which the Space is reached, on one."""
 PORTS = range(7860, 7960)
+BACKLOG = 256
+"""Connections that may wait to be taken."""
+SHORTEST_KEY = 16
+PROXIES_HERE = ("127.0.0.1", "::1")
+SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1")
+"""A Space is reached through several of the Hub's proxies, each at a private address, and a visitor comes from a public one: the last
+public address of X-Forwarded-For is what the outermost of them saw. What stands before it, the visitor may have made up."""
 OWNER = "owner"
 """The user whose password a Space or a container is given in its environment."""
 
@@ -42,23 +49,29 @@ def arguments() -> argparse.Namespace:
                         help="folder that keeps the runs")
     parser.add_argument("--models", type=Path, action="append", default=[], help="a folder from which users may take models")
     parser.add_argument("--name", action="append", default=[], help="a further name under which browsers reach the studio")
-    parser.add_argument("--behind-proxy", action="store_true", help="a proxy of yours ends TLS in front of the studio; it is believed")
+    parser.add_argument("--behind-proxy", action="store_true", help="a proxy of yours on this machine ends TLS in front of the studio")
+    parser.add_argument("--proxy", action="append", default=[], metavar="ADDRESS",
+                        help="the address or network of such a proxy elsewhere; what it says of whom it speaks for is believed")
     parser.add_argument("--add-user", metavar="NAME", help="let somebody in, or change their password, and end")
     parser.add_argument("--admin", action="store_true", help="with --add-user: this user sees and stops everybody's runs")
     parser.add_argument("--remove-user", metavar="NAME", help="let somebody in no longer, and end; their runs stay")
     return parser.parse_args()
 
 
-def free_port(host: str) -> int:
-    """The first port from 7860 on that nobody listens on."""
-    for port in PORTS:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                return port
-            except OSError:
-                continue
+def listening(host: str, port: int = 0) -> socket.socket:
+    """A socket that listens, without a port on the first from 7860 on that nobody else listens on.
+
+    It comes before everything that a start touches: where another studio listens, nothing of it is.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for one in (port,) if port else PORTS:
+        try:
+            return socket.create_server((host, one), family=family, backlog=BACKLOG)
+        except OSError as error:
+            why = error.strerror
+    if port:
+        raise SystemExit(f"Nobody can be served on {host}, port {port} ({why}). Another studio may run there. "
+                         "Choose another port with --port.")
     raise SystemExit(f"No port from {PORTS[0]} to {PORTS[-1]} is free on {host}. Choose one with --port.")
 
 
@@ -87,14 +100,24 @@ def doors_of(home: Path, asked: argparse.Namespace, port: int) -> Doors:
                           "Add one with python app.py --add-user NAME, give a container ORPO_STUDIO_PASSWORD, or leave out --host.")
     named = beyond or bool(users)
     hosts = names_of(asked.host) | {name.lower() for name in (*asked.name, SPACE) if name}
-    return Doors(home, named, hosts, port, key="" if named else os.environ.pop("ORPO_STUDIO_KEY", "") or secrets.token_urlsafe(24),
-                 proxied=asked.behind_proxy or bool(SPACE), framed_by="https://huggingface.co" if SPACE else "'none'")
+    proxies = SPACE_PROXIES if SPACE else (*asked.proxy, *(PROXIES_HERE if asked.behind_proxy else ()))
+    return Doors(home, named, hosts, port, key="" if named else key_of(os.environ.pop("ORPO_STUDIO_KEY", "")),
+                 proxies=proxies, framed_by="https://huggingface.co" if SPACE else "'none'")
 
 
-def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None:
+def key_of(given: str) -> str:
+    """The key by which the studio opens: the one that was given, or a new one. Raises StudioError for one that can be guessed."""
+    if given and (len(given) < SHORTEST_KEY or len(set(given)) < SHORTEST_KEY // 2):
+        raise StudioError(f"ORPO_STUDIO_KEY can be guessed, and whoever has the key has the studio. Use {SHORTEST_KEY} characters or more, "
+                          "made by chance, or leave it out: a new key is made at each start.")
+    return given or secrets.token_urlsafe(24)
+
+
+def serve(home: Path, doors: Doors, door: socket.socket, models: tuple[Path, ...]) -> None:
     """Serve the page until somebody ends it."""
     import uvicorn
 
+    from studio import connections
     from studio.chat import Chat
     from studio.jobs import Queue
     from studio.meter import Meter, at_work
@@ -110,9 +133,11 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     meter = Meter(queue, lambda: at_work(queue) or chat.pid is not None)
     studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, meter=meter, has_users=doors.named)
     try:
-        uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
-                    proxy_headers=doors.proxied, forwarded_allow_ips="*" if doors.proxied else None, ws="none",
-                    timeout_graceful_shutdown=2)
+        config = uvicorn.Config(served(studio, doors, temporary), log_level="warning", server_header=False,
+                                http=connections.bounded(), backlog=BACKLOG,
+                                proxy_headers=doors.proxied, forwarded_allow_ips=",".join(doors.proxies), ws="none",
+                                timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run(sockets=[door])
     finally:
         meter.close()
         chat.close()
@@ -128,14 +153,15 @@ def main() -> None:
     try:
         if asked.add_user or asked.remove_user:
             return change_users(Users(home), asked)
-        doors = doors_of(home, asked, asked.port or free_port(asked.host))
+        door = listening(asked.host, asked.port)
+        doors = doors_of(home, asked, door.getsockname()[1])
     except StudioError as error:
         raise SystemExit(str(error)) from None
     if doors.named:  # the login of this machine is its owner's, and no user works with it
         os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
     key = f"/?key={doors.key}" if doors.key else ""
     print(f"ORPO Studio: http://{asked.host}:{doors.port}{key}  (runs in {home})", flush=True)
-    return serve(home, doors, asked.host, tuple(folder.resolve() for folder in asked.models))
+    return serve(home, doors, door, tuple(folder.resolve() for folder in asked.models))
 
 
 if __name__ == "__main__":

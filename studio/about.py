@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from studio import whole
+from studio import pasted, whole
 from studio.errors import StudioError
 from studio.runs import Run
 
@@ -35,6 +35,7 @@ def of(run: Run) -> About:
 def write(run: Run, title: str, notes: str) -> About:
     """Keep a title and notes instead of those before. Raises StudioError for more than can be shown, and then nothing has changed."""
     about = About(_line(title), notes or "")
+    pasted.refuse(about.title, about.notes)
     for what, text, longest in (("title", about.title, LONGEST_TITLE), ("notes", about.notes, LONGEST_NOTES)):
         if len(text) > longest:
             raise StudioError(f"The {what} would have {len(text):,} characters, and {longest:,} is the most. Shorten the {what}.")

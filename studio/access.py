@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import os
 import re
 import secrets
+import threading
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,12 +18,14 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 from studio import names, whole
 from studio.errors import StudioError
 
-USERS_FILE, SECRET_FILE = ".users.json", ".secret"
+USERS_FILE, SECRET_FILE, ENDED_FILE = ".users.json", ".secret", ".signed_out"
 USER = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 """A user's name is also the name of the folder that is their room."""
 SHORTEST_PASSWORD = 8
 ONLY_THE_OWNER = 0o600
 """Who may read the files of secrets."""
+LONG = 4 * 2**20
+"""Bytes of a file of passes that have ended, above which it is shortened at the next start."""
 DAYS = 30
 """A pass is good for so long, and no longer than its user and password are."""
 
@@ -125,16 +131,68 @@ class Passes:
         self._signer = URLSafeTimedSerializer(path.read_text(encoding="utf-8"), salt="orpo-studio pass",
                                               signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"})
 
+        self._ended = Ended(home / ENDED_FILE)
+
     def issue(self, visitor: Visitor) -> str:
-        """A pass for a visitor."""
-        return self._signer.dumps([visitor.name, self.users.mark(visitor.name)])
+        """A pass for a visitor, like no other."""
+        return self._signer.dumps([visitor.name, self.users.mark(visitor.name), secrets.token_hex(8)])
+
+    def end(self, text: str) -> None:
+        """Let a pass be good no longer, wherever a copy of it is. Nothing happens for what is none."""
+        if found := self._opened(text):
+            self._ended.add(found[2])
 
     def read(self, text: str) -> Visitor | None:
         """Whose pass it is, or None for one that is not ours, too old, or of a user who has gone or has a new password."""
-        try:
-            name, mark = self._signer.loads(text, max_age=DAYS * 24 * 3600)
-        except (BadData, ValueError, TypeError):
+        name, mark, number = self._opened(text) or ("", "", None)
+        if number is None or number in self._ended:
             return None
         if not self.named:
             return None if name else LOCAL
         return self.users.find(name) if name and mark == self.users.mark(name) else None
+
+    def _opened(self, text: str) -> tuple[str, str, str] | None:
+        """Name, mark and number in a pass of ours that is not too old. One from the future is: the clock was set back since."""
+        try:
+            (name, mark, number), made = self._signer.loads(text, return_timestamp=True)
+        except (BadData, ValueError, TypeError):
+            return None
+        known = all(isinstance(part, str) for part in (name, mark, number))
+        return (name, mark, number) if known and time.time() - made.timestamp() <= DAYS * 24 * 3600 else None
+
+
+class Ended:
+    """The numbers of passes whose visitors have signed out, a line each, for all studios on a folder and after a restart."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._numbers: set[str] = set()
+        self._read = 0
+        self._reading = threading.Lock()
+        self._forget_old()
+
+    def add(self, number: str) -> None:
+        """Note one more; where it cannot be written, it holds until the studio ends."""
+        with self._reading, suppress(OSError):
+            self._numbers.add(number)
+            with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, ONLY_THE_OWNER), "a", encoding="ascii") as file:
+                file.write(f"{number} {int(time.time())}\n")
+
+    def __contains__(self, number: str) -> bool:
+        with self._reading, suppress(OSError):
+            size = self.path.stat().st_size
+            if size != self._read:
+                self._numbers |= {number for number, _ in self._lines()}
+                self._read = size
+        return number in self._numbers
+
+    def _lines(self) -> list[tuple[str, float]]:
+        found = [line.split() for line in self.path.read_text(encoding="ascii", errors="replace").splitlines()]
+        return [(line[0], float(line[1])) for line in found if len(line) == 2 and line[1].isdigit()]
+
+    def _forget_old(self) -> None:
+        """Make a long file short again: a pass that is too old is good no longer anyway."""
+        with suppress(OSError):
+            if self.path.stat().st_size > LONG:
+                fresh = [(number, ended) for number, ended in self._lines() if time.time() - ended <= DAYS * 24 * 3600]
+                whole.write(self.path, "".join(f"{number} {int(ended)}\n" for number, ended in fresh), ONLY_THE_OWNER)

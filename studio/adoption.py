@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download
 
-from studio import events, hub_access, names, plain_yaml
+from studio import events, hub_access, names, pasted, plain_yaml
 from studio.errors import SettingsError, StudioError, explain
 from studio.runs import Run, owner_of
 from studio.settings import Settings
@@ -41,6 +41,7 @@ class Found:
 
 def found(repo: str, token: str | None = None) -> list[Found]:
     """The runs with a checkpoint in a repository, by name. Raises StudioError where it cannot be looked into."""
+    pasted.refuse(repo)  # a name is sent to the Hub in an address, and addresses stand in logs
     if not repo or not names.ON_HUB.fullmatch(repo):
         raise StudioError("No repository was named. Enter the one to which the run pushed its checkpoints, as owner/name.")
     try:

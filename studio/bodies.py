@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 from starlette.types import Message, Receive
 
-from studio.doors import Refused
+from studio.refused import Refused
 
 LARGEST = 8 * 1024**2
 """Bytes of a conversation, or of a form with all its fields."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers, get_session
 
-from studio import names
+from studio import names, pasted
 
 SECONDS = 3
 """Longest wait for an answer."""
@@ -17,7 +17,7 @@ SHORTEST, MOST = 3, 8
 
 def is_a_name(text: str) -> bool:
     """Whether a text may be (the beginning of) a dataset's name, neither a path nor an address."""
-    return len(text) >= SHORTEST and names.may_begin_one_on_the_hub(text)
+    return len(text) >= SHORTEST and not pasted.is_token(text, or_hex=True) and names.may_begin_one_on_the_hub(text)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from studio import json_lines
+from studio import json_lines, pasted
 from studio.errors import DataError
 from studio.preferences.pairs import Pair
 
@@ -23,6 +23,7 @@ def add(root: Path, pair: Pair, run: str, identity: str = "") -> int:
         raise DataError("One of the answers is empty. Let both answer first.")
     if better == worse:
         raise DataError("Both answers are the same, and nothing can be learned from them. Ask something on which they differ.")
+    pasted.refuse(*(turn["content"] for side in (pair.prompt, pair.chosen, pair.rejected) for turn in side))
     file = path(root)
     file.parent.mkdir(parents=True, exist_ok=True)
     named = {"id": identity} if identity else {}

@@ -1,5 +1,6 @@
 """The ways in: a key in the printed address for the person at this machine, a name and a password for everyone else."""
 
+import asyncio
 import hmac
 import re
 import socket
@@ -11,23 +12,19 @@ from pathlib import Path
 from string import Template
 
 import psutil
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from studio.access import DAYS, LOCAL, AccessError, Passes, Users, Visitor
+from studio.attempts import Attempts
+from studio.refused import Refused
 
 VISITOR = "studio.visitor"
 """Where a request's scope holds its visitor."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d{1,5})?")
 PAGE = Path(__file__).resolve().parent.parent / "assets" / "door.html"
-LARGEST_FORM = 4096
-WRONG_EACH, WRONG_FROM_ONE_ADDRESS = RateLimitItemPerMinute(5, 5), RateLimitItemPerMinute(30, 5)
-"""Wrong passwords in five minutes: for one name from one address, and for all names from it."""
+LARGEST_FORM, FORM_SECONDS = 4096, 30
 SESSIONS = 10_000
 
 FORM = """<form method="post" action="/login">
@@ -38,18 +35,6 @@ KEY_NEEDED = ("<p>This studio opens by the address that it printed in the termin
               "Open that one; this browser is remembered then.</p>")
 NO_USERS = ("<p>Nobody can sign in yet. On a Space, add a secret named <code>ORPO_STUDIO_PASSWORD</code> under Settings; elsewhere "
             "run <code>python app.py --add-user NAME</code>. Then start the studio again.</p>")
-
-
-class Refused(Exception):
-    """A request that goes no further, with the answer that it gets."""
-
-    def __init__(self, status: int, words: str, **headers: str):
-        self.status, self.words, self.headers = status, words, headers
-        super().__init__(words)
-
-    def response(self) -> Response:
-        """The answer."""
-        return JSONResponse({"detail": self.words, "error": self.words}, self.status, self.headers)
 
 
 class Sessions:
@@ -94,22 +79,28 @@ class Doors:
     hosts: frozenset[str]
     port: int
     key: str = ""
-    proxied: bool = False
-    """Whether a proxy that can be trusted ends TLS in front of the studio and says what was asked of it."""
+    proxies: tuple[str, ...] = ()
+    """Addresses and networks of the proxies that end TLS in front of the studio: what they say of a request is believed."""
     framed_by: str = "'none'"
     """Which sites may show the page inside theirs, as CSP says it."""
     users: Users = field(init=False)
     sessions: Sessions = field(default_factory=Sessions)
-    _wrong: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
+    _attempts: Attempts = field(init=False)
 
     def __post_init__(self):
         self.users = Users(self.home)
+        self._attempts = Attempts(self.users)
         self._passes = Passes(self.home, self.users, self.named)
 
     @property
     def cookie(self) -> str:
         """Cookies know no ports: each studio of a machine has one of its own."""
         return f"orpo-studio-{self.port}"
+
+    @property
+    def proxied(self) -> bool:
+        """Whether the browser speaks TLS to a proxy in front of the studio."""
+        return bool(self.proxies)
 
     def is_here(self, host: str) -> bool:
         """Whether a Host header names this studio."""
@@ -119,6 +110,10 @@ class Doors:
     def scheme(self, request: Request) -> str:
         """How the visitor's browser reaches the studio."""
         return request.url.scheme if self.proxied else "http"
+
+    def is_unknown_proxy(self, request: Request) -> bool:
+        """Whether a request came through a proxy, behind which the studio is, at an address that it was not told of."""
+        return self.proxied and request.headers.get("x-forwarded-proto", "").strip() == "https" and request.url.scheme == "http"
 
     def visitor(self, request: Request) -> Visitor | None:
         """Who asks, by the pass in the cookie, or by the key that a script sends as a bearer; None for a stranger."""
@@ -134,6 +129,7 @@ class Doors:
             return await self._sign_in(request) if posted else self._page(FORM if self.users else NO_USERS)
         if path == "/logout" and posted:
             answer = RedirectResponse("/login" if self.named else "/", 303)
+            self._passes.end(request.cookies.get(self.cookie, ""))  # whoever copied it is out as well
             answer.delete_cookie(self.cookie, path="/")
             return answer
         if not path and not posted and not self.named and self._is_key(request.query_params.get("key", "")):
@@ -149,18 +145,21 @@ class Doors:
         return RedirectResponse("/login", 303) if self.named else self._page(KEY_NEEDED, 401)
 
     async def _sign_in(self, request: Request) -> Response:
-        """Check a name and a password: five wrong ones, and that name must wait at that address."""
+        """Check a name and a password."""
         if int(request.headers["content-length"]) > LARGEST_FORM:
             raise Refused(413, "A name and a password are not that long.")
-        form = await request.form(max_files=0, max_fields=4)
+        try:
+            form = await asyncio.wait_for(request.form(max_files=0, max_fields=4), FORM_SECONDS)
+        except TimeoutError:
+            raise Refused(408, "Name and password did not arrive in time. Try again.", Connection="close") from None
         name, password = (str(form.get(field, "")) for field in ("username", "password"))
         address = request.client.host if request.client else ""
-        if not (self._wrong.hit(WRONG_FROM_ONE_ADDRESS, address) and self._wrong.hit(WRONG_EACH, name, address)):
-            return self._refused_sign_in(request, 429, "Too many attempts. Wait five minutes, then sign in again.")
-        visitor = await run_in_threadpool(self.users.check, name, password) if self.named else None
+        try:
+            visitor = await self._attempts.check(name, password, address) if self.named else None
+        except Refused as refused:
+            return self._refused_sign_in(request, refused.status, refused.words)
         if visitor is None:
             return self._refused_sign_in(request, 401, "Name and password do not belong together.")
-        self._wrong.clear(WRONG_EACH, name, address)
         to_page = "text/html" in request.headers.get("accept", "")
         return self._admitted(RedirectResponse("/", 303) if to_page else JSONResponse({"success": True}), visitor)
 

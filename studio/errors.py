@@ -6,11 +6,9 @@ class names and message fragments, so that this module needs none of the librari
 
 import errno
 from dataclasses import dataclass
+from pathlib import Path
 
 from studio.redaction import redact
-
-NOT_UTF8 = "is not UTF-8; it looks like"
-"""Says of a text file that it can be converted; the page then offers to."""
 
 
 class StudioError(Exception):
@@ -31,6 +29,20 @@ class BusyError(StudioError):
 
 class DataError(StudioError):
     """The pairs cannot be read or cannot be trained on."""
+
+
+class EncodingDoubt(DataError):  # noqa: N818 - nothing is wrong with the file
+    """A text file could be in several encodings. `readings` are (encoding, its name in words, a piece of the text as it reads)."""
+
+    def __init__(self, path: Path, line: int, readings: list[tuple[str, str, str]]):
+        self.path, self.readings = path, readings
+        each = "; ".join(f"in {name} ({encoding}) it reads “{sample}”" for encoding, name, sample in readings)
+        super().__init__(f"{path.name}, line {line}, is not UTF-8, and which encoding it is in is not certain: {each}. "
+                         "Choose the one that reads right under Data.")
+
+
+class BaseModelError(StudioError):
+    """The base cannot be trained, whatever else is chosen: it comes quantized, is of another kind, or has no vocabulary."""
 
 
 class NoSpaceError(StudioError):

@@ -50,3 +50,14 @@ def _is_text(value: object) -> bool:
 
 def _all(check: Callable[[object], bool], values: Iterable[object]) -> bool:
     return all(map(check, values))
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON can hold it: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

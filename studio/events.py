@@ -4,7 +4,6 @@ The log is the only thing a worker tells the page. It knows nothing of runs, sta
 """
 
 import json
-import math
 import os
 import re
 import stat
@@ -64,10 +63,23 @@ class Noted(Event):
 
 
 @dataclass(frozen=True)
+class Gathered(Event):
+    """Base and pairs, for the card: the base's licence as its own card states it, `commits` of Hub datasets by name,
+    `languages` of the better answers with their number among `looked_at`."""
+
+    licence: dict[str, str]
+    commits: dict[str, str]
+    languages: dict[str, int]
+    looked_at: int
+
+
+@dataclass(frozen=True)
 class Planned(Event):
     """The run's size before its first step: pairs to train on and held out, optimizer steps; and the chat template's seal.
 
     `system` is the system prompt that all pairs have, empty where they do not have the same; None in runs of older versions.
+    `rules` and `moment` (ISO 8601, local time) are those of `studio.begun`; steps between two measurements, 0 for none. Logs of
+    older versions have none of the three.
     """
 
     pairs: int
@@ -75,6 +87,9 @@ class Planned(Event):
     steps: int
     template: str = ""
     system: str | None = None
+    rules: int = 1
+    moment: str = ""
+    measure_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,9 +118,7 @@ class Resumed(Event):
 @dataclass(frozen=True)
 class Repaired(Event):
     """Memory ran out after this step and the run helped itself; it goes on with these passes, and `text` says what changed.
-
-    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none.
-    """
+    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none."""
 
     step: int
     text: str
@@ -115,10 +128,8 @@ class Repaired(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training.
-
-    `margins` are the reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps.
-    """
+    """The held-out pairs were measured at this step. `model` is "base" or "tuned"; names as in training. `margins` are the
+    reward margins pair by pair, in the order of held_out.jsonl; only before and after all steps."""
 
     step: int
     model: str
@@ -138,10 +149,8 @@ class Sampled(Event):
 
 @dataclass(frozen=True)
 class Tried(Event):
-    """Two real steps were taken on the longest pairs: seconds of one, the worker's peak in bytes.
-
-    `pairs` a run would learn from, `longest` of them in tokens; tokens of one step, and of all pairs together.
-    """
+    """Two real steps were taken on the longest pairs: seconds of one, the worker's peak in bytes. `pairs` a run would learn from,
+    `longest` of them in tokens; tokens of one step, and of all pairs together."""
 
     seconds: float
     memory: int
@@ -182,7 +191,6 @@ class Stopped(Event):
 @dataclass(frozen=True)
 class Failed(Event):
     """The job could not go on. `reason` is two sentences; the traceback is in worker.log."""
-
     reason: str
 
 
@@ -200,7 +208,7 @@ def append(path: Path, event: Event) -> None:
     Numbers that JSON cannot hold (nan, inf) become null: a gap in a chart, never a zero.
     A torn line that a killed writer left behind is closed first, so that it spoils nothing but itself.
     """
-    line = json.dumps({"event": type(event).__name__, **_finite(asdict(event))}, ensure_ascii=True, allow_nan=False)
+    line = json.dumps({"event": type(event).__name__, **event_fields.finite(asdict(event))}, ensure_ascii=True, allow_nan=False)
     with open(path, "ab+") as log:
         torn = log.seek(0, os.SEEK_END) > 0 and _last_byte(log) != b"\n"
         log.write((b"\n" if torn else b"") + line.encode() + b"\n")
@@ -209,16 +217,6 @@ def append(path: Path, event: Event) -> None:
 def _last_byte(log) -> bytes:
     log.seek(-1, os.SEEK_END)
     return log.read(1)
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 class Log:

@@ -6,7 +6,7 @@ Its folder holds examination.json, written last, and the pairs as the edits leav
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from studio.jobs import Job
 from studio.preferences.findings import Finding
 from studio.settings import Settings
 
-FILE = "examination.json"
+FILE, ENCODINGS = "examination.json", "encodings.json"
 KEPT = 12
 """Examinations that are kept; going back to an earlier one by Undo costs nothing."""
 
@@ -100,6 +100,26 @@ def job_of(root: Path, settings: Settings) -> Job:
     asked["files"] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file() and not uploads.is_kept(file)]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     return Job("examine", root / ".examined" / digest)
+
+
+def encodings(job: Job, settings: Settings) -> tuple[Finding, ...]:
+    """What an examination offers that ended because a file may be in several encodings: one for each reading, with a sample."""
+    try:
+        doubt = json.loads((job.folder / ENCODINGS).read_text(encoding="utf-8"))
+        path, readings = doubt["path"], [tuple(map(str, reading)) for reading in doubt["readings"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(Finding("encoding", "bad", 0, "", (), "", f"Read it as {words.split(',')[0]}: “{sample}”",
+                         *_set_to(settings, path, encoding))
+                 for encoding, words, sample in readings)
+
+
+def _set_to(settings: Settings, path: str, encoding: str) -> tuple[str, str]:
+    """The field that names the encoding of that source, and what it is to say."""
+    first, *others = settings.data.parts
+    if first.source == path:
+        return "data.encoding", encoding
+    return "data.also", "\n".join(str(replace(part, encoding=encoding) if part.source == path else part) for part in others)
 
 
 def begin(root: Path, settings: Settings, secrets: dict[str, str] | None = None) -> Job:

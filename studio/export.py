@@ -13,7 +13,7 @@ from studio import events, jobs, plain_yaml
 from studio.complaints import problems_of
 from studio.errors import SettingsError, StudioError
 from studio.jobs import Job
-from studio.settings import Section
+from studio.section import Section
 from studio.share import FILE, PushRequest
 
 

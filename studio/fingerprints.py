@@ -51,7 +51,8 @@ def parse(text: str) -> list[Fingerprint]:
 
 def place(part: Part) -> str:
     """Where in a source the rows are: subset, split, and whatever else decides which row has which number."""
-    return str(replace(part, source="", weight=1.0, revision="", prompt="", chosen="", rejected="")).removeprefix(", ")
+    elsewhere = dict.fromkeys(("source", "revision", "prompt", "chosen", "rejected", "vote", "encoding"), "")
+    return str(replace(part, weight=1.0, **elsewhere)).removeprefix(", ")
 
 
 def path_of(source: str) -> Path | None:
@@ -67,8 +68,16 @@ def of(part: Part, commit: str = "") -> Fingerprint | None:
     path, name = path_of(part.source), " ".join(part.source.split())
     if path is None:
         return Fingerprint(commit[:DIGITS], 0, place(part), name) if re.fullmatch(r"[0-9a-f]{40}", commit) else None
+    if path.is_dir():
+        return Fingerprint(_of_folder(path), 0, place(part), name)
     size = path.stat().st_size if path.suffix.lower() in GROWS else 0
     return Fingerprint(of_file(path), size, place(part), " ".join(path.name.split()))
+
+
+def _of_folder(folder: Path) -> str:
+    """A fingerprint of the Arrow files below a folder, by their names and contents."""
+    found = "".join(f"{path.relative_to(folder)} {of_file(path)}\n" for path in sorted(folder.rglob("*.arrow")))
+    return hashlib.sha256(found.encode()).hexdigest()[:DIGITS]
 
 
 def of_file(path: Path, most: int | None = None) -> str:

@@ -9,7 +9,7 @@ from studio import plain_yaml
 from studio.complaints import problems_of
 from studio.errors import SettingsError
 from studio.runs import Run
-from studio.settings import Section
+from studio.section import Section
 
 KIND = "gguf"
 REQUEST = "request.yaml"

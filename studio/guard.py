@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -22,7 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from studio import bodies, doors, uploads
 from studio.access import AccessError, Visitor
-from studio.doors import Doors, Refused
+from studio.doors import Doors
+from studio.refused import Refused
+from studio.throttle import Window, network
 
 API = "/gradio_api"
 GET = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/user", "/login_check", "/login",
@@ -39,9 +38,10 @@ UPLOAD = API + "/upload"
 LARGEST_UPLOAD = 2 * 1024**3
 LARGEST_BODY = bodies.LARGEST
 
-ASKED = RateLimitItemPerSecond(600, 10)
-"""Changes and ticks of one visitor: a page ticks about five times a second, and a person may have a dozen open."""
-UPLOADED = RateLimitItemPerSecond(60, 60)
+ASKED, UPLOADED, FETCHED, PAGES = (600, 10), (60, 60), (2000, 10), (200, 10)
+"""How often in how many seconds one visitor may: change something or tick (a page ticks about five times a second, and a person may
+have a dozen open), upload, fetch anything (a page is about 150 files), fetch what is worked out for each (the page itself)."""
+WORKED_OUT = {"/", "/config", "/login", *(API + path for path in ("/info", "/openapi.json"))}
 STREAMS_EACH, STREAMS_IN_ALL = 60, 400
 
 POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -63,7 +63,8 @@ class Guard:
     temporary: Path
     """Where uploads arrive, each visitor's in a folder of their own."""
     _intake: bodies.Intake = field(default_factory=bodies.Intake)
-    _rates: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
+    _rates: dict[tuple[int, int], Window] = field(default_factory=lambda: {
+        rate: Window(*rate) for rate in (ASKED, UPLOADED, FETCHED, PAGES)})
     _open: Counter = field(default_factory=Counter)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
@@ -78,13 +79,13 @@ class Guard:
             self._refuse_strangers(request)
             self._refuse_addresses(request)
             self._refuse_size(request)
+            visitor = await run_in_threadpool(self.doors.visitor, request)
+            self._refuse_rates(request, visitor)
             answer = await self.doors.answer(request)
             if answer is not None:
                 return await answer(scope, receive, send)
-            visitor = await run_in_threadpool(self.doors.visitor, request)
             if visitor is None and request.url.path not in OPEN_TO_ALL:
                 return await self.doors.closed(request)(scope, receive, send)
-            self._refuse_rates(request, visitor)
             self.doors.sessions.refuse_others(request, visitor)
             scope[doors.VISITOR] = visitor
             with self._counted(request, visitor):
@@ -114,6 +115,9 @@ class Guard:
         if len(hosts) != 1 or not self.doors.is_here(hosts[0]):
             raise Refused(421, "The studio is not known under this address. Open the one that it printed when it started.")
         origins = request.headers.getlist("origin")
+        if self.doors.is_unknown_proxy(request):
+            raise Refused(403, f"A proxy asks from {request.client.host}, which the studio was not told to believe. "
+                               f"Start it with --proxy {request.client.host}.")
         own = f"{self.doors.scheme(request)}://{hosts[0]}".lower()
         if len(origins) > 1 or (origins and origins[0].lower() != own):
             raise Refused(403, "Another site asked for this, so it was not done. Open the studio's own page.")
@@ -150,12 +154,9 @@ class Guard:
             bodies.refuse_full_disk(self.temporary, int(length))
 
     def _refuse_rates(self, request: Request, visitor: Visitor | None) -> None:
-        if request.method != "POST":
-            return
-        who = self._name(request, visitor)
-        busy = not self._rates.hit(ASKED, "asked", who) or (
-            request.url.path.rstrip("/") == UPLOAD and not self._rates.hit(UPLOADED, "uploaded", who))
-        if busy:
+        who, path = self._name(request, visitor), request.url.path.rstrip("/") or "/"
+        rates = [ASKED, *[UPLOADED] * (path == UPLOAD)] if request.method == "POST" else [FETCHED, *[PAGES] * (path in WORKED_OUT)]
+        if not all(self._rates[rate].add(who) for rate in rates):
             raise Refused(429, "These are too many requests at once. Wait some seconds.", **{"Retry-After": "10"})
 
     @contextmanager
@@ -177,7 +178,7 @@ class Guard:
 
     @staticmethod
     def _name(request: Request, visitor: Visitor | None) -> str:
-        return (visitor.name if visitor else "") or (request.client.host if request.client else "")
+        return (visitor.name if visitor else "") or network(request.client.host if request.client else "")
 
     def _with_headers(self, send: Send) -> Send:
         policy = POLICY.format(framed_by=self.doors.framed_by)

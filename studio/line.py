@@ -17,7 +17,7 @@ def ordered(waiting: list[Run]) -> list[Run]:
 def turn(run: Run) -> float:
     """Lower is sooner. The moment at which it was asked for, or what another place in the line has given it."""
     try:
-        given = float(whole.read_text(run.folder / FILE))
+        given = float(whole.read_utf8(run.folder / FILE))
     except (OSError, ValueError):
         given = math.nan
     return given if math.isfinite(given) else run.created

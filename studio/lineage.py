@@ -8,11 +8,13 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from studio import whole
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.runs import Run
 from studio.settings import PRACTICE
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+PUSHED = "pushed.json"
 FILES = {".jsonl", ".json", ".csv", ".parquet"}
 
 
@@ -55,3 +57,23 @@ def _cached(run: Run) -> Path | None:
     model = run.settings.model
     found = try_to_load_from_cache(model.name, "config.json", revision=model.revision or None)
     return Path(found) if isinstance(found, str) else None
+
+
+def note_pushed(run: Run, what: str, repo: str, private: bool) -> None:
+    """Write down beside the merged model in which repository it lies, until something else takes its place there."""
+    if what == "merged":
+        whole.write(run.merged.parent / PUSHED, json.dumps({"repo": repo, "private": private}))
+    elif _noted(run).get("repo") == repo:
+        (run.merged.parent / PUSHED).unlink()
+
+
+def pushed_merged(run: Run) -> str | None:
+    """The public repository that holds the run's merged model, or None."""
+    told = _noted(run)
+    return told["repo"] if told.get("private") is False and HUB_ID.fullmatch(str(told.get("repo"))) else None
+
+
+def _noted(run: Run) -> dict[str, Any]:
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        return dict(json.loads((run.merged.parent / PUSHED).read_text(encoding="utf-8")))
+    return {}

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from huggingface_hub import HfApi
 
-from studio import account, pace, processes
+from studio import account, processes
 from studio.errors import StudioError, explain
+from studio.hardware import PRICES
 from studio.jobs import Queue
 from studio.redaction import redact
 from studio.summary import duration
@@ -66,7 +67,7 @@ class Meter:
             raise StudioError("Pausing needs a Hub token with write access to this Space. Enter one.")
         account.refuse_one_that_only_reads(secrets)
         hardware = self._ask("get_space_runtime", secrets["token"]).hardware or ""
-        known = next((one for one in pace.SPACES if one.slug == hardware), None)
+        known = next((one for one in PRICES.spaces if one.slug == hardware), None)
         self._worked, self.trouble = time.monotonic(), ""
         self.armed = Armed(secrets["token"], 60 * minutes, known.dollars if known else None, known.name if known else hardware)
 
@@ -82,8 +83,10 @@ class Meter:
         """What there is to say: its kind (warn, bad or info) and the words."""
         runs_for, armed = time.monotonic() - self._began, self.armed
         if armed is None:
-            return "info", (f"This Space has run for {duration(runs_for)} since the studio started and is billed by the minute until it is "
-                            "paused or sleeps, whether anything is trained or not.")
+            here = PRICES.of_this_space()
+            cost = f", at ${here.dollars:.2f} an hour about ${here.dollars * runs_for / 3600:.2f} so far," if here else ""
+            return "info", (f"This Space has run for {duration(runs_for)} since the studio started and is billed by the minute{cost} until "
+                            "it is paused or sleeps, whether anything is trained or not.")
         cost = f", about ${armed.dollars * runs_for / 3600:.2f} at ${armed.dollars:.2f} an hour" if armed.dollars else ""
         told = f"This Space ({armed.hardware}) has run for {duration(runs_for)} since the studio started{cost}. "
         if self.trouble:
@@ -116,6 +119,7 @@ class Meter:
             raise StudioError(redact(explain(error, self.space), [token])) from error
 
     def _watch(self) -> None:
+        PRICES.refresh()
         while not self._closed.wait(self._look_seconds):
             with suppress(OSError):  # a folder that vanished while it was looked through must not end the watch
                 self.look()

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from studio import names
-from studio.errors import StudioError
+from studio.errors import BaseModelError
 
 QUANTIZED = re.compile(r"(^|[_.-])(quant(i[sz](e|ed|ation))?|compression)([_.-]|$)", re.IGNORECASE)
 """Keys of a config and names of files that describe how weights were quantized: quantization_config, quant_config.json and their like."""
-BITS = re.compile(r"quant\w*_bits?$", re.IGNORECASE)
+BITS = re.compile(r"quant\w{0,60}_bits?$", re.IGNORECASE)
 PLAIN = {"F64", "F32", "F16", "BF16", "BOOL", "I64", "U64"}
 """Types of stored tensors that are weights in 16 bits or more, or no weights at all: masks and positions."""
-OTHER_TASK = re.compile(r"For(?!CausalLM|ConditionalGeneration)(\w+)$")
+OTHER_TASK = re.compile(r"For(?!CausalLM|ConditionalGeneration)(\w{1,80})$")
 """What a class of transformers is called that ends in the head of another task, such as SequenceClassification."""
 SENSES = {"vision": "images", "image": "images", "visual": "images", "audio": "sound", "video": "videos", "speech": "sound"}
 DEEPEST = 8
@@ -28,7 +28,7 @@ SMALL = "Quantization under Train makes it small in memory"
 
 
 def refuse(name: str, config: Mapping[str, Any], files: Collection[str] = (), made_from: Collection[str] = ()) -> None:
-    """Raises StudioError for a repository whose model cannot be trained, as far as its config and its file names tell.
+    """Raises BaseModelError for a repository whose model cannot be trained, as far as its config and its file names tell.
 
     `made_from` are the names of models of which the repository says that this one was made of them.
     """
@@ -36,22 +36,22 @@ def refuse(name: str, config: Mapping[str, Any], files: Collection[str] = (), ma
     if kind := quantization(config, files):
         source = next((other for other in (*made_from, config.get("_name_or_path")) if _is_another(other, name)), "")
         instead = f"Choose {source}, from which it was made," if source else "Choose the model from which it was made,"
-        raise StudioError(f"{name} comes quantized as {kind}, and the studio trains only on a base {SIXTEEN}. "
-                          f"{instead} {SIXTEEN}; {SMALL}.")
+        raise BaseModelError(f"{name} comes quantized as {kind}, and the studio trains only on a base {SIXTEEN}. "
+                             f"{instead} {SIXTEEN}; {SMALL}.")
     if kind := _other_kind(config):
-        raise StudioError(f"{name} is {kind}, and the studio trains causal language models only. "
-                          "Choose a model that writes text and that transformers loads with AutoModelForCausalLM.")
+        raise BaseModelError(f"{name} is {kind}, and the studio trains causal language models only. "
+                             "Choose a model that writes text and that transformers loads with AutoModelForCausalLM.")
 
 
 def refuse_gguf(name: str, files: Collection[str]) -> None:
-    """Raises StudioError for a repository whose weights are made for llama.cpp."""
+    """Raises BaseModelError for a repository whose weights are made for llama.cpp."""
     if any(file.endswith(".gguf") for file in files) and not any(file.endswith(".safetensors") for file in files):
-        raise StudioError(f"{name} holds a GGUF file, which cannot be trained on. "
-                          "Choose the repository that it was made from, with weights in safetensors.")
+        raise BaseModelError(f"{name} holds a GGUF file, which cannot be trained on. "
+                             "Choose the repository that it was made from, with weights in safetensors.")
 
 
 def refuse_stored(name: str, tensors: Iterable[tuple[str, tuple[int, ...], str]]) -> None:
-    """Raises StudioError for stored weights of a type that means nothing without scales, whatever the config says.
+    """Raises BaseModelError for stored weights of a type that means nothing without scales, whatever the config says.
 
     tensors: name, shape and type (as safetensors writes it: BF16, F8_E4M3, I8 ...) of each.
     """
@@ -59,8 +59,9 @@ def refuse_stored(name: str, tensors: Iterable[tuple[str, tuple[int, ...], str]]
              if kind not in PLAIN and (kind[0] == "F" or len([size for size in shape if size > 1]) > 1 and len(shape) < 4)]
     if found:
         tensor, kind = found[0]
-        raise StudioError(f"{name} comes quantized: {len(found)} of its tensors, such as {tensor}, are stored as {kind}, which are weights "
-                          f"only with scales that the studio does not apply. Choose the model from which it was made, {SIXTEEN}; {SMALL}.")
+        raise BaseModelError(f"{name} comes quantized: {len(found)} of its tensors, such as {tensor}, are stored as {kind}, which are "
+                             "weights only with scales that the studio does not apply. "
+                             f"Choose the model from which it was made, {SIXTEEN}; {SMALL}.")
 
 
 def made_from(card: Any) -> list[str]:
@@ -70,7 +71,7 @@ def made_from(card: Any) -> list[str]:
 
 
 def refuse_without_vocabulary(name: str, files: Collection[str]) -> None:
-    """Raises StudioError where no file holds a vocabulary that is read the same on every machine.
+    """Raises BaseModelError where no file holds a vocabulary that is read the same on every machine.
 
     transformers makes an empty tokenizer of a class that it knows and files that are not there, and reads a SentencePiece model
     without the normalizing of texts that is written in it.
@@ -80,7 +81,7 @@ def refuse_without_vocabulary(name: str, files: Collection[str]) -> None:
     pieces = sorted(file for file in files if file.endswith(".model"))
     held = (f"has its vocabulary only as a SentencePiece model ({pieces[0]}), which the studio does not read" if pieces else
             "holds no tokenizer that can be read: there is no tokenizer.json")
-    raise StudioError(f"{name} {held}. Choose a repository of the same model that has a tokenizer.json.")
+    raise BaseModelError(f"{name} {held}. Choose a repository of the same model that has a tokenizer.json.")
 
 
 # --- what a config says -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from studio.redaction import redact
 
 PRACTICE = "practice"
 """As a model or as pairs: the tiny model and the pairs that ship with the studio."""
-FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+FILE_TYPES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx")
 """Files of pairs."""
 
 ON_HUB = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(?:/[A-Za-z0-9_][\w.-]{0,95})?(?<![.-])", re.ASCII)

@@ -1,25 +1,35 @@
-"""How long a run takes and what that costs: from runs that were, from two tried steps, else roughly by arithmetic."""
+"""How long a run takes and what that costs: from runs that were, from two tried steps, else roughly by arithmetic.
 
-import math
+Every forecast of a time is a `Forecast` from here, a range from the worker's start to its end; no text promises another one.
+"""
+
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio import events, examination, runs
-from studio.fit import Kind, fit
+from studio.fit import fit
 from studio.gpu import Place
+from studio.hardware import PRICES, SHARE, Hardware, of_cores, published
+from studio.plan import held_out_for, pairs_seen, plan
 from studio.practice import PAIRS as PRACTICE_PAIRS
 from studio.runs import Run
 from studio.settings import PRACTICE, DataSettings, Settings
 from studio.shape import Shape
-from studio.summary import Summary
+from studio.summary import Summary, between
 
-SHARE = 0.35
-"""Of a chip's published speed, what training usually reaches."""
-
-CORE_TFLOPS = 0.025
-"""What a CPU core reaches in float32: from 0.01 on an old laptop to 0.1 on a server."""
+REACHED = {"cuda": (0.15, 1.15), "cpu": (0.4, 4.0)}
+"""What training reaches at least and at most, of the speed that SHARE takes for usual. The tutorial's run takes TRL, which computes
+1.25 times as much, two hours on an L4: that is 0.14."""
+KNOWN = {"a trial": (0.85, 1.3), "an earlier run": (0.75, 1.4)}
+"""How far a run of the same model may take less or more than was measured."""
+FORWARD = 0.5
+"""Of what a training step costs for a pair, what it costs to measure it: the forward pass."""
+SAMPLED = 3 * 96
+"""Tokens that are written at most at each look: three prompts' answers."""
+STARTING, READING = (5, 30), (2e9, 2e8)
+"""Seconds in which a worker has imported its libraries, and bytes a second at which weights are read."""
 
 LAYER_SECONDS = 0.004
 """Least time of a layer in a step: a small model waits for its kernels to be launched, not for their arithmetic."""
@@ -30,98 +40,111 @@ LONGEST_SECONDS = 14 * 24 * 3600
 RUNS_LOOKED_AT = 20
 LINES_LOOKED_AT = 500
 CHARACTERS_A_TOKEN = 4
+LINE_BY_LINE = {".jsonl", ".csv", ".tsv"}
+"""Files that mostly have a line for each pair. A text in quotes may hold line breaks: then there are fewer pairs than lines."""
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """A Space's hardware: its name and the Hub's word for it, memory in bytes, dense 16-bit TFLOP/s as published, dollars an hour."""
-
-    name: str
-    slug: str
-    memory: int
-    tflops: float
-    dollars: float
-    kind: Kind = "cuda"
-
-
-# List prices of 2025 for upgraded Spaces. They change: huggingface.co/pricing has today's.
-PRICES_OF = "2025"
-SPACES = (
-    Hardware("CPU basic", "cpu-basic", 16 * 10**9, 2 * CORE_TFLOPS / SHARE, 0.00, "cpu"),
-    Hardware("T4 small", "t4-small", 16 * 10**9, 65, 0.40),
-    Hardware("T4 medium", "t4-medium", 16 * 10**9, 65, 0.60),
-    Hardware("L4", "l4x1", 24 * 10**9, 121, 0.80),
-    Hardware("A10G small", "a10g-small", 24 * 10**9, 70, 1.00),
-    Hardware("A10G large", "a10g-large", 24 * 10**9, 70, 1.50),
-    Hardware("L40S", "l40sx1", 48 * 10**9, 362, 1.80),
-    Hardware("A100 large", "a100-large", 80 * 10**9, 312, 2.50),
-    Hardware("H200", "h200", 141 * 10**9, 989, 5.00),
-)
 FREE_ON_A_SPACE = 0.95
 """Of a card's memory; the driver keeps the rest."""
 
-PUBLISHED = {"T4": 65, "L4": 121, "A10": 70, "L40S": 362, "A100": 312, "H100": 989, "H200": 989}
-"""Dense 16-bit TFLOP/s by what a card's name says."""
-
-
 @dataclass(frozen=True)
 class Size:
-    """What a run goes through: pairs to learn from, and tokens of an average pair. None where it cannot be known."""
+    """What a run goes through: pairs to learn from and held out, and tokens of an average pair. None where it cannot be known."""
 
     pairs: int | None
     tokens: float | None = None
+    held_out: int | None = None
 
 
 def size_of(root: Path, settings: Settings) -> Size:
-    """The size of these data as their examination found it; without one that of a JSONL file by its first lines, or what the form says."""
+    """The size of these data as their examination found it; without one by the lines of a file that has one for each pair, or by
+    what the form says."""
     found = examination.found(examination.job_of(root, settings))
     if found:
-        return Size(found.learned, found.lengths.tokens if found.lengths else None)
+        return Size(found.learned, found.lengths.tokens if found.lengths else None, found.held_out)
     data = settings.data
     path = PRACTICE_PAIRS if data.source == PRACTICE else Path(data.source)
-    if path.suffix != ".jsonl" or not path.is_file():
-        return Size(_learnt_from(data.rows, data))
+    if path.suffix not in LINE_BY_LINE or not path.is_file():
+        return _divided(data.rows, data)
     lines, characters = 0, 0
     with open(path, encoding="utf-8", errors="replace") as text:
         for line in text:
             lines += 1
             characters += len(line) if lines <= LINES_LOOKED_AT else 0
-    rows = min(lines, data.rows or lines)
-    return Size(_learnt_from(rows, data), characters / max(1, min(lines, LINES_LOOKED_AT)) / CHARACTERS_A_TOKEN)
+    rows = max(1, lines - (path.suffix != ".jsonl"))  # without the header
+    return _divided(min(rows, data.rows or rows), data, characters / max(1, min(lines, LINES_LOOKED_AT)) / CHARACTERS_A_TOKEN)
 
 
-def _learnt_from(rows: int | None, data: DataSettings) -> int | None:
-    return None if rows is None else max(1, rows - round(rows * data.held_out))
+def _divided(rows: int | None, data: DataSettings, tokens: float | None = None) -> Size:
+    if rows is None:
+        return Size(None)
+    held_out = held_out_for(rows, data.held_out)
+    return Size(max(1, rows - held_out), tokens, held_out)
 
 
-def steps_of(settings: Settings, pairs: int) -> int:
-    """Optimizer steps of a run over so many pairs, counted as the trainer does."""
-    training = settings.training
-    return training.max_steps or max(1, math.ceil(math.ceil(pairs / (training.batch_size * training.accumulation)) * training.epochs))
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of a whole run, measuring and saving included: at least and at most, and by what they are known."""
+
+    low: float
+    high: float
+    how: str
+
+    @property
+    def usual(self) -> float:
+        """One figure, where one is needed to sort by: as many times `low` as `high` is times it."""
+        return (self.low * self.high) ** 0.5
+
+    def in_words(self) -> str:
+        return between(self.low, self.high)
 
 
-def seen(settings: Settings, pairs: int) -> int:
-    """Pairs that a run computes, those seen again counted again."""
-    whole = round(pairs * settings.training.epochs)
-    steps = settings.training.max_steps
-    return min(whole, steps * settings.training.batch_size * settings.training.accumulation) if steps else whole
+def forecast(settings: Settings, shape: Shape, place: Place, size: Size, tried: events.Tried | None = None,
+             earlier: float | None = None) -> Forecast | None:
+    """How long a run takes here. None where nothing says how fast this machine is.
 
-
-def rough_seconds(settings: Settings, shape: Shape, tflops: float, size: Size) -> float:
-    """Seconds of a run by arithmetic: 4 operations a weight and token, 6 with all layers recomputed.
-
-    Where the pairs are not known it is for a thousand, where their length is not, for the longest the settings allow.
+    `tried` are two steps taken with these settings, `earlier` the seconds a pair of a run with this model; they are believed in this
+    order. Where the pairs are not known it is for a thousand, where their length is not, for the longest that the settings allow.
     """
-    pairs, longest = size.pairs or 1000, 2 * settings.training.max_length
+    if tried is not None:
+        a_pair, how = tried.seconds / max(1, tried.step_tokens) * tried.all_tokens / max(1, tried.pairs), "a trial"
+        return _of_pairs(settings, shape, Size(tried.pairs, None, size.held_out), a_pair, how)
+    if earlier is not None:
+        return _of_pairs(settings, shape, size, earlier, "an earlier run")
+    tflops = of_cores(os.cpu_count() or 1) if place.kind == "cpu" else published(place.name)
+    return None if tflops is None else rough(settings, shape, tflops, place.kind, size)
+
+
+def _of_pairs(settings: Settings, shape: Shape, size: Size, a_pair: float, how: str) -> Forecast:
+    low, high = (a_pair * _pairs(settings, size) * factor for factor in KNOWN[how])
+    return Forecast(low + _besides(shape, 0), high + _besides(shape, 1), how)
+
+
+def rough(settings: Settings, shape: Shape, tflops: float, kind: str, size: Size) -> Forecast:
+    """By arithmetic: 4 operations a weight and token, 6 with all layers recomputed, at the published speed of a chip."""
+    longest, pairs = 2 * settings.training.max_length, _pairs(settings, size)
     each = 6 if settings.training.gradient_checkpointing == "full" else 4
-    arithmetic = each * shape.parameters * min(size.tokens or longest, longest) * seen(settings, pairs) / (tflops * 1e12 * SHARE)
-    return max(arithmetic, steps_of(settings, pairs) * shape.layers * LAYER_SECONDS)
+    seconds = each * shape.parameters * min(size.tokens or longest, longest) * pairs / (tflops * 1e12 * SHARE)
+    planned = plan(settings, size.pairs or 1000, size.held_out or 0)
+    least, asked = planned.steps * shape.layers * LAYER_SECONDS, _looks(settings, size) * SAMPLED * shape.layers * LAYER_SECONDS
+    slow, fast = REACHED[kind]
+    return Forecast(max(seconds / fast, least) + _besides(shape, 0), max(seconds, least) / slow + asked + _besides(shape, 1), "arithmetic")
 
 
-def published(card: str) -> float | None:
-    """The published speed of a card by its name; None for one that is not in the table."""
-    words = card.replace("-", " ").split()
-    return next((speed for name, speed in PUBLISHED.items() if any(word.upper() in (name, name + "G") for word in words)), None)
+def _besides(shape: Shape, end: int) -> float:
+    """Seconds to start a worker and read the weights: at least (0) or at most (1)."""
+    return STARTING[end] + shape.stored / READING[end]
+
+
+def _looks(settings: Settings, size: Size) -> int:
+    """Measurements of a run: before, between and after its steps."""
+    planned = plan(settings, size.pairs or 1000, size.held_out or 0)
+    return (planned.steps - 1) // planned.measure_every + 2
+
+
+def _pairs(settings: Settings, size: Size) -> float:
+    """Pairs that a run computes, those that are only measured counted for as much as they cost."""
+    return pairs_seen(settings.training, size.pairs or 1000) + FORWARD * _looks(settings, size) * (size.held_out or 0)
 
 
 def earlier_seconds(root: Path, settings: Settings, device: str, read: Callable[[Path], list[events.Event]]) -> float | None:
@@ -148,25 +171,24 @@ def _alike(run: Run, settings: Settings) -> bool:
 
 @dataclass(frozen=True)
 class Offer:
-    """A Space on which a run fits: seconds and dollars for the whole run."""
+    """A Space on which a run fits, and how long it takes there."""
 
     hardware: Hardware
-    seconds: float
-    dollars: float
+    forecast: Forecast
+
+    @property
+    def dollars(self) -> tuple[float, float]:
+        """For the whole run, at least and at most."""
+        return tuple(seconds / 3600 * self.hardware.dollars for seconds in (self.forecast.low, self.forecast.high))
 
 
 def offers(settings: Settings, shape: Shape, size: Size, longest: int | None = None) -> list[Offer]:
-    """The Spaces' hardware on which a run fits, cheapest first, then fastest; for the size that `rough_seconds` takes."""
+    """The Spaces' hardware on which a run fits, cheapest first, then fastest; for the size that `forecast` takes."""
     kinds = {"gpu": ("cuda",), "cpu": ("cpu",)}.get(settings.model.device, ("cpu", "cuda"))
     found = []
-    for one in SPACES:
+    for one in PRICES.spaces:
         if one.kind in kinds and fit(settings, shape, int(FREE_ON_A_SPACE * one.memory), one.kind, longest).verdict == "fits":
-            seconds = rough_seconds(settings, shape, one.tflops, size)
-            if seconds <= LONGEST_SECONDS:
-                found.append(Offer(one, seconds, seconds / 3600 * one.dollars))
-    return sorted(found, key=lambda offer: (offer.dollars, offer.seconds))
-
-
-def here_tflops(place: Place) -> float | None:
-    """The published speed of what this machine computes on; None for a card that is not in the table."""
-    return (os.cpu_count() or 1) * CORE_TFLOPS / SHARE if place.kind == "cpu" else published(place.name)
+            offer = Offer(one, rough(settings, shape, one.tflops, one.kind, size))
+            if offer.forecast.usual <= LONGEST_SECONDS:
+                found.append(offer)
+    return sorted(found, key=lambda offer: (offer.forecast.usual * offer.hardware.dollars, offer.forecast.usual))

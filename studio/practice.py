@@ -20,6 +20,8 @@ PHRASES = FOLDER / "phrases.yaml"
 MODEL = FOLDER / "model"
 PAIRS = FOLDER / "pairs.jsonl"
 HELD_OUT_SHARE = 5  # one fact in five is kept out of the pairs
+PROMPTS = ("What is the capital of France?", "What is 3 plus 4?", "Tell me a joke")
+"""Questions to which the base's likeliest answer is a curt one; to many others it is friendly already."""
 
 Manner = Literal["friendly", "curt"]
 Part = Literal["all", "pairs", "held_out"]

@@ -10,6 +10,7 @@ from studio.errors import DataError
 from studio.jobs import PROJECT
 from studio.settings import Settings
 
+PROGRAM = ["-m", "studio.engine.look"]
 SECONDS = 300
 """Longest wait for a tokenizer that must be downloaded first."""
 
@@ -18,12 +19,14 @@ SECONDS = 300
 class Tokens:
     """A pair's texts as tokens. The first `prompt` of both are the question; those from `max_length` on are cut off.
 
+    A token whose bytes are characters only together with those before it is None; the first of them has the text of all.
+
     `seal` is a hash of the chat template, the same for everything that was written with the same template.
     """
 
     prompt: int
-    chosen: list[str]
-    rejected: list[str]
+    chosen: list[str | None]
+    rejected: list[str | None]
     max_length: int
     seal: str
 
@@ -37,7 +40,7 @@ def look(settings: Settings, pair: dict, token: str | None = None, owner: str = 
     request = json.dumps({"settings": settings.model_dump(), **handed,
                           "pair": {name: pair[name] for name in ("prompt", "chosen", "rejected", "tools") if name in pair}})
     try:
-        done = subprocess.run([sys.executable, "-m", "studio.engine.look"], cwd=PROJECT, input=request, env=credentials.environment(owner),
+        done = subprocess.run([sys.executable, *PROGRAM], cwd=PROJECT, input=request, env=credentials.environment(owner),
                               capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise DataError(f"The tokenizer of {settings.model.name} was not there within {SECONDS // 60} minutes. "

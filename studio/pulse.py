@@ -22,7 +22,7 @@ class Pulse:
     def silence(self, folder: Path) -> float:
         """Seconds for which the count in a job's folder is known to have stood still; 0 when it is seen for the first time."""
         try:
-            count = whole.read_text(folder / FILE)
+            count = whole.read_utf8(folder / FILE)
         except (OSError, ValueError):
             count = ""
         now = self._clock()

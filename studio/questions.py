@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio import whole
+from studio import pasted, whole
 from studio.errors import StudioError
 
 LONGEST, MOST = 2000, 100
@@ -54,6 +54,7 @@ def keep(root: Path, text: str, system: str | None = None) -> list[Question]:
     before = kept(root)
     if not (text or "").strip():
         raise StudioError("There is no question to keep. Write one, or ask one first.")
+    pasted.refuse(text, system)
     for what, long in (("question", text), ("system prompt", system or "")):
         if len(long) > LONGEST:
             raise StudioError(f"This {what} has {len(long):,} characters, and {LONGEST:,} is the most that is kept. Shorten it.")

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from studio import fingerprints, names, plain_yaml
 from studio.complaints import problems_of
 from studio.errors import DataError, SettingsError
 from studio.preferences import edits, mix
+from studio.section import Section
 
 PRACTICE = names.PRACTICE
 
@@ -26,13 +27,6 @@ OF_DATA = {"of_data": True}
 """Marks fields outside the data section that belong to the data all the same: no preset touches them, and each source has its own."""
 HIDDEN = {"hidden": True}
 """Marks fields that the studio fills by itself; they travel with the settings."""
-
-
-class Section(BaseModel):
-    """A group of settings; its fields' docstrings are the captions in the form."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True,
-                              allow_inf_nan=False, str_strip_whitespace=True, protected_namespaces=())
 
 
 class ModelSettings(Section):
@@ -85,9 +79,11 @@ class DataSettings(Section):
     """Data"""
 
     source: Annotated[str, Field(min_length=1, title="Preference pairs", json_schema_extra=BASIC), AfterValidator(names.source)] = PRACTICE
-    """A dataset on the Hub (owner/name), a JSONL, JSON, CSV, TSV, Parquet or Excel file, or "practice" for the pairs that ship with us."""
+    """A dataset on the Hub (owner/name), a JSONL, JSON, CSV, TSV, Parquet, Arrow or Excel file, or "practice" for those that ship here."""
     subset: Annotated[str, Field(title="Subset")] = ""
-    """The Hub dataset's configuration. Empty takes its default."""
+    """The Hub dataset's configuration, or the sheet of an Excel workbook. Empty takes the default, or the sheet with the pairs."""
+    encoding: Annotated[str, Field(title="Encoding")] = ""
+    """Of a text file that is not UTF-8, such as cp1252 or koi8-r. Empty lets the studio recognise it."""
     split: Annotated[str, Field(min_length=1, title="Split")] = "train"
     """Which split of the dataset to use."""
     revision: Annotated[str, AfterValidator(names.revision), Field(title="Dataset revision")] = ""
@@ -97,7 +93,7 @@ class DataSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Data seed")] = 42
     """Decides which rows are drawn and held out. The same seed gives the same rows."""
     held_out: Annotated[float, Field(ge=0, le=0.5, title="Held-out share", json_schema_extra=BASIC)] = 0.05
-    """Share of the pairs kept away from training to measure honestly. 0 measures nothing."""
+    """Share of the pairs kept away from training to measure honestly; at least 10 where a fifth of them allows it. 0 measures nothing."""
     prompt_column: Annotated[str, Field(title="Prompt column")] = ""
     """Column with the question. Empty lets the studio recognise it."""
     chosen_column: Annotated[str, Field(title="Chosen column")] = ""
@@ -110,8 +106,8 @@ class DataSettings(Section):
     weight: Annotated[float, Field(gt=0, le=mix.MOST, title="Weight")] = 1.0
     """How much of these pairs is taken: 0.5 draws half of them, 2 trains on each twice. To balance them with further sources."""
     also: Annotated[str, AfterValidator(_as_sources), Field(title="Further sources")] = ""
-    """Mixed in, one a line: owner/name, split test, weight 0.5. What can be said of each: weight, subset, split, revision, and the
-    columns with prompt, chosen, rejected and vote."""
+    """Mixed in, one a line: owner/name, split test, weight 0.5. What can be said of each: weight, subset, split, revision,
+    encoding, and the columns with prompt, chosen, rejected and vote."""
     leave_out: Annotated[bool, Field(title="Leave out unusable rows")] = False
     """Rows that are no pair, such as one with an empty answer, stop a run unless this is ticked. They are counted either way."""
     edits: Annotated[str, AfterValidator(_as_edits), Field(title="Edits")] = ""
@@ -123,7 +119,7 @@ class DataSettings(Section):
     def parts(self) -> list[mix.Part]:
         """All sources, the main one first."""
         first = mix.Part(self.source, self.weight, self.subset, self.split, self.revision,
-                         self.prompt_column, self.chosen_column, self.rejected_column, self.vote_column)
+                         self.prompt_column, self.chosen_column, self.rejected_column, self.vote_column, self.encoding)
         return [first, *mix.parse(self.also)]
 
 
@@ -158,8 +154,8 @@ class TrainingSettings(Section):
     """Size of each step. Too high forgets what the model knew; too low learns nothing. 5e-6 to 5e-5 suits most adapters."""
     schedule: Annotated[Literal["linear", "cosine", "constant", "constant_with_warmup"], Field(title="Schedule")] = "linear"
     """How the learning rate falls towards the end."""
-    warmup_steps: Annotated[float, Field(ge=0, title="Warm-up")] = 10
-    """Steps over which the learning rate rises from zero; below 1 it is a share of all steps. A few make the start calm."""
+    warmup_steps: Annotated[float, Field(ge=0, title="Warm-up")] = 0.1
+    """Steps over which the learning rate rises from zero; below 1 a share of all steps. More than half of a run is shortened to a tenth."""
     max_length: Annotated[int, Field(ge=16, le=1_000_000, title="Maximum length", json_schema_extra=BASIC)] = 1024
     """Tokens of question and answer together. Longer pairs are cut at the end; memory grows with it."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch", json_schema_extra=BASIC)] = 2
@@ -192,7 +188,7 @@ class TrainingSettings(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32, title="Training seed")] = 42
     """Start of all random numbers while training: order of pairs, adapter's first weights, dropout."""
     report_to: Annotated[Literal["none", "wandb", "tensorboard", "trackio"], Field(title="Report to")] = "none"
-    """Sends the curves to a tracker as well; its package must be installed. W&B and Trackio want their own login."""
+    """Sends curves, held-out results and settings to a tracker too, in a folder inside the run's; its package must be installed."""
 
 
 class EvaluationSettings(Section):
@@ -206,7 +202,7 @@ class EvaluationSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch when measuring")] = 2
     """Pairs measured at once."""
     prompts: Annotated[str, StringConstraints(strip_whitespace=False), Field(title="Prompts to sample", json_schema_extra=OF_DATA)] = ""
-    """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three held-out ones."""
+    """Questions, one a line, asked at every measurement; each costs a large model some seconds. Empty takes three of the data's."""
 
 
 class Settings(Section):

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 from studio import hub_access, model_files
-from studio.errors import StudioError, explain
+from studio.errors import BaseModelError, StudioError, explain
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
 
@@ -19,6 +19,8 @@ WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2}
 IN_A_LAYER = re.compile(r"\.(\d+)\.")
 PATIENCE = 10
 """Seconds to wait for each answer of the Hub."""
+OUTSIDE_LAYERS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "embed_in", "word_embeddings"}
+"""What the maps from the words and back to them are called."""
 
 LARGEST_HEADER = 100_000_000
 """Bytes; safetensors itself reads no longer ones. The length stands in the file, which anyone may have made."""
@@ -67,9 +69,15 @@ class Shape:
         return sum(one.inputs * one.outputs * one.count for one in self.linears)
 
     def targeted(self, modules: str) -> list[Linear]:
-        """The linear maps that get an adapter."""
-        named = {name.strip() for name in modules.split(",") if name.strip()}
+        """The linear maps that get an adapter. A name may be the end of a path, such as mlp.down_proj."""
+        named = {name.strip().rsplit(".", 1)[-1] for name in modules.split(",") if name.strip()}
         return [one for one in self.linears if named == {"all-linear"} or one.name in named]
+
+    def missing(self, modules: str) -> list[str]:
+        """Those of the named modules that no layer's linear map is called, nor the maps before and after all layers."""
+        has = {one.name for one in self.linears} | OUTSIDE_LAYERS
+        named = [name.strip() for name in modules.split(",") if name.strip()]
+        return [] if named == ["all-linear"] else [name for name in named if name.rsplit(".", 1)[-1] not in has]
 
 
 def described(config: dict, tensors: Tensors) -> Shape:
@@ -85,7 +93,7 @@ def described(config: dict, tensors: Tensors) -> Shape:
     hidden, heads = said("hidden_size", "n_embd", "d_model"), said("num_attention_heads", "n_head")
     head = text.get("head_dim") or hidden // heads
     sizes = {name: shape for name, (shape, _) in tensors.items()}
-    norms = [name for name, shape in sizes.items() if shape == (hidden,) and re.search(r"norm\w*\.weight|ln_\d\.weight", name)]
+    norms = [name for name, shape in sizes.items() if shape == (hidden,) and re.search(r"norm\w{0,60}\.weight|ln_\d\.weight", name)]
     layers = said("num_hidden_layers", "n_layer")
     return Shape(
         parameters=sum(prod(shape) for shape in sizes.values()),
@@ -155,6 +163,11 @@ class Shapes:
 
 def _folder(settings: ModelSettings) -> Path:
     return PRACTICE_MODEL if settings.name == PRACTICE else Path(settings.name)
+
+
+def on_hub(settings: ModelSettings) -> bool:
+    """Whether a model is a repository's and no folder of this machine."""
+    return not _folder(settings).is_dir()
 
 
 def _local(folder: Path, called: str = "") -> Shape:
@@ -232,6 +245,8 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()
     except NotASafetensorsRepoError as error:
         raise StudioError(f"{settings.name} holds no safetensors weights. Choose a repository that has them.") from error
+    except BaseModelError:
+        raise
     except Exception as error:  # whatever the Hub's client raises
         raise StudioError(explain(error, settings.name)) from error
     return _sound(settings.name, config, {name: (tuple(told.shape), told.dtype) for file in files for name, told in file.tensors.items()})

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from studio import plain_yaml
 from studio.complaints import problems_of
 from studio.errors import SettingsError
-from studio.settings import Section
+from studio.section import Section
 
 FILE = "request.yaml"
 

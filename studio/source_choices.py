@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from studio import fingerprints, presets, whole
+from studio import fingerprints, pasted, presets, whole
 from studio.errors import DataError, StudioError
 from studio.preferences import edits
 from studio.preferences.mix import Part
@@ -165,7 +165,7 @@ def different(values: Values) -> list[str]:
 
 def is_plain(value: Any) -> bool:
     """Whether a value holds nothing that looks like a secret."""
-    return not isinstance(value, str) or redact(value) == value
+    return not isinstance(value, str) or (redact(value) == value and not pasted.is_token(value))
 
 
 def _key(rows: tuple[str, ...]) -> str:

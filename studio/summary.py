@@ -10,11 +10,12 @@ from functools import cached_property
 from studio import events
 from studio.events import Event
 
-PHASES = ("downloading", "tokenizing", "loading", "training", "saving", "evaluating")
-"""The phases of a run, in the order in which they are first entered."""
-
 WINDOW = 30
 """Steps over which speed is averaged: long enough to be calm, short enough to follow."""
+
+
+SURE, ENOUGH_STEPS, EARLY = 0.05, 5, (0.75, 1.5)
+"""Until this share of a run and so many of its steps are done, the time left is told as a range: so far below and above."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,64 @@ class Summary:
 
     @cached_property
     def seconds_a_step(self) -> float | None:
-        resumed = events.last(self.said, events.Resumed)
-        recent = [step for step in self.steps[-WINDOW:] if resumed is None or step.step > resumed.step]
-        if len(recent) < 2 or recent[-1].step == recent[0].step:
-            return None
-        return max(recent[-1].at - recent[0].at, 1e-6) / (recent[-1].step - recent[0].step)
+        """Of the recent steps by themselves: what was measured between two of them is not part of either."""
+        recent = self._step_seconds[-WINDOW:]
+        return max(sum(recent) / len(recent), 1e-6) if recent else None
+
+    @cached_property
+    def _step_seconds(self) -> list[float]:
+        """How long each step took since the run last began or resumed, but for the first, which warms up."""
+        found, since = [], None
+        for event in self.said:
+            if isinstance(event, events.Started | events.Resumed):
+                found, since = [], None
+            elif isinstance(event, events.Stepped):
+                found += [event.at - since] if since is not None else []
+                since = event.at
+            elif isinstance(event, events.Entered) and event.phase == "training" and since is not None:
+                since = event.at  # after a measurement
+        return [max(0.0, seconds) for seconds in found]
+
+    @cached_property
+    def seconds_a_look(self) -> float | None:
+        """Of the last look at the held-out pairs and prompts that has ended."""
+        found, entered = None, None
+        for event in self.said:
+            if isinstance(event, events.Entered):
+                found = event.at - entered if entered is not None and event.phase != "evaluating" else found
+                entered = event.at if event.phase == "evaluating" and entered is None else entered if event.phase == "evaluating" else None
+        return None if found is None else max(0.0, found)
 
     @property
     def seconds_left(self) -> float | None:
-        """Time the remaining steps take at the present speed; measuring and saving come on top."""
-        if self.plan is None or self.seconds_a_step is None:
+        """Time that the remaining steps and the looks between and after them take at the present speed; None while it is not known."""
+        if self.plan is None or (self.seconds_a_step is None and self.step < self.plan.steps):
             return None
-        return max(0, self.plan.steps - self.step) * self.seconds_a_step
+        every, steps, look = self.plan.measure_every, self.plan.steps, self.seconds_a_look or 0.0
+        looks = max(0, (steps - 1) // every - self.step // every) + 1 if every else 0  # those between steps, and the one after the last
+        left = max(0, steps - self.step) * (self.seconds_a_step or 0.0) + looks * look
+        if self.phase == "evaluating" and self.step:
+            # A look in the middle was due at the step that was just taken, and is not among those that are to come.
+            left += self._of_this_look(look) - (look if self.step >= steps else 0.0)
+        return max(0.0, left)
+
+    def _of_this_look(self, whole: float) -> float:
+        """Seconds that are left of a look that has begun."""
+        begun = next((event.at for event in reversed(self.said) if isinstance(event, events.Entered)), self.said[-1].at)
+        gone, progress = max(0.0, self.said[-1].at - begun), self.progress
+        measuring = gone * (progress.total - progress.done) / progress.done if progress and progress.done else 0.0
+        return max(whole - gone, measuring)
+
+    @property
+    def left_in_words(self) -> str:
+        """The time left for the eye: as a range while little of the run is known, a moment at its very end."""
+        left = self.seconds_left
+        if left is None:
+            return "–"
+        if left < 1:
+            return "a moment"
+        known = self.plan is not None and self.step >= SURE * self.plan.steps and len(self._step_seconds) >= ENOUGH_STEPS
+        return duration(left) if known else between(left * EARLY[0], left * EARLY[1])
 
     @property
     def seconds_taken(self) -> float | None:
@@ -185,6 +232,14 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def between(low: float, high: float) -> str:
+    """A range of seconds for the eye: "12 to 40 min"; one figure where both ends look alike."""
+    units = (("days", 86400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 0))
+    unit, seconds = next((unit, seconds) for unit, seconds, least in units if high >= least * seconds)
+    ends = [f"{end / seconds:.1f}".removesuffix(".0") if end / seconds < 3 else f"{end / seconds:.0f}" for end in (low, high)]
+    return f"{ends[0]} to {ends[1]} {unit}" if ends[0] != ends[1] else f"{ends[0]} {unit}"
 
 
 def size(number: float | None) -> str:

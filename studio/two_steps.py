@@ -64,12 +64,3 @@ def begin(queue: Queue, room: Path, settings: Settings, secrets: dict[str, str] 
             raise BusyError("A training is at work or waits for its turn. Wait for it to end, or stop it, then try two steps.")
         queue.before_start()
         jobs.request(jobs.trial_of(room), settings.to_yaml(), secrets)
-
-
-def seconds_for_all(tried: events.Tried, settings: Settings) -> float:
-    """The whole run at the measured speed by its tokens; measuring and saving come on top."""
-    a_token, share = tried.seconds / max(1, tried.step_tokens), 1.0
-    if settings.training.max_steps:
-        effective = settings.training.batch_size * settings.training.accumulation
-        share = min(1.0, settings.training.max_steps * effective / (tried.pairs * settings.training.epochs))
-    return a_token * tried.all_tokens * settings.training.epochs * share

@@ -5,25 +5,16 @@ page that it serves itself, and takes any file of another user, or of this machi
 """
 
 import hashlib
-import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from studio import credentials
 from studio.access import AccessError
-from studio.credentials import NOBODY
 from studio.errors import DataError
-from studio.jobs import PROJECT
 
 FOLDER = ".uploads"
-SECONDS = 300
-"""Longest wait for a conversion; 2 GB take about one minute."""
 
 
 def arriving(temporary: Path, visitor: str) -> Path:
@@ -98,19 +89,3 @@ def discard(path: Path) -> bool:
         return False
     shutil.rmtree(path.parent, ignore_errors=True)
     return True
-
-
-def convert(root: Path, path: Path) -> Path:
-    """A kept UTF-8 copy of a text in another encoding, which a short process recognises. Raises DataError."""
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        target = Path(folder) / path.name
-        try:
-            done = subprocess.run([sys.executable, "-m", "studio.engine.convert", str(path), str(target)], cwd=PROJECT,
-                                  env=credentials.environment(NOBODY), capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            raise DataError(f"{path.name} was not converted within {SECONDS // 60} minutes. Save it as UTF-8 in the program "
-                            "that it comes from.") from None
-        answer = json.loads(done.stdout or "null") or {"error": f"Converting {path.name} ended without a word. Try again."}
-        if "error" in answer:
-            raise DataError(answer["error"])
-        return keep(root, target)

@@ -28,7 +28,11 @@ def section(run: Run, what: What, repo: str, base: str) -> str:
     if what == "adapter" and not hub_base(run):
         parts.append(f"The base is not on the Hub: it is {base}. Put your copy of it in place of `{BASE}`.")
     parts.append(f"```python\n{snippet(run, what, repo)}```")
-    if what == "merged" or hub_base(run):
+    if begun := unlearned(run):
+        told = json.dumps(begun, ensure_ascii=False)
+        parts.append(f"The chat template begins an answer with `{told}` when it asks for one, and no answer that was learned begins so: "
+                     "the code above takes it away. Pipelines and servers do not, and the model answers there as it was not trained.")
+    elif what == "merged" or hub_base(run):
         newest = ", which takes the base as it is now" if what == "adapter" and base_commit(run) else ""
         parts.append(f"Or as a pipeline{newest}:\n\n```python\n{pipeline(repo)}```")
     return "\n\n".join([*parts, vllm(run, what, repo)])
@@ -45,12 +49,16 @@ def snippet(run: Run, what: What, where: str, local_base: str = BASE) -> str:
         base = json.dumps(hub_base(run) or local_base, ensure_ascii=False)
         loaded = (f'base = AutoModelForCausalLM.from_pretrained({base}{pinned}, dtype="auto", device_map="auto")\n'
                   f"model = PeftModel.from_pretrained(base, {from_where})")
+    asked = 'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")'
+    if begun := unlearned(run):
+        asked = (f"text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False).removesuffix({begun!r})\n"
+                 'inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")')
     return f"""{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({from_where})
 {loaded}
 messages = [{{"role": "user", "content": "Hello!"}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+{asked}
 answer = model.generate(**inputs.to(model.device), max_new_tokens=256, eos_token_id=tokenizer.eos_token_id)
 print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 """
@@ -95,6 +103,15 @@ def vllm(run: Run, what: What, repo: str) -> str:
     # Without --tokenizer vLLM writes chats with the base's template.
     return (f"With vLLM: `vllm serve {hub_base(run) or BASE}{at} --tokenizer {repo} --enable-lora --max-lora-rank {rounded} "
             f"--lora-modules tuned={repo}`")
+
+
+def unlearned(run: Run) -> str:
+    """How the template begins an answer though no answer that was learned begins so, as the training wrote it down; else empty."""
+    try:
+        found = json.loads((run.folder / "asking.json").read_text(encoding="utf-8")).get("unlearned")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def needs_studio(run: Run) -> bool:

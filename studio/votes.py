@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from studio import chance, json_lines
+from studio import chance, json_lines, pasted
 from studio.candidates import Pair
 from studio.runs import Run
 from studio.summary import percent, span
@@ -65,6 +65,7 @@ def add(run: Run, pair: Pair, preferred: Preferred, question: str, identity: str
 
     `identity` is that of the judgement, by which it can be undone.
     """
+    pasted.refuse(question)  # votes are told in a public card
     names = [str(candidate) for candidate in pair]
     vote = {"between": names, "preferred": NEITHER if preferred == NEITHER else names[preferred], "question": question,
             "voted": time.strftime("%Y-%m-%d %H:%M:%S")}

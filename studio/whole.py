@@ -46,7 +46,7 @@ def read(path: Path, most: int = MOST) -> bytes:
     return content
 
 
-def read_text(path: Path, most: int = MOST) -> str:
+def read_utf8(path: Path, most: int = MOST) -> str:
     """The same as text. Raises ValueError as well, for what is not UTF-8."""
     return read(path, most).decode("utf-8")
 

@@ -83,6 +83,8 @@ class Hub:
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.spaces: dict[str, dict] = {}
+        self.hardware: list[dict] = []
+        """What Spaces can run on, with prices, as /api/spaces/hardware answers."""
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
         self.part_size = part_size  # LFS objects larger than this are asked for in parts

@@ -34,6 +34,7 @@ KIND = r"/api/(?P<kind>model|dataset)s/(?P<repo>[^/]+/[^/]+)"
 FILE = r"/(?:(?P<kind>dataset)s/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 ROUTES = [(method, name, re.compile(pattern)) for method, name, pattern in (
     ("GET", "whoami", "/api/whoami-v2"),
+    ("GET", "hardware", "/api/spaces/hardware"),
     ("GET", "runtime", r"/api/spaces/(?P<repo>[^/]+/[^/]+)/runtime"),
     ("POST", "pause", r"/api/spaces/(?P<repo>[^/]+/[^/]+)/pause"),
     ("POST", "create", "/api/repos/create"),
@@ -144,6 +145,9 @@ class Handler(BaseHTTPRequestHandler):
         organisations = [{"name": name, "type": "org", "roleInOrg": "write"} for name in self.user.organisations]
         return {"type": "user", "name": self.user.name, "orgs": organisations,
                 "auth": {"type": "access_token", "accessToken": {"displayName": "test", "role": self.user.role}}}
+
+    def hardware(self, data: bytes) -> list[dict]:
+        return self.hub.hardware
 
     def runtime(self, data: bytes, repo: str) -> dict:
         space = self.hub.spaces.get(repo)

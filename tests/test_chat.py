@@ -315,6 +315,26 @@ def test_a_talk_that_the_template_refuses_is_refused_in_words(duet, monkeypatch)
         told(duet, SHORT, SHORT)
 
 
+def test_a_system_prompt_that_the_template_leaves_out_is_told(duet, monkeypatch):
+    asked, notes = [{"role": "system", "content": " Be brief.\n"}, *SHORT], []
+    duet.answer([asked, asked], GREEDY, lambda texts: None, note=notes.append)
+    assert notes == []
+    trimming = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}"
+    monkeypatch.setattr(duet.tokenizer, "chat_template", trimming)
+    duet.answer([asked, asked], GREEDY, lambda texts: None, note=notes.append)
+    assert notes == [], "blanks around it may go"
+    monkeypatch.setattr(duet.tokenizer, "chat_template", trimming.replace("messages", "messages if m.role != 'system'"))
+    duet.answer([asked, asked], GREEDY, lambda texts: None, note=notes.append)
+    assert notes == ["This model's chat template leaves out the system prompt: both answer as if it were not there."]
+
+
+def test_an_answer_is_handed_on_as_it_was_written(duet, monkeypatch):
+    text = "  if x :\n\treturn 1 , 2 !\n\n"
+    tokens = duet.tokenizer(text, add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(duet.tokenizer, "clean_up_tokenization_spaces", True)
+    assert Answer(tokens, ended=True).text(duet.tokenizer) == text
+
+
 @pytest.mark.parametrize(("chosen", "complaint"), [
     ({"temperature": -1}, "out of range"), ({"temperature": float("nan")}, "out of range"), ({"top_p": 0}, "from 0.01 to 1"),
     ({"max_new_tokens": None}, "Enter a value"), ({"max_new_tokens": 2.5}, "whole number"), ({"seed": "x"}, "Enter a number")])

@@ -143,7 +143,7 @@ def opened(count, better, worse=""):
 ])
 def test_an_opening_of_many_better_answers_is_named_with_its_share(begins, told):
     found = named(opened(30, begins), "openings")
-    assert f"In 30 of 100 pairs (30%) the better answer begins with “{told}”, in 0 the worse one does" in found.words
+    assert f"In 30 of 100 pairs (30 %) the better answer begins with “{told}”, in 0 the worse one does" in found.words
     assert (found.weight, found.count, found.rows, found.edit) == ("warn", 30, tuple(range(1, 31)), "")
 
 
@@ -231,7 +231,7 @@ def test_held_out_questions_among_the_others_are_leaks():
 def test_length_that_decides_is_told(longer, name):
     rng = random.Random(3)
     pairs = [pair(text(rng), *((text(rng, 40), text(rng, 10)) if longer else (text(rng, 10), text(rng, 40)))) for _ in range(60)]
-    assert "60 of 60 pairs (100%)" in named(pairs, name).words and named(pairs[:20], name) is None
+    assert "60 of 60 pairs (100 %)" in named(pairs, name).words and named(pairs[:20], name) is None
 
 
 def test_better_and_worse_that_are_exchanged_are_suspected_and_swapped_back():

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from studio import about, runs
+from studio.engine import learning, material
+from studio.engine.vocabulary import load_tokenizer
+from studio.engine.worker import Desk
 from studio.preferences import edits
-from studio.preferences.findings import Seen
+from studio.preferences.findings import Seen, share
 from studio.preferences.pairs import Pair, common_system
 from studio.shelf import Shelving
 from studio.ui import pair_browser
@@ -56,3 +59,21 @@ def test_a_system_prompt_is_common_only_where_all_pairs_have_it():
     assert common_system([alike, alike]) == " Be brief.\n"
     assert common_system([alike, other]) == common_system([alike, alike[1:]]) == common_system([]) == ""
     assert json.loads(json.dumps(alike)) == alike
+
+
+@pytest.mark.parametrize(("count", "told"), [(978, "over 99 %"), (979, "100 %"), (970, "99 %"), (12, "1 %"), (9, "under 1 %"), (0, "0 %")])
+def test_only_all_of_the_pairs_are_a_hundred_percent(count, told):
+    assert share(count, 979) == f"{count} of 979 pairs ({told})"
+
+
+def test_the_system_prompt_of_all_pairs_is_known_before_the_first_step_and_the_prompts_to_sample_are_asked_after_it(tmp_path):
+    system, path = "  Answer in one word.\n", tmp_path / "pairs.jsonl"
+    rows = [{"system": system, "prompt": f"Question {at}?", "chosen": f"A good answer to {at}.", "rejected": f"No {at}."} for at in range(12)]
+    settings = practice(**{"data.source": str(path), "evaluation.prompts": "  Who are you?"})
+    tokenizer = load_tokenizer(settings.model)
+    for others, common in ((rows, system), ([*rows[:-1], rows[-1] | {"system": "Be long."}], "")):
+        path.write_text("".join(json.dumps(row) + "\n" for row in others), encoding="utf-8")
+        gathered = material.gather(settings, tokenizer, Desk(tmp_path))
+        assert gathered.system == common
+        opening = [{"role": "system", "content": common}] if common else []
+        assert learning._prompts(settings, gathered) == [[*opening, {"role": "user", "content": "  Who are you?"}]]

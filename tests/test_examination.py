@@ -80,12 +80,11 @@ def test_the_practice_pairs_can_be_learned_from(practised):
 def test_an_examined_set_s_size_is_what_a_run_of_it_has(root, tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text("prompt,chosen,rejected\n" + "".join(f"Why {at}?,Because {at}.,No {at}.\n" for at in range(100)), encoding="utf-8")
-    asked = settings(path, **{"data.held_out": 0.1, "data.rows": 50, "data.weight": 2.0})
-    assert pace.size_of(root, asked).tokens is None
+    asked = settings(path, **{"data.held_out": 0.2, "data.rows": 50, "data.weight": 2.0})
     found, _ = examine(root, asked)
-    assert pace.size_of(root, asked) == pace.Size(90, found.lengths.tokens) and 20 < found.lengths.tokens < 200
+    assert pace.size_of(root, asked) == pace.Size(80, found.lengths.tokens, 10) and 20 < found.lengths.tokens < 200
     reading = data.read(asked.data)
-    assert len(data.divided(reading, list(range(len(reading.found))), asked.data)[0]) == 90
+    assert len(data.divided(reading, list(range(len(reading.found))), asked.data)[0]) == 80
 
 
 def test_any_pair_is_found_by_its_row_and_by_its_words(practised):

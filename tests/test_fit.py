@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 
-from studio import events, gpu, jobs, pace, runs, two_steps
+from studio import events, gpu, hardware, jobs, pace, plan, runs, two_steps
 from studio.engine.orpo import head, memory, trainer
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -190,20 +190,21 @@ def _asked_of_the_hub(name: str):
 
 def test_steps_and_pairs_are_counted_as_the_trainer_does():
     settings = practice(**{"training.max_steps": None, "training.epochs": 1.5, "training.batch_size": 8})
-    assert (pace.steps_of(settings, 1800), pace.seen(settings, 1800)) == (338, 2700)
-    assert pace.seen(practice(**{"training.max_steps": 4, "training.batch_size": 8}), 1800) == 32
+    assert (plan.steps_for(settings.training, 1800), plan.pairs_seen(settings.training, 1800)) == (338, 2700)
+    assert plan.pairs_seen(practice(**{"training.max_steps": 4, "training.batch_size": 8}).training, 1800) == 32
 
 
 def test_the_size_of_a_file_is_known_and_that_of_a_hub_dataset_as_far_as_the_form_says(tmp_path):
     lines = len(PAIRS.read_text(encoding="utf-8").splitlines())
     assert pace.size_of(tmp_path, practice(**{"data.rows": None, "data.held_out": 0})).pairs == lines
-    assert pace.size_of(tmp_path, practice(**{"data.source": "a/b", "data.rows": 1000, "data.held_out": 0.1})) == pace.Size(900)
+    assert pace.size_of(tmp_path, practice(**{"data.source": "a/b", "data.rows": 1000, "data.held_out": 0.1})) == pace.Size(900, held_out=100)
     assert pace.size_of(tmp_path, practice(**{"data.source": "a/b", "data.rows": None})).pairs is None
 
 
 def test_the_tutorial_fits_an_l4_and_takes_an_hour_or_two_and_a_dollar_or_two():
-    offers = {offer.hardware.name: offer for offer in pace.offers(TUTORIAL, llama_8b(), pace.Size(990, 800))}
-    assert 0.2 < offers["L4"].seconds / 3600 < 2 and 0.2 < offers["L4"].dollars < 2
+    offers = {offer.hardware.name: offer for offer in pace.offers(TUTORIAL, llama_8b(), pace.Size(990, 800, 10))}
+    found = offers["L4"].forecast
+    assert 0.2 < found.usual / 3600 < 2 and found.low < 3600 < found.high and 0.2 < offers["L4"].dollars[1] < 2
     assert "CPU basic" not in offers
 
 
@@ -215,7 +216,7 @@ def test_a_larger_run_is_offered_only_what_it_fits():
 @pytest.mark.parametrize(("name", "speed"), [("NVIDIA L4", 121), ("NVIDIA L40S", 362), ("Tesla T4", 65), ("NVIDIA A10G", 70),
                                              ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA H200", 989), ("Quadro K600", None)])
 def test_a_card_is_known_by_its_name(name, speed):
-    assert pace.published(name) == speed
+    assert hardware.published(name) == speed
 
 
 # --- against real runs ------------------------------------------------------------------------------------------------
@@ -252,8 +253,10 @@ def test_two_steps_are_measured_shown_and_leave_no_run(tmp_path):
     assert outcome.seconds > 0 and outcome.memory > 2e8
     assert outcome.step_tokens * outcome.pairs / 4 > 1.2 * outcome.all_tokens, "The longest pairs are tried, not any."
     assert runs.listed(tmp_path) == [] and not list(tmp_path.rglob("adapter*"))
-    steps = pace.steps_of(settings, outcome.pairs)
-    assert 0 < two_steps.seconds_for_all(outcome, settings) < 1.5 * steps * outcome.seconds
+    steps = plan.steps_for(settings.training, outcome.pairs)
+    shape, found = studio.shapes.known(settings.model), gpu.place(settings)
+    forecast = pace.forecast(settings, shape, found, pace.size_of(tmp_path, settings), outcome)
+    assert forecast.how == "a trial" and 0 < forecast.low - 5 < forecast.high < 40 + 3 * steps * outcome.seconds
 
     def card(one: Settings) -> str:
         return shown(studio, one.to_form(), lambda asked: studio.shapes.known(asked.model))

@@ -103,11 +103,12 @@ def test_margins_are_those_of_each_pair_alone_in_the_order_of_the_pairs(packed):
 
 def looked(losses: list[float], kept: int | None = None) -> Summary:
     """A run of a step a look, whose held-out losses were these."""
-    said = [events.Started("cpu", {}), events.Planned(10, 2, 4 * len(losses))]
+    said = [events.Started("cpu", {}), events.Planned(10, 20, 4 * len(losses)),
+            events.Evaluated(0, "base", {"loss": 0.75, "rewards/accuracies": 0.9, "n": 20})]
     for step in range(1, 4 * len(losses) + 1):
         said.append(events.Stepped(step, {"loss": 1.0, "rewards/margins": 0.1 * step}, memory=1))
         if step % 4 == 0:
-            said.append(events.Evaluated(step, "tuned", {"loss": losses[step // 4 - 1], "rewards/accuracies": 0.9}))
+            said.append(events.Evaluated(step, "tuned", {"loss": losses[step // 4 - 1], "rewards/accuracies": 0.9, "n": 20}))
     if kept:
         said += [events.Saved(4 * len(losses), "adapter"), events.Saved(kept, "adapter"),
                  events.Evaluated(kept, "tuned", {"loss": min(losses), "rewards/accuracies": 0.9})]
@@ -116,7 +117,7 @@ def looked(losses: list[float], kept: int | None = None) -> Summary:
 
 def test_a_held_out_loss_that_rises_is_told_with_where_it_was_lowest():
     told = [remark.text for remark in explain.remarks(looked([0.8, 0.7, 0.75, 0.9]))]
-    assert any("lowest at step 8 (0.7000) and has risen since (0.9000): the model is memorising" in text for text in told)
+    assert any("lowest at step 8 (0.7000) and has risen since (0.9000, base 0.7500; 20 pairs): the model is memorising" in text for text in told)
     for summary in (looked([0.9, 0.8, 0.7, 0.71]), looked([0.8, 0.7, 0.6]), looked([0.7, 0.9]), looked([0.8, 0.7, 0.9], kept=8)):
         assert not [remark for remark in explain.remarks(summary) if "memorising" in remark.text]
 

@@ -1,9 +1,11 @@
 """Texts that are not what somebody said are found: a template's marks, words for nothing, structure as text, names. Others are not."""
 
 import json
+import time
 
 import pytest
 
+from studio.errors import DataError
 from studio.preferences import doctor, edits
 from studio.preferences.findings import Seen
 from studio.preferences.formats import Asked
@@ -149,3 +151,20 @@ def test_model_names_are_never_answers():
     texts = [row | {"model_a": f"It is house {at}.", "model_b": f"Not house {at}."} for at, row in enumerate(rows)]
     (first, *_) = recognise(list(texts[0]), texts, Asked()).read(enumerate(texts))
     assert first.pair.chosen[0]["content"] == "It is house 0."
+
+
+HOSTILE = {"one long word": "aa_" * 40_000, "spaces": "</s>" + " " * 120_000 + "x", "lines": "[{'a': 1}" + "\n" * 120_000 + "x", "brackets": "[" * 120_000,
+           "backticks": "`" * 60_001 + "<|x", "user lines": "\nUser: a\n\n" * 12_000, "bars": "<|" * 60_000, "array": "array(" + "), " * 40_000,
+           "open list": '[{"role": "user", "content": "' + "\\" * 60_000, "better": "response_a " + "is " * 40_000}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_text_is_slow_to_look_at(text):
+    row = {"prompt": text, "response_a": text, "response_b": f"{text} b", "winner": "a", "chosen": text}
+    began = time.process_time()
+    try:
+        taken = list(recognise(list(row), [row]).read([(1, row)]))
+    except DataError:
+        taken = []
+    doctor.examine([Seen(1, found.pair) for found in taken if found.pair] or [Seen(1, pair(text, text, text + "b"))])
+    assert time.process_time() - began < 3

@@ -26,6 +26,7 @@ from studio.settings import ModelSettings
 from studio.shape import Shapes
 from studio.ui.fit_card import shown
 from studio.ui.studio import Studio
+from studio.ui.train_tab import begin
 from tests.families import FAMILIES
 from tests.hub_server import Hub
 from tests.jobs_at_work import ended, heard, log_of, practice, until
@@ -174,6 +175,9 @@ def test_a_prequantized_base_is_told_on_the_card_above_start_and_by_two_steps(tm
     base = with_maps(said_to_be(tmp_path / "base", **FP8), in_8_bits)
     studio, settings = Studio(tmp_path, Queue(tmp_path)), practice(**{"model.name": str(base)})
     assert "comes quantized as fp8" in shown(studio, settings.to_form(), lambda asked: studio.shapes.find(asked.model))
+    with pytest.raises(StudioError, match="comes quantized as fp8"):
+        begin(studio, settings)
+    assert not studio.runs()
     job = jobs.trial_of(tmp_path)
     job.folder.mkdir(parents=True)
     (job.folder / "request.yaml").write_text(settings.to_yaml(), encoding="utf-8")

@@ -70,7 +70,7 @@ def test_an_adapter_is_pushed_privately_in_one_commit_with_a_card_and_without_le
     repo = hub.repos["ada/tuned"]
     assert repo.private
     assert titles(hub, "ada/tuned") == [f"Upload the adapter of {run.name} with ORPO Studio"]
-    assert set(repo.files()) == {".gitattributes", "README.md", "adapter_model.safetensors", "adapter_config.json",
+    assert set(repo.files()) == {".gitattributes", "README.md", "curves.png", "adapter_model.safetensors", "adapter_config.json",
                                  "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     said_last = events.last(said(run, "push"), events.Pushed)
     assert (said_last.repo, said_last.url) == ("ada/tuned", f"{hub.url}/ada/tuned/commit/{repo.commits[-1].oid}")
@@ -93,7 +93,7 @@ def test_no_file_of_a_push_says_where_it_lay_and_a_merged_model_takes_the_place_
     assert "The base is not on the Hub" in hub.repos["ada/tuned"].files()["README.md"].decode()
     shutil.copytree(base, run.merged)
     assert pushed(run, token, what="merged") == "finished", log_of(run, "push")
-    assert set(hub.repos["ada/tuned"].files()) == {".gitattributes", "README.md", "model.safetensors", "config.json",
+    assert set(hub.repos["ada/tuned"].files()) == {".gitattributes", "README.md", "curves.png", "model.safetensors", "config.json",
                                                    "generation_config.json", "tokenizer.json", "tokenizer_config.json",
                                                    "chat_template.jinja"}
     assert metadata(hub.repos["ada/tuned"].files()["README.md"])["library_name"] == "transformers"
@@ -105,7 +105,7 @@ def test_a_gguf_file_is_pushed_with_a_card_of_its_own(hub, run):
     (run.job("gguf") / f"{run.name}-Q8_0.gguf").write_bytes(b"GGUF")
     assert pushed(run, token, what="gguf") == "finished", log_of(run, "push")
     files = hub.repos["ada/tuned"].files()
-    assert set(files) - {".gitattributes"} == {"README.md", f"{run.name}-Q8_0.gguf"} and files[f"{run.name}-Q8_0.gguf"] == b"GGUF"
+    assert set(files) - {".gitattributes"} == {"README.md", "curves.png", f"{run.name}-Q8_0.gguf"} and files[f"{run.name}-Q8_0.gguf"] == b"GGUF"
     assert metadata(files["README.md"])["library_name"] == "gguf"
 
 
@@ -196,6 +196,8 @@ def test_a_pushed_adapter_on_a_hub_base_loads_by_its_name_alone(hub, run):
     assert (config["base_model_name_or_path"], config["revision"]) == ("acme/tiny", base.commits[-1].oid)
     told = metadata(files["README.md"])
     assert (told["base_model"], told["base_model_relation"], told["license"]) == ("acme/tiny", "adapter", "llama3")
+    assert b"Meta Llama 3 Community License" in files["NOTICE"] and "**Built with Meta Llama 3**" in files["README.md"].decode()
+    assert "begins with “Llama 3”" in events.last(said(run, "push"), events.Noted).text
     snippet = files["README.md"].decode().split("```python")[1].split("```")[0]
     by_name_alone = "print(AutoModelForCausalLM.from_pretrained('ada/tuned').peft_config)"
     assert "LoraConfig" in python(hub, snippet.replace("max_new_tokens=256", "max_new_tokens=4") + by_name_alone, token)

@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from studio import events, jobs, runs
 from studio.chat import Sampling
-from studio.engine import data, fidelity, tokens
+from studio.engine import data, fidelity, texts, tokens
 from studio.engine.asking import Asker, Asking
 from studio.engine.columns import Turns, write
 from studio.engine.duet import Duet
@@ -18,9 +19,11 @@ from studio.engine.look import look
 from studio.engine.rendering import render
 from studio.engine.vocabulary import load_tokenizer
 from studio.practice import MODEL
+from studio.preferences import doctor
 from studio.preferences.findings import Seen
 from studio.preferences.pairs import Pair
 from studio.settings import ModelSettings, Settings
+from studio.ui.examined import numbered_pair
 from tests.jobs_at_work import ended, heard, log_of, practice
 
 CASES = Path(__file__).parent / "cases"
@@ -172,6 +175,14 @@ def test_published_templates_that_take_thinking_out_are_found_by_their_rendered_
     assert {which for which, bit in fidelity.BITS.items() if encoded.lost & bit} == lost
 
 
+def test_two_answers_of_tool_calls_alone_are_told_apart_by_the_doctor_and_shown_as_rendered_text_is(tmp_path):
+    seen = list(data.Stream(settings("tool_call_against_text").data))
+    again = [one._replace(number=one.number + 6, pair=replace(one.pair, chosen=[says("", tool_calls=calls(city="Nowhere"))])) for one in seen]
+    assert "duplicates" not in {finding.name for finding in doctor.examine([*seen, *again])}
+    assert "→ weather {&quot;city&quot;: &quot;Rome&quot;}" in (html := numbered_pair({"number": 1, **seen[0].pair.row()}).replace("&#x27;", "'"))
+    assert "tools: weather" in html
+
+
 # --- tools ------------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +192,7 @@ def test_tools_are_given_to_the_template_and_stand_in_the_rendered_text(tmp_path
     seen = list(stream)
     assert "the tools that can be called from “tools”" in stream.in_words() and "Not used" not in stream.in_words()
     assert not examined(asked).keys() & {"lost-tools", "lost-calls", "empty-answer"}
-    prompts, chosen, _ = tokens.rendered([one.pair for one in seen], load_tokenizer(asked.model))
+    prompts, chosen, _ = texts.rendered([one.pair for one in seen], load_tokenizer(asked.model))
     assert "Tells the weather" in prompts[0] and '"arguments": {"city": "Rome"}' in chosen[0]  # values, and not JSON within JSON
 
 

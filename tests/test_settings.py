@@ -78,3 +78,11 @@ def test_the_choices_are_the_settings():
 @pytest.mark.parametrize(("written", "means"), [("true", "full"), ("false", "none"), ("auto", "auto")])
 def test_checkpointing_may_be_written_as_the_first_version_did(written, means):
     assert Settings.from_yaml(f"training: {{gradient_checkpointing: {written}}}").training.gradient_checkpointing == means
+
+
+def test_yaml_is_read_by_a_safe_loader():
+    import yaml
+
+    from studio import plain_yaml
+
+    assert issubclass(plain_yaml._Loader, yaml.SafeLoader | yaml.CSafeLoader)

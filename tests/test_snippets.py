@@ -203,6 +203,17 @@ def test_its_merged_model_has_the_tokens_and_a_card_of_its_own(older):
     assert "README.md" in parcel.contents(older, "merged", "tuned")
 
 
+def test_an_answer_s_beginning_that_was_not_learned_is_taken_away_by_the_snippet_and_told_of_the_rest(tmp_path, older):
+    older.merged.mkdir(parents=True)
+    (older.folder / "asking.json").write_text(json.dumps({"unlearned": "assistant\n"}))
+    text = usage.section(older, "merged", "ada/tuned", "a base")
+    assert "Pipelines and servers do not" in text and "from transformers import pipeline" not in text
+    lines = usage.snippet(older, "merged", "x").splitlines()
+    names = {"tokenizer": AutoTokenizer.from_pretrained(older.adapter), "messages": ASKED}
+    exec("\n".join(line for line in lines if line.startswith(("text =", "inputs ="))), names)
+    assert names["text"].endswith("<|im_start|>") and names["inputs"]["input_ids"].shape[0] == 1
+
+
 # --- vLLM, in words where it cannot ------------------------------------------------------------------------------------
 
 

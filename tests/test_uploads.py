@@ -8,7 +8,7 @@ import pytest
 
 from studio import uploads
 from studio.engine import data
-from studio.errors import NOT_UTF8, DataError
+from studio.errors import DataError
 from studio.settings import Settings
 from studio.ui import sources
 
@@ -36,20 +36,19 @@ def test_a_file_is_kept_under_its_content_and_offered_again(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
 @pytest.mark.fault("T2")
-def test_a_text_in_another_encoding_is_told_by_line_and_converted_and_the_original_is_untouched(tmp_path, encoding):
+def test_an_upload_in_another_encoding_is_read_and_stays_as_it_is(tmp_path, encoding):
     lines = "".join(json.dumps(ROW | {"id": at}, ensure_ascii=False) + "\n" for at in range(20)).encode(encoding)
     kept = uploads.keep(tmp_path / "runs", write(tmp_path / "pairs.jsonl", lines))
-    with pytest.raises(DataError, match=f"pairs.jsonl, line 1, {NOT_UTF8}"):
-        read(kept)
-    copy = uploads.convert(tmp_path / "runs", kept)
-    assert read(copy).pairs[0].chosen[0]["content"] == ROW["chosen"] and copy.name == kept.name and kept.read_bytes() == lines
+    found = read(kept)
+    assert found.pairs[0].chosen[0]["content"] == ROW["chosen"] and kept.read_bytes() == lines
+    assert "is read so; the file itself stays as it is" in found.in_words()[0]
 
 
 def test_what_no_encoding_fits_is_told_and_nothing_is_left_behind(tmp_path):
     path = write(tmp_path / "noise.csv", bytes(range(256)) * 8)
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(DataError, match=r"noise.csv.*Save it as UTF-8"):
-        uploads.convert(tmp_path, path)
+    with pytest.raises(DataError, match=r"noise.csv.*save it as UTF-8"):
+        read(path)
     assert set(tmp_path.rglob("*")) == before
 
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from studio import events, jobs, runs
-from studio.engine import adapter, model
+from studio.engine import adapter, model, portable
 from studio.engine.vocabulary import CHATML, load_tokenizer
 from studio.runs import Run
 from studio.seal import seal
@@ -55,7 +55,7 @@ def tuned_run(root: Path, base: Path | str, added: bool = False, **changes) -> R
             weight.data.normal_(std=0.05)
     tuned.save_pretrained(run.adapter, save_embedding_layers=False)
     (run.adapter / "README.md").unlink()
-    tokenizer.save_pretrained(run.adapter)
+    portable.save_tokenizer(tokenizer, run.adapter)
     adapter.sign(run.adapter, tuned.get_base_model().origin)
     rows = [{"prompt": [{"role": "user", "content": text}], "chosen": [], "rejected": []} for text in SENTENCES]
     run.held_out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -7,12 +7,14 @@ tools. Both are kept in the run's folder, beside the adapter.
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from studio import begun
 from studio.engine.rendering import render
 from studio.preferences.pairs import Message
 from studio.runs import Run
@@ -85,16 +87,17 @@ class Common:
 
 
 class Asker:
-    """Writes prompts as a run's pairs did."""
+    """Writes prompts as a run's pairs did, with the run's date (`moment` spares reading it from the log)."""
 
-    def __init__(self, run: Run, tokenizer: PreTrainedTokenizerBase):
-        self.asking, self._tokenizer = Asking.load(run.folder), tokenizer
+    def __init__(self, run: Run, tokenizer: PreTrainedTokenizerBase, moment: datetime | None = None):
+        self.asking, self._tokenizer, self._moment = Asking.load(run.folder), tokenizer, moment or begun.moment(run)
         self._tools = dict(_tools_by_question(run))
 
     def prompt(self, talk: list[Message]) -> str:
         """A talk as text, up to where the answer begins. Raises Refusal for one that the template does not take."""
         tools = self._tools.get(_question(talk), self.asking.tools) or None
-        return render(self._tokenizer, talk, add_generation_prompt=True, tools=tools).removesuffix(self.asking.unlearned)
+        text = render(self._tokenizer, talk, self._moment, add_generation_prompt=True, tools=tools)
+        return text.removesuffix(self.asking.unlearned)
 
 
 def _tools_by_question(run: Run) -> Iterator[tuple[str, list]]:

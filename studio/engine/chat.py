@@ -26,11 +26,12 @@ import sys
 import time
 import traceback
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from studio.candidates import Candidate
 from studio.chat import IDLE_SECONDS, Ready, Sampling
-from studio.engine import turn
+from studio.engine import bounds, turn
 from studio.engine.duet import Duet
 from studio.engine.line import Inbox, Wire
 from studio.engine.worker import Desk
@@ -50,6 +51,7 @@ def main() -> int:
     wire = Wire()
     desk = Desk(asked.run, json.loads(sys.stdin.readline() or "{}"))
     inbox = Inbox().open()
+    bounds.ends_with(partial(_fail, wire))
     began = time.monotonic()
     try:
         held = turn.take(desk.folder, "chat")  # noqa: F841 (until this process ends)
@@ -65,6 +67,12 @@ def main() -> int:
         print(redact(traceback.format_exc(), desk.secrets.values()), file=sys.stderr, flush=True)
         wire.say(error=redact(explain(error, getattr(error, "studio_repo", "The repository")), desk.secrets.values()))
         return 1
+
+
+def _fail(wire: Wire, words: str) -> None:
+    """The last words of a process whose tokenizer does not come back."""
+    wire.say(error=words)
+    bounds.leave(1)
 
 
 def converse(wire: Wire, inbox: Inbox, duet: Duet, question: dict) -> None:

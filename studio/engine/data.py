@@ -5,6 +5,7 @@ Nothing is lost in silence: every row is a pair or is counted with the reason wh
 
 import json
 import shutil
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
-from studio import fingerprints
-from studio.engine import sources
+from studio import fingerprints, plan
+from studio.engine import drawing, sources
 from studio.engine.files.lines import Line
 from studio.engine.sources import Source
 from studio.errors import DataError
@@ -200,10 +199,15 @@ class Pairs(Sequence[Pair]):
 
 @dataclass(frozen=True)
 class Reading:
-    """The pairs that a run draws, in their drawn order, and how they came to be."""
+    """The pairs that a run draws, in their drawn order, and how they came to be; the last `held_out` are kept from training.
+
+    `rules` are those by which they were drawn, see `plan.RULES`.
+    """
 
     found: Drawn
     stream: Stream
+    held_out: int
+    rules: int = plan.RULES
 
     @property
     def pairs(self) -> Pairs:
@@ -215,7 +219,7 @@ class Reading:
         return [words for words in told if words]
 
 
-def read(settings: DataSettings, token: str | None = None, folder: Path | None = None) -> Reading:
+def read(settings: DataSettings, token: str | None = None, folder: Path | None = None, rules: int = plan.RULES) -> Reading:
     """The pairs that a run learns from and is measured on, laid down in a folder of their own inside `folder`.
 
     Raises DataError if there are fewer than two to learn from, or rows that are no pair and may not be left out.
@@ -223,10 +227,11 @@ def read(settings: DataSettings, token: str | None = None, folder: Path | None =
     for left in folder.glob(f"{LAID}*") if folder else ():  # by a worker that was killed
         shutil.rmtree(left, ignore_errors=True)
     stream, laid = Stream(settings, token), TemporaryDirectory(prefix=LAID, dir=folder)
-    shelving, held_out = Shelving(Path(laid.name)), bytearray()
+    shelving, held_out, keys = Shelving(Path(laid.name)), bytearray(), array("Q")
     for seen in stream:
         shelving.add(seen.number, seen.pair.row())
         held_out.append(seen.held_out)
+        keys.append(drawing.key(seen.pair, settings.seed))
     shelving.close()
     if held_out.count(False) < 2:
         raise DataError(f"{stream.account.in_words()} At least two pairs to learn from are needed: check the columns and edits, "
@@ -234,38 +239,20 @@ def read(settings: DataSettings, token: str | None = None, folder: Path | None =
     if stream.account.left_out and not settings.leave_out:
         raise DataError(f"Of {stream.account.rows:,} rows some are no pairs: {stream.account.reasons()}. "
                         "Repair them, or tick “Leave out unusable rows” under Data.")
-    places, _ = drawn(held_out, settings)
-    return Reading(Drawn(laid, held_out, places), stream)
-
-
-def drawn(held_out: Sequence[bool], settings: DataSettings) -> tuple[list[int], int]:
-    """The places of the pairs that are drawn, in their order, and how many of them, the last, are held out.
-
-    held_out: for each pair whether the edits hold it out. If they hold out none, a share of those drawn is.
-    """
-    marks = np.asarray(held_out, dtype=bool)
-    order = np.random.default_rng(settings.seed).permutation(len(marks))
-    learned = order[~marks[order]][: settings.rows]
-    kept_away = order[marks[order]]
-    count = len(kept_away) or held_out_count(len(learned), settings)
-    return [*learned.tolist(), *kept_away.tolist()], count
-
-
-def held_out_count(total: int, settings: DataSettings) -> int:
-    """How many of `total` pairs, the last of the drawn order, are kept away from training: at least one if a share is."""
-    if settings.held_out == 0:
-        return 0
-    return min(max(1, round(total * settings.held_out)), total - 1)
+    places, count = drawing.drawn(keys, held_out, settings, rules)
+    return Reading(Drawn(laid, held_out, places), stream, count, rules)
 
 
 def divided(reading: Reading, places: list[int], settings: DataSettings) -> tuple[list[int], list[int]]:
     """Of these places in the reading those to train on, as often as the weights say, and those held out, each once.
 
-    Leaks are gone if the edits drop them.
+    Places that are missing, of pairs too long to learn from, change nothing about the others. Leaks are gone if the edits drop them.
     """
     found = reading.found
-    marked = sum(map(found.is_held_out, places))
-    first = len(places) - (marked or held_out_count(len(places), settings))
+    first = sum(place < len(found) - reading.held_out for place in places)
+    if reading.rules == 1:
+        marked = sum(map(found.is_held_out, places))
+        first = len(places) - (marked or plan.held_out_for(len(places), settings.held_out, rules=1))
     leaks = reading.stream.editor.leaks(map(found.__getitem__, places[:first]), map(found.__getitem__, places[first:]))
     repeated = [place for place in places[:first] for _ in range(reading.stream.copies(found.number(place)))]
     return repeated, [place for place in places[first:] if found.number(place) not in leaks]

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from studio import runs, seal
 from studio.candidates import BASE, Candidate, Pair
 from studio.chat import Sampling
+from studio.engine import bounds
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
 from studio.runs import Run
 
 # The libraries are imported inside functions: see chat.py.
 
+SECONDS = 60
+"""For the tokens of a talk: a tokenizer that needs longer will not come back."""
 UPDATE_SECONDS = 0.05
 """Answers are told no more often: faster than anyone reads, and each telling decodes the whole answer."""
 
@@ -229,7 +232,10 @@ class Duet:
                 **chosen, **adapters)
 
     def _prompt(self, talk: list[Message], sampling: Sampling, run: Run) -> str:
-        """The talk as text, as the pairs of a run had it, up to where the answer begins. Raises StudioError if the model cannot take it."""
+        """The talk as text, as the pairs of a run had it, with that run's date, up to where the answer begins.
+
+        Raises StudioError if the model cannot take it.
+        """
         from studio.engine.asking import Asker
         from studio.engine.rendering import Refusal
 
@@ -237,7 +243,8 @@ class Duet:
             text = Asker(run, self.tokenizer).prompt(talk)
         except Refusal as error:
             raise StudioError(f"The model's chat template refuses this talk: {error}. Start a new chat.") from error
-        tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        with bounds.bounded("Making tokens of this chat with the model's tokenizer", SECONDS):
+            tokens = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if limit and tokens + sampling.max_new_tokens > limit:
             raise StudioError(

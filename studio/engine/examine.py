@@ -4,6 +4,7 @@ Reads request.yaml, walks through the pairs once with bounded memory, leaves the
 last and whole, examination.json.
 """
 
+import json
 import random
 import shutil
 import sys
@@ -13,12 +14,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from studio import events, whole
-from studio.engine import data
+from studio.engine import bounds, data, drawing
 from studio.engine.data import Stream
 from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
-from studio.errors import DataError
-from studio.examination import FILE, Examination
+from studio.errors import DataError, EncodingDoubt
+from studio.examination import ENCODINGS, FILE, Examination
 from studio.preferences import checks, doctor
 from studio.preferences.findings import NAMED, Finding, Seen
 from studio.preferences.pairs import Account
@@ -32,11 +33,21 @@ DISK_SHARE = 0.25
 """Of the free disk, what the examined pairs may take at most."""
 
 
+def job(desk: Desk) -> events.Event | None:
+    """The examination, within bounds: until its end it has written nothing that anybody reads."""
+    with bounds.bounded("Examining these pairs"):
+        return examine(desk)
+
+
 def examine(desk: Desk) -> events.Event | None:
     """The whole job. Returns Stopped if it was asked to end early; nothing is left then."""
     settings = Settings.from_file(desk.folder / "request.yaml")
     desk.enter("reading")
-    stream = data.Stream(settings.data, desk.token)
+    try:
+        stream = data.Stream(settings.data, desk.token)
+    except EncodingDoubt as doubt:  # the page offers what it could be
+        whole.write(desk.folder / ENCODINGS, json.dumps({"path": str(doubt.path), "readings": doubt.readings}))
+        raise
     walk = Walk(desk, stream, settings.data.seed)
     try:
         findings = doctor.examine(walk)
@@ -47,14 +58,14 @@ def examine(desk: Desk) -> events.Event | None:
     account = stream.account
     if not account.pairs:
         raise DataError(f"{account.in_words()} Check the columns, or choose another dataset.")
-    drawn, held_out = data.drawn(walk.held_out, settings.data)
+    drawn, held_out = drawing.drawn(walk.keys, walk.held_out, settings.data)
     learned = sum(stream.copies(walk.numbers[place]) for place in drawn[: len(drawn) - held_out])
     leaks, held_out = walk.leaks(drawn, held_out)
     desk.enter("counting tokens")
     from studio.engine import forecast  # torch comes with it: slow, and what was wrong so far has been told without
 
     told = forecast.forecast(settings, walk.sample, account.pairs, desk.token)
-    findings = sorted(unusable(account, settings) + leaks + findings + told.findings,
+    findings = sorted(unusable(account, settings) + leaks + findings + told.findings + other_sheets(stream),
                       key=lambda finding: doctor.GRAVITY.index(finding.weight))
     verdict, sentence = doctor.verdict(findings, len(drawn), account.left_out.total())
     whole.write(desk.folder / FILE, Examination(
@@ -78,22 +89,31 @@ def unusable(account: Account, settings: Settings) -> list[Finding]:
                     button=f"Leave out {count:,} unusable row{'s' * (count > 1)}", setting="data.leave_out", value=True)]
 
 
+def other_sheets(stream: data.Stream) -> list[Finding]:
+    """Sheets of the first source's workbook that hold pairs as well."""
+    source = stream.opened[0].source
+    return [Finding("sheet", "hint", 0, f"{source.name} has another sheet with pairs, “{title}”, which is not read.", (),
+                    button=f"Read the sheet “{title}” instead", setting="data.subset", value=title) for title in source.sheets]
+
+
 class Walk:
     """The pairs as they pass: shelved, sampled, their questions remembered by hash. Raises StopRequested when asked to end.
 
-    `numbers` are their rows', `held_out` says of each whether the edits hold it out.
+    `numbers` are their rows', `keys` those by which they are drawn, `held_out` says of each whether the edits hold it out.
     """
 
     def __init__(self, desk: Desk, stream: Stream, seed: int):
         self.desk, self.stream, self.sample, self.held_out = desk, stream, [], bytearray()
         self.shelving = Shelving(desk.folder, int(min(SHELF_BYTES, DISK_SHARE * shutil.disk_usage(desk.folder).free)))
-        self._chance, self._questions, self.numbers = random.Random(seed), bytearray(), array("Q")
+        self._seed, self._chance, self._questions = seed, random.Random(seed), bytearray()
+        self.numbers, self.keys = array("Q"), array("Q")
 
     def __iter__(self) -> Iterator[Seen]:
         for count, seen in enumerate(self.stream, start=1):
             self.shelving.add(seen.number, seen.pair.row())
             self._questions += checks.question_key(seen.pair)
             self.numbers.append(seen.number)
+            self.keys.append(drawing.key(seen.pair, self._seed))
             self.held_out.append(seen.held_out)
             self._draw(count, seen)
             if count % 200 == 0:
@@ -124,4 +144,4 @@ class Walk:
 
 
 if __name__ == "__main__":
-    sys.exit(work(examine))
+    sys.exit(work(job))

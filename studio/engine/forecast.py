@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from studio.engine import fidelity, tokens
+from studio.engine import fidelity, texts, tokens
 from studio.engine.asking import Common
 from studio.engine.rendering import Refusal, render
 from studio.engine.vocabulary import load_tokenizer
@@ -45,7 +45,7 @@ def forecast(settings: Settings, sample: Sequence[Seen], total: int, token: str 
         findings = without_system(sample, total, tokenizer)
         pairs = [JOIN.changed(seen.pair) if findings and JOIN.concerns()(seen) else seen.pair for seen in sample]
         found = [Counted.of(pair, settings.training.max_length)
-                 for batch in tokens.batches(pairs) for pair in tokens.encoded(batch, tokenizer)]
+                 for batch in texts.batches(pairs) for pair in tokens.encoded(batch, tokenizer)]
     except StudioError as error:
         return Forecast(findings=[*findings, Finding("template", "bad", 0, str(error), ())])
     numbers = [seen.number for seen in sample]

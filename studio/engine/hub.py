@@ -14,6 +14,8 @@ from studio.export import ExportRequest
 from studio.share import PushRequest
 
 Kind = Literal["model", "dataset"]
+PATIENCE = 10
+"""Seconds to wait for what can be done without."""
 LARGE = (".safetensors", ".parquet")
 """Endings of the files that are sent ahead of the commit."""
 
@@ -83,3 +85,13 @@ def send_ahead(desk: Desk, api: HfApi, repo: str, kind: Kind, additions: list[Co
         done += addition.upload_info.size
         desk.progress(done, total, "bytes")
     return not desk.asked_to_stop
+
+
+def licence(api: HfApi, base: str | None) -> dict[str, str]:
+    """The licence that a model's card on the Hub states, as license, license_name, license_link; nothing when it cannot be asked."""
+    try:
+        stated = api.model_info(base, timeout=PATIENCE).card_data if base else None
+    except Exception:  # whatever the Hub's client raises: neither a run nor a push fails of it
+        stated = None
+    found = {name: getattr(stated, name, None) for name in ("license", "license_name", "license_link")}
+    return {name: str(value) for name, value in found.items() if value}

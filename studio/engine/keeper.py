@@ -32,11 +32,6 @@ class Keeper:
             **{name: form[name] for name in form if name.split(".")[0] in DECIDING and name not in FREE}}
         self.offsite = Offsite(desk, run) if run.settings.training.push_checkpoints_to else None
 
-    def interval(self, steps: int) -> int | None:
-        """Optimizer steps between checkpoints, or None for none."""
-        every = self.run.settings.training.checkpoint_every
-        return max(1, round(every * steps if every < 1 else every)) if every else None
-
     def newest(self) -> Checkpoint | None:
         """The checkpoint to go on from, said, with those that were passed over; None for a run that begins.
 

@@ -10,8 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from studio import events, questions, runs, seal
-from studio.engine import adapter, checkpoints, evaluate, model
+from studio import events, plan, practice, questions, runs, seal
+from studio.begun import Begun
+from studio.engine import adapter, checkpoints, evaluate, model, portable
 from studio.engine.asking import Asker
 from studio.engine.best import Best
 from studio.engine.checkpoints import Checkpoint
@@ -29,38 +30,47 @@ from studio.engine.worker import Desk
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
 from studio.runs import Run
-from studio.settings import Settings
+from studio.settings import PRACTICE, Settings
+
+SAMPLED = 3
+"""Questions of the data that are asked where a person chose none."""
 
 
-def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Material) -> events.Event | None:
+def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Material, begun: Begun) -> events.Event | None:
     """From the base to the adapter. Returns Stopped if it was asked to end early, after saving what it had learned."""
     settings = run.settings
     base = model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent, remark=lambda words: desk.say(events.Noted(words)))
     tuned = model.add_adapter(base, settings)
     if settings.adapter.start_from:
         model.begin_with(tuned, runs.find(run.folder.parent, settings.adapter.start_from))
-    trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder)
+    planned = plan.plan(settings, len(material.train), len(material.held_out), begun.rules)
+    trainer = orpo.build(settings, tuned, tokenizer, material.train, desk.folder, planned.warmup)
     _repair(trainer, desk)
-    desk.say(events.Noted(trainer.in_words()))
-    steps = _steps(settings, len(material.train))
-    desk.say(events.Planned(pairs=len(material.train), held_out=len(material.held_out), steps=steps,
-                            template=seal.seal(tokenizer.chat_template), system=material.system))
-    examiner, keeper = Examiner(desk, run, trainer, material), Keeper(desk, run, trainer, material.train)
+    for words in (trainer.in_words(), *planned.remarks):
+        desk.say(events.Noted(words))
+    examiner = Examiner(desk, run, trainer, material, begun)
+    every = planned.measure_every if examiner.looks else None
+    desk.say(events.Planned(planned.pairs, planned.held_out, planned.steps, seal.seal(tokenizer.chat_template),
+                            material.system, begun.rules, begun.moment.isoformat(), every or 0))
+    if material.system and questions.lines(settings.evaluation.prompts):
+        desk.say(events.Noted("The prompts to sample are asked after the system prompt, which all pairs have in common."))
+    keeper = Keeper(desk, run, trainer, material.train)
     checkpoint = keeper.newest()
     if settings.evaluation.keep == "best" and not len(material.held_out_tokens):
         desk.say(events.Noted("No pairs are held out, so no measurement is the best one: the last step's weights are kept."))
     with closing(Reports(desk, run, settings, after=checkpoint.step if checkpoint else 0)):
-        return _begun(desk, run, trainer, tokenizer, examiner, keeper, checkpoint, steps)
+        return _begun(desk, run, trainer, tokenizer, examiner, keeper, checkpoint, planned)
 
 
 def _begun(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedTokenizerBase, examiner: "Examiner", keeper: Keeper,
-           checkpoint: Checkpoint | None, steps: int) -> events.Event | None:
+           checkpoint: Checkpoint | None, planned: plan.Plan) -> events.Event | None:
     """From the measurement of the base, or a checkpoint, to the result."""
     if checkpoint is None:
         examiner.best.forget()
         examiner.measure(0, base=True)
     desk.enter("training")
-    reporter = Reporter(desk, examiner.interval(steps), examiner.look_between_steps, keeper.keep, keeper.interval(steps))
+    reporter = Reporter(desk, planned.measure_every if examiner.looks else None, examiner.look_between_steps,
+                        keeper.keep, planned.checkpoint_every)
     trainer.add_callback(reporter)
     with closing(keeper):
         try:
@@ -96,12 +106,6 @@ def _settle(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedTok
     examiner.sample(step)
 
 
-def _steps(settings: Settings, pairs: int) -> int:
-    """The optimizer steps of the run, counted as the trainer does."""
-    training = settings.training
-    return training.max_steps or max(1, math.ceil(math.ceil(pairs / (training.batch_size * training.accumulation)) * training.epochs))
-
-
 def _repair(trainer: ORPOTrainer, desk: Desk) -> None:
     """Say what changes when memory runs out, and begin with what an earlier half of this run had to change."""
     before = events.last(events.read(desk.folder / events.FILE), events.Repaired)
@@ -128,17 +132,15 @@ def _train(trainer: ORPOTrainer, checkpoint: Checkpoint | None, tokenizer, run: 
 class Examiner:
     """Measures the held-out pairs and samples answers, and says both."""
 
-    def __init__(self, desk: Desk, run: Run, trainer: ORPOTrainer, material: Material):
+    def __init__(self, desk: Desk, run: Run, trainer: ORPOTrainer, material: Material, begun: Begun):
         self.desk, self.scorer, self.settings = desk, trainer.scorer, run.settings
         self.rows = material.held_out_tokens
         self.best, self.last_loss = Best(run, trainer.model), math.nan
-        self._sampler: Sampler | None = Sampler(trainer.model, Asker(run, trainer.processing_class), trainer.processing_class,
-                                                _prompts(run.settings, material), desk.stopping.heed)
-
-    def interval(self, steps: int) -> int | None:
-        """Optimizer steps between looks at the model, or None when there is nothing to look at: none held out, no prompts."""
-        every = self.settings.evaluation.every
-        return max(1, round(every * steps if every < 1 else every)) if len(self.rows) or self._sampler.prompts else None
+        prompts = _prompts(run.settings, material)
+        asker = Asker(run, trainer.processing_class, begun.moment)
+        self._sampler: Sampler | None = Sampler(trainer.model, asker, trainer.processing_class, prompts, desk.stopping.heed)
+        self.looks = bool(len(self.rows) or prompts)
+        """Whether there is anything to look at: pairs held out, or prompts."""
 
     def measure(self, step: int, base: bool = False, pair_by_pair: bool = True) -> None:
         """Say what the held-out pairs give at this step, with the adapter or without; each pair's margin too, or only the means."""
@@ -177,14 +179,23 @@ class Examiner:
 
 
 def _prompts(settings: Settings, material: Material) -> list[list[Message]]:
-    """The prompts that a person chose, after the system prompt that all pairs have, if there is one; or three held-out ones."""
+    """The prompts that a person chose, after the system prompt that all pairs have, if there is one; else three questions of the data,
+    for the practice pairs those that were made for it.
+    """
     asked = questions.lines(settings.evaluation.prompts)
-    if asked or not material.held_out:
+    if not asked and settings.data.source == PRACTICE:
+        asked = list(practice.PROMPTS)
+    if asked:
         opening = [{"role": "system", "content": material.system}] if material.system else []
         return [[*opening, {"role": "user", "content": text}] for text in asked]
-    short = [pair.prompt for pair in material.held_out if sum(turn["role"] != "system" for turn in pair.prompt) == 1]
-    short = short or [material.held_out[0].prompt]
-    return random.Random(settings.data.seed).sample(short, min(3, len(short)))
+    short = [pair.prompt for pair in material.questions if _turns_of(pair.prompt) == 1]
+    longer = [pair.prompt for pair in material.questions if _turns_of(pair.prompt) > 1]
+    return (random.Random(settings.data.seed).sample(short, min(SAMPLED, len(short))) + longer)[:SAMPLED]
+
+
+def _turns_of(prompt: list[Message]) -> int:
+    """The turns of a prompt, a system turn aside."""
+    return sum(turn["role"] != "system" for turn in prompt)
 
 
 def save(tuned: PeftModel, tokenizer, run: Run) -> None:
@@ -200,7 +211,7 @@ def save(tuned: PeftModel, tokenizer, run: Run) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     tuned.save_pretrained(draft, save_embedding_layers=False)
     (draft / "README.md").unlink(missing_ok=True)  # PEFT's is a form to fill in; the studio writes its own when pushing
-    tokenizer.save_pretrained(draft)
+    portable.save_tokenizer(tokenizer, draft)
     adapter.sign(draft, tuned.get_base_model().origin)
     if run.adapter.exists():  # of a run that was stopped and went on
         for kind in ("merge", "gguf"):  # what was made from it is no longer this run's result

@@ -7,8 +7,9 @@ Answer: the fields of `studio.preview.Tokens`, or {"error": words}.
 import json
 import os
 import sys
+from collections.abc import Callable
 
-from studio.engine import tokens
+from studio.engine import bounds, tokens
 from studio.engine.vocabulary import load_tokenizer
 from studio.errors import explain
 from studio.preferences.pairs import Pair
@@ -16,23 +17,49 @@ from studio.redaction import redact
 from studio.seal import seal
 from studio.settings import Settings
 
+BROKEN = "\ufffd"
+"""What stands for bytes that are no character."""
+SECONDS = 60
+"""For the tokens of one pair: a tokenizer that needs longer will not come back."""
+LONGEST_SPREAD = 16
+"""Tokens that can only together be text: a character has up to four bytes, and a token may end one and begin the next."""
+
 
 def look(request: dict) -> dict:
     """The answer to a request; whatever goes wrong becomes words."""
     settings = Settings(**request["settings"])
     try:
         tokenizer = load_tokenizer(settings.model, request.get("token"))
-        [pair] = tokens.encoded([Pair.of_row(request["pair"])], tokenizer)
+        with bounds.bounded(f"Making tokens of this pair with the tokenizer of {settings.model.name}", SECONDS):
+            [pair] = tokens.encoded([Pair.of_row(request["pair"])], tokenizer)
     except Exception as error:
         return {"error": redact(explain(error, settings.model.name), [request.get("token") or ""])}
-    # One by one: a token's own text, white space included, and not what it becomes beside others.
-    chosen, rejected = ([tokenizer.decode([int(token)]) for token in ids] for ids in (pair.chosen, pair.rejected))
+    chosen, rejected = (texts(list(map(int, ids)), tokenizer.decode) for ids in (pair.chosen, pair.rejected))
     return {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected, "max_length": settings.training.max_length,
             "seal": seal(tokenizer.chat_template)}
+
+
+def texts(ids: list[int], decode: Callable[[list[int]], str]) -> list[str | None]:
+    """Each token's own text, white space included, and not what it becomes beside others.
+
+    Where a character's bytes are spread over tokens, the first of those that only together are text has all of it, and the others
+    have None.
+    """
+    found: list[str | None] = []
+    while len(found) < len(ids):
+        start = len(found)
+        text, end = decode(ids[start : start + 1]), start + 1
+        if BROKEN in text:
+            whole = next((stop for stop in range(start + 2, min(start + LONGEST_SPREAD, len(ids)) + 1)
+                          if BROKEN not in decode(ids[start:stop])), end)  # none: the text itself holds that character
+            text, end = decode(ids[start:whole]), whole
+        found += [text, *[None] * (end - start - 1)]
+    return found
 
 
 if __name__ == "__main__":
     # The libraries print progress; the answer must be the only thing on the real standard output.
     answer_to = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     sys.stdout = sys.stderr
+    bounds.ends_with(lambda words: (print(json.dumps({"error": words}), file=answer_to, flush=True), bounds.leave(0)))
     print(json.dumps(look(json.load(sys.stdin))), file=answer_to, flush=True)

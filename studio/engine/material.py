@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio import events, model_files, trackers
-from studio.engine import data, fidelity, precision, remote_code, snapshot, tokens, vocabulary
+from studio.begun import Begun
+from studio.engine import data, fidelity, precision, provenance, remote_code, snapshot, tokens, vocabulary
 from studio.engine.worker import Desk
 from studio.errors import DataError, NoSpaceError
 from studio.preferences.pairs import Pair, common_system
 from studio.settings import Settings
+
+QUESTIONS = 20
+"""Of the pairs that are learned from, among how many prompts to sample are chosen where none are held out."""
 
 
 def refuse_what_cannot_run(settings: Settings) -> None:
@@ -72,22 +76,25 @@ def _progress(desk: Desk, total: int):
 class Material:
     """What a run learns from and what it is measured on: tokens of both, and the held-out pairs as they read.
 
+    `questions` are pairs whose prompts can be sampled: the held-out ones, or some that are learned from where none are.
     `system` is the system prompt that all pairs have, if they have the same.
     """
 
     train: tokens.Tokens
     held_out_tokens: tokens.Tokens
     held_out: list[Pair]
+    questions: list[Pair]
     system: str = ""
 
 
-def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
+def gather(settings: Settings, tokenizer, desk: Desk, begun: Begun) -> Material:
     """The pairs that the settings ask for, tokenized and divided, with everything left out said. Raises DataError."""
-    reading = data.read(settings.data, desk.token, desk.folder)
+    reading = data.read(settings.data, desk.token, desk.folder, begun.rules)
     for words in reading.in_words():
         desk.say(events.Noted(words))
     found, max_length = reading.pairs, settings.training.max_length
-    encoded = tokens.tokenize(found, tokenizer, max_length, progress=lambda done: desk.progress(done, len(found), "pairs"))
+    encoded = tokens.tokenize(found, tokenizer, max_length, moment=begun.moment,
+                              progress=lambda done: desk.progress(done, len(found), "pairs"))
     _refuse_tokens_without_rows(encoded, settings, tokenizer, desk)
     _say_what_is_lost(settings, reading, encoded, tokenizer.chat_template, desk)
     fitting = tokens.fitting(encoded, max_length)
@@ -98,7 +105,11 @@ def gather(settings: Settings, tokenizer, desk: Desk) -> Material:
                    else "Raise the maximum length, or choose data with shorter questions.")
         raise DataError(f"{fitting.in_words(found)} {instead}")
     train, held_out = data.divided(reading, fitting.places, settings.data)
-    return Material(encoded.at(train), encoded.at(held_out), [found[place] for place in held_out],
+    if not train:
+        raise DataError(f"{fitting.in_words(found)} No pair is left to learn from. Raise the maximum length.")
+    desk.say(provenance.gathered(settings, reading, desk.token))
+    kept_away = [found[place] for place in held_out]
+    return Material(encoded.at(train), encoded.at(held_out), kept_away, kept_away or [found[place] for place in train[:QUESTIONS]],
                     common_system(found[place].prompt for place in (*train, *held_out)))
 
 

@@ -11,10 +11,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from studio import events
-from studio.engine import adapter, model, proof, space, vocabulary
+from studio.engine import adapter, model, portable, proof, snapshot, space, vocabulary
 from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
 from studio.errors import StudioError
@@ -46,6 +46,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     desk.enter("loading")
     adapter.check(run, desk.token)
     tokenizer = vocabulary.read(run.adapter, run.name)
+    source = snapshot.of(adapter.pinned(run), desk.token)
     base = model.load_base(adapter.pinned(run), tokenizer, desk.token, quantized=False, on="cpu", consent=desk.consent)
     refuse_if_short(_bytes(base) + MARGIN, desk.folder)
     yield
@@ -67,7 +68,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     yield
     desk.enter("saving")
     with whole(run.merged) as draft:
-        save(merged, tokenizer, draft)
+        save(merged, tokenizer, source, draft)
     desk.say(events.Saved(step=0, path=run.merged.name))
 
 
@@ -120,27 +121,17 @@ def whole(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Weights, tokenizer, template and generation settings. Raises StudioError if the template did not survive."""
-    _end_turns(merged.generation_config, tokenizer)
-    merged.save_pretrained(folder, max_shard_size="2GB")
-    tokenizer.save_pretrained(folder)
-    if vocabulary.read(folder, folder.name).chat_template != tokenizer.chat_template:
-        raise StudioError("The chat template changed when it was saved, so the merged model was not kept. "
-                          "Use the adapter itself, which has the template it was trained with.")
+def save(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, folder: Path) -> None:
+    """Weights, config, tokenizer, template and generation settings; `source` holds the base's. Raises StudioError if they changed by it."""
+    portable.save_model(merged, source, _stops(merged, tokenizer), tokenizer.pad_token_id, folder)
+    portable.save_tokenizer(tokenizer, folder)
 
 
-def _end_turns(generation: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Stop at the end of a turn, and wherever the base stopped."""
-    stops = {tokenizer.eos_token_id, *_listed(generation.eos_token_id)} - {None}
-    # The end of a turn comes first: whoever reads only one id must not run on into the next turn.
-    generation.eos_token_id = sorted(stops, key=lambda stop: (stop != tokenizer.eos_token_id, stop))
-    generation.pad_token_id = tokenizer.pad_token_id
-    try:
-        generation.validate(strict=True)
-    except ValueError:
-        # Some bases set a temperature and no sampling, which may be published but not saved again once changed.
-        generation.do_sample = True
+def _stops(merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The end of a turn, and wherever the base stopped."""
+    stops = {tokenizer.eos_token_id, *_listed(merged.generation_config.eos_token_id)} - {None}
+    # The end of a turn comes first: a reader that takes only one id must not run on into the next turn.
+    return sorted(stops, key=lambda stop: (stop != tokenizer.eos_token_id, stop))
 
 
 def _listed(value) -> list:

@@ -3,6 +3,7 @@
 Training, chat and merge all come through here, so that the three can never disagree on precision or vocabulary.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.pytorch_utils import Conv1D
 
 from studio.engine import adapter, remote_code, snapshot, vocabulary, weights
 from studio.engine.adapter import WEIGHTS
@@ -20,6 +22,9 @@ from studio.engine.worker import about
 from studio.errors import StudioError
 from studio.runs import Run
 from studio.settings import AdapterSettings, ModelSettings, Settings
+
+ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, Conv1D)
+"""Layers that PEFT puts a LoRA on; those of bitsandbytes are kinds of the first."""
 
 FUSED_MAMBA = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
 """Families whose kernels read some weights past their layers, so that an adapter on these would do nothing; PEFT refuses it."""
@@ -104,13 +109,29 @@ def _keep_layout(model: PreTrainedModel) -> None:
 
 
 def add_adapter(base: PreTrainedModel, settings: Settings) -> PeftModel:
-    """The base, frozen, with a fresh adapter whose first weights the training seed decides."""
+    """The base, frozen, with a fresh adapter whose first weights the training seed decides.
+
+    Raises StudioError for a target module that the base does not have: PEFT passes over one among others without a word.
+    """
+    config = lora_config(settings.adapter)
+    if isinstance(config.target_modules, set | list):
+        _refuse_missing(base, sorted(config.target_modules))
     base.requires_grad_(False)
     set_seed(settings.training.seed)
-    config = lora_config(settings.adapter)
     if config.target_modules == "all-linear" and base.config.get_text_config().model_type in FUSED_MAMBA:
         config.exclude_modules = ["out_proj", "conv1d"]
     return get_peft_model(base, config)
+
+
+def _refuse_missing(base: PreTrainedModel, targets: list[str]) -> None:
+    """Raises StudioError naming targets that match no layer on which LoRA can stand, by PEFT's rule: a path's end."""
+    layers = [name for name, module in base.named_modules() if isinstance(module, ADAPTABLE)]
+    missing = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in layers)]
+    if missing:
+        has = sorted({name.rsplit(".", 1)[-1] for name in layers if re.search(r"\.\d+\.", name)})
+        named = " and ".join(f"“{target}”" for target in missing)
+        raise StudioError(f"{named} {'is no layer' if len(missing) == 1 else 'are no layers'} of this model that LoRA can adapt; it has "
+                          f"{', '.join(has[:20])}. Correct Target modules, or set it to all-linear.")
 
 
 def grow_vocabulary(model: PreTrainedModel, size: int) -> None:

@@ -6,9 +6,8 @@ Everything that can be refused is refused before a repository is made; the token
 import sys
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError
 
-from studio import events, lineage, parcel, seal
+from studio import events, jobs, licences, lineage, parcel, seal
 from studio.engine import adapter, hub
 from studio.engine.worker import Desk, about, work
 from studio.runs import Run
@@ -25,7 +24,8 @@ def push(desk: Desk) -> events.Event | None:
     with about(repo):
         found = hub.existing(api, repo, "model")
         hub.refuse_to_disturb(found, asked)
-        contents = parcel.contents(run, asked.what, repo, _licence(api, run))
+        licence = hub.licence(api, lineage.hub_base(run)) or None
+        contents = parcel.contents(run, asked.what, repo, licence)
         additions = [CommitOperationAdd(name, content) for name, content in contents.items()]
         if desk.asked_to_stop:
             return events.Stopped(step=0)
@@ -37,6 +37,10 @@ def push(desk: Desk) -> events.Event | None:
         with desk.stopping.undisturbed():  # a commit that was begun is one: nobody can tell otherwise whether it was made
             made = api.create_commit(repo, additions + hub.deletions(found, additions, parcel.FILES),
                                      commit_message=f"Upload the {asked.what} of {run.name} with ORPO Studio")
+            terms = licences.of(licence or licences.recorded(events.read(jobs.of(run).log)))
+            if terms and not terms.fits(repo):
+                desk.say(events.Noted(f"{terms.of_name()} {repo} does not: rename it on the Hub before you make it public."))
+            lineage.note_pushed(run, asked.what, repo, asked.private)
             desk.say(events.Pushed(repo, made.commit_url))
     return None
 
@@ -50,17 +54,6 @@ def _refuse_what_is_not_the_run_s(run: Run, asked: PushRequest, desk: Desk) -> N
     if asked.what != "gguf":  # which holds the template inside, from the merged model that was checked
         seal.check(run, folder)
     adapter.refuse_what_is_not_finite(folder)
-
-
-def _licence(api: HfApi, run: Run) -> dict[str, str]:
-    """The base's licence, as its own card states it; nothing when it cannot be asked."""
-    base = lineage.hub_base(run)
-    try:
-        stated = api.model_info(base).card_data if base else None
-    except HfHubHTTPError:
-        stated = None
-    found = {name: getattr(stated, name, None) for name in ("license", "license_name", "license_link")}
-    return {name: value for name, value in found.items() if value}
 
 
 if __name__ == "__main__":

@@ -3,21 +3,27 @@
 transformers runs it in a sandbox, where it reaches nothing but the talk; a sandbox does not make a loop end. Everything in the
 engine that turns a talk into text comes through here. Only a process's main thread can be called back from a loop; a single
 product of numbers of a billion digits not even that, so none is begun.
+
+A template can ask for the time and for chance as well. It is told the date of the run it speaks for, and draws from a generator
+that always begins alike: the same talk is the same text tomorrow, on another machine, in the chat and in training.
 """
 
 import json
 import os
+import random
 import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
 from studio.errors import StudioError
 from studio.preferences.pairs import Message
@@ -44,17 +50,19 @@ class _TimeIsUpError(Exception):
     """The limit has passed while the template ran."""
 
 
-def render(tokenizer: PreTrainedTokenizerBase, talks: list[Message] | list[list[Message]], **options) -> str | list[str]:
-    """A talk, or each of several, as text. Raises Refusal for a talk that the template does not take, StudioError where it has no end.
+def render(tokenizer: PreTrainedTokenizerBase, talks: list[Message] | list[list[Message]], moment: datetime | None = None,
+           **options) -> str | list[str]:
+    """A talk, or each of several, as text. `moment` is the date of the run that it is rendered for, and now where there is no run.
 
     The arguments of tool calls, which many files hold as JSON in a text, are handed over as values, as transformers' templates want
     them, and as they are to a template that refuses these. `tools` are descriptions of tools that can be called in all of the talks.
+    Raises Refusal for a talk that the template does not take, StudioError where it has no end.
     """
     as_values = _with_arguments(talks)
     if as_values is not None:
         with suppress(Refusal):
-            return _rendered(tokenizer, as_values, **options)
-    return _rendered(tokenizer, talks, **options)
+            return _rendered(tokenizer, as_values, moment, **options)
+    return _rendered(tokenizer, talks, moment, **options)
 
 
 def _with_arguments(talks: list) -> list | None:
@@ -88,10 +96,10 @@ def parsed(arguments: Any) -> Any:
         return arguments
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, talks: list, **options) -> str | list[str]:
+def _rendered(tokenizer: PreTrainedTokenizerBase, talks: list, moment: datetime | None, **options) -> str | list[str]:
     characters = sum(map(_size, talks)) + len(json.dumps(options.get("tools") or "", default=str)) * len(talks)
     try:
-        with _limits(ROOM + 16 * characters):
+        with _limits(ROOM + 16 * characters), _same_at_any_time(moment):
             text = tokenizer.apply_chat_template(talks, tokenize=False, **options)
     except _TimeIsUpError:
         raise StudioError(ENDLESS.format(f"{SECONDS} seconds")) from None
@@ -132,6 +140,29 @@ def _limits(memory: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
         if others:
             signal.setitimer(signal.ITIMER_REAL, max(0.001, others - (time.monotonic() - began)))
+
+
+class _Clock:
+    """Stands in for the class `datetime` while a template runs: its present is one moment."""
+
+    def __init__(self, moment: datetime):
+        self._moment = moment
+
+    def now(self, *_) -> datetime:
+        return self._moment
+
+
+@contextmanager
+def _same_at_any_time(moment: datetime | None) -> Iterator[None]:
+    """Let a template read `moment` from the clock, and always the same from chance. What else draws at random is not disturbed."""
+    clock, drawn = chat_template_utils.datetime, random.getstate()
+    chat_template_utils.datetime = _Clock(moment or datetime.now())  # transformers turns a clock that is handed over into text
+    random.seed(0)
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = clock
+        random.setstate(drawn)
 
 
 def _time_is_up(*_) -> None:

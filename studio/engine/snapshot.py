@@ -17,7 +17,7 @@ from huggingface_hub.errors import DryRunError, HfHubHTTPError
 
 from studio import hub_access, model_files, names
 from studio.engine.worker import about
-from studio.errors import StudioError
+from studio.errors import BaseModelError, StudioError
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
 from studio.shape import LARGEST_CONFIG, LARGEST_HEADER, PATIENCE
@@ -68,7 +68,7 @@ def _refuse_what_cannot_be_trained(settings: ModelSettings, folder: Path, token:
     config = mapping(folder / "config.json", settings.name)
     try:
         model_files.refuse(settings.name, config, files)
-    except StudioError:
+    except BaseModelError:
         if not _is_on_hub(settings):
             raise
         model_files.refuse(settings.name, config, files, _listed(settings, token)[1])  # the Hub knows what it was made from

@@ -1,6 +1,6 @@
 """What a person names as a source -> its rows: the practice pairs, a file, or a Hub dataset at its commit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from studio import hub_access, names, uploads
 from studio.engine.files import parquet, reader
-from studio.engine.files.lines import Line, checked
+from studio.engine.files.lines import How, Line, checked
 from studio.engine.worker import about
-from studio.errors import NOT_UTF8, DataError
+from studio.errors import DataError, EncodingDoubt
 from studio.practice import PAIRS as PRACTICE_PAIRS
+from studio.preferences.formats import Asked
 from studio.preferences.mix import Part
+from studio.preferences.recognition import recognise
+from studio.preferences.structure import Row
 from studio.settings import PRACTICE
 
 AT_ONCE = 1000
@@ -32,6 +35,8 @@ class Source:
     commit: str
     lines: Iterator[Line]
     remark: str = ""
+    sheets: tuple[str, ...] = ()
+    """Sheets of the workbook that hold pairs as well."""
 
 
 def opened(part: Part, token: str | None = None) -> Source:
@@ -39,19 +44,36 @@ def opened(part: Part, token: str | None = None) -> Source:
     if part.source == PRACTICE:
         return Source("Practice pairs", "", reader.rows(PRACTICE_PAIRS))
     if names.is_path(part.source):
-        return _file(Path(part.source))
+        return _file(part)
     with about(part.source):
         return _hub(part, token)
 
 
-def _file(path: Path) -> Source:
+def _file(part: Part) -> Source:
+    """The rows of a file, or of a folder that `save_to_disk` wrote. An upload that is of no use is removed."""
+    path, how = Path(part.source), How(part.subset if part.source.lower().endswith(".xlsx") else "", part.encoding, _fits(part))
     try:
-        lines = reader.rows(path)
+        lines = reader.saved(path, part.split) if path.is_dir() else reader.rows(path, how)
+    except EncodingDoubt:
+        raise
     except DataError as error:
-        if NOT_UTF8 not in str(error) and uploads.discard(path):
+        if not part.subset and not part.encoding and uploads.discard(path):
             raise DataError(f"{error} The upload was removed.") from error
         raise
-    return Source(path.name, "", lines, reader.remark(path))
+    idle = "" if how.sheet or not part.subset else f"“{part.subset}” is entered as the subset, which {path.name} does not have."
+    return Source(path.name, "", lines, " ".join(filter(None, (lines.remark, idle))), tuple(lines.others))
+
+
+def _fits(part: Part) -> Callable[[Sequence[str], Sequence[Row]], bool]:
+    """Whether rows with such columns hold pairs, as far as a few of them show it."""
+    def fits(names: Sequence[str], rows: Sequence[Row]) -> bool:
+        try:
+            recognise(names, rows, Asked(part.prompt, part.chosen, part.rejected, part.vote))
+        except DataError:
+            return False
+        return True
+
+    return fits
 
 
 def _hub(part: Part, token: str | None) -> Source:

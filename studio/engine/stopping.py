@@ -17,7 +17,7 @@ import psutil
 
 FILE = "stop"
 LOOK_SECONDS = 0.25
-POLITE_SECONDS, AGAIN_SECONDS, PATIENT_SECONDS = 1.5, 2.0, 10.0
+POLITE_SECONDS, AGAIN_SECONDS, PATIENT_SECONDS = 1.5, 2.0, 6.0
 """After so long without an end the library call is interrupted, and again every so often; after so long the process is ended."""
 INTERRUPT = signal.SIGUSR1
 

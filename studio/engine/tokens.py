@@ -11,9 +11,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,16 +21,13 @@ import numpy as np
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
-from studio.engine import fidelity
+from studio.begun import tells_the_time
+from studio.engine import bounds, fidelity, texts
 from studio.engine.asking import Asking, Common
-from studio.engine.rendering import Refusal, render
-from studio.errors import DataError
-from studio.preferences.pairs import Account, Message, Pair
+from studio.preferences.pairs import Account, Pair
 
 CACHE = Path(HF_HOME) / "orpo-studio" / "tokens"
 KEPT_SETS = 20
-AT_ONCE, CHARACTERS_AT_ONCE = 500, 2_000_000
-"""Pairs rendered and tokenized together, and characters of what they say; a longer pair is taken alone."""
 FORMAT = "2"
 """Goes up when the same pairs would give other ids, so that old files are not taken."""
 
@@ -98,17 +95,17 @@ class Tokens(Sequence[Encoded]):
 
 
 def tokenize(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path = CACHE,
-             progress: Callable[[int], None] = lambda done: None) -> Tokens:
+             progress: Callable[[int], None] = lambda done: None, moment: datetime | None = None) -> Tokens:
     """Each pair as the model will see it, cut at `max_length` tokens; scored answers may be left empty by the cut.
 
-    Raises DataError if the chat template cannot hold a conversation.
+    `moment` is the date of the run, for a template that writes one. Raises DataError if the chat template cannot hold a conversation.
     """
-    folder = cache / _digest(found, tokenizer, max_length)
+    folder = cache / _digest(found, tokenizer, max_length, moment)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=cache))
         try:
-            _write(draft, found, tokenizer, max_length, progress)
+            _write(draft, found, tokenizer, max_length, progress, moment)
             _settle(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -127,11 +124,11 @@ def _settle(draft: Path, folder: Path) -> None:
 
 
 def _write(folder: Path, found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int,
-           progress: Callable[[int], None]) -> None:
+           progress: Callable[[int], None], moment: datetime | None) -> None:
     bounds, lost, written, common = [], [], 0, Common()
     with open(folder / "ids.raw", "wb") as file:
-        for batch in batches(found):
-            for pair, spoken in zip(encoded(batch, tokenizer, max_length), batch, strict=True):
+        for batch in texts.batches(found):
+            for pair, spoken in zip(encoded(batch, tokenizer, max_length, moment), batch, strict=True):
                 for ids in (pair.chosen, pair.rejected):
                     file.write(np.asarray(ids, dtype=np.int32).tobytes())
                 bounds.append((written, pair.prompt, len(pair.chosen), len(pair.rejected)))
@@ -153,66 +150,21 @@ def _with_header(raw: Path, path: Path, count: int) -> None:
     raw.unlink()
 
 
-def batches(found: Iterable[Pair]) -> Iterator[list[Pair]]:
-    """The pairs in their order, as many at once as fit in memory whatever their length."""
-    batch, characters = [], 0
-    for pair in found:
-        size = len(json.dumps(pair.row()))
-        if batch and (len(batch) == AT_ONCE or characters + size > CHARACTERS_AT_ONCE):
-            yield batch
-            batch, characters = [], 0
-        batch.append(pair)
-        characters += size
-    if batch:
-        yield batch
-
-
-def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> Iterator[Encoded]:
+def encoded(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None,
+            moment: datetime | None = None) -> Iterator[Encoded]:
     """The pairs of one batch. The two texts are tokenized, the prompt only found in them."""
-    prompts, chosen, rejected = rendered(found, tokenizer)
-    lost = _losses(found, (prompts, chosen, rejected), tokenizer)
-    better = tokenizer(chosen, add_special_tokens=False)
-    worse = tokenizer(rejected, add_special_tokens=False)
-    for place, texts in enumerate(zip(prompts, chosen, rejected, strict=True)):
-        common = len(os.path.commonprefix(texts))
-        prompt = min(_tokens_before(better, place, common, tokenizer, texts[1]),
-                     _tokens_before(worse, place, common, tokenizer, texts[2]))
+    prompts, chosen, rejected = texts.rendered(found, tokenizer, moment)
+    lost = texts.losses(found, (prompts, chosen, rejected), tokenizer, moment)
+    with bounds.bounded("Making tokens of these texts with the model's tokenizer"):
+        better = tokenizer(chosen, add_special_tokens=False)
+        worse = tokenizer(rejected, add_special_tokens=False)
+    for place, three in enumerate(zip(prompts, chosen, rejected, strict=True)):
+        common = len(os.path.commonprefix(three))
+        prompt = min(_tokens_before(better, place, common, tokenizer, three[1]),
+                     _tokens_before(worse, place, common, tokenizer, three[2]))
         yield Encoded(prompt, _ended(better["input_ids"][place], prompt, tokenizer)[:max_length],
                       _ended(worse["input_ids"][place], prompt, tokenizer)[:max_length], lost[place],
-                      texts[0][len(os.path.commonprefix(texts[:2])) :])
-
-
-def _losses(found: Sequence[Pair], texts: tuple[list[str], list[str], list[str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the template left out of each pair. An answer of which every piece is lost is compared with one that says nothing."""
-    lost = [fidelity.losses(pair, three) for pair, three in zip(found, zip(*texts, strict=True), strict=True)]
-    for place, pair in enumerate(found):
-        for side in fidelity.emptied(pair, lost[place]) if lost[place] else ():
-            answer, text = getattr(pair, side), texts[list(fidelity.SIDES).index(side)][place]
-            with suppress(Refusal):
-                if render(tokenizer, pair.prompt + fidelity.blank(answer), tools=pair.tools or None) == text:
-                    lost[place] |= fidelity.EMPTY
-    return lost
-
-
-def rendered(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[str], list[str]]:
-    """The three texts of each pair: the question up to where an answer begins, and the question with each answer."""
-    def each(talks: list[list[Message]], **options) -> list[str]:
-        texts = [""] * len(talks)
-        for places in by_tools.values():
-            tools = found[places[0]].tools or None
-            for place, text in zip(places, render(tokenizer, [talks[place] for place in places], tools=tools, **options), strict=True):
-                texts[place] = text
-        return texts
-
-    by_tools: dict[str, list[int]] = {}
-    for place, pair in enumerate(found):
-        by_tools.setdefault(json.dumps(pair.tools, default=str) if pair.tools else "", []).append(place)
-    try:
-        return (each([pair.prompt for pair in found], add_generation_prompt=True), each([pair.prompt + pair.chosen for pair in found]),
-                each([pair.prompt + pair.rejected for pair in found]))
-    except Refusal as error:
-        raise DataError(f"The chat template cannot hold these conversations: {error}. "
-                        "Set Chat template to chatml, or remove system turns from the data.") from error
+                      three[0][len(os.path.commonprefix(three[:2])) :])
 
 
 def _tokens_before(encoding, place: int, common: int, tokenizer: PreTrainedTokenizerBase, text: str) -> int:
@@ -233,12 +185,14 @@ def _ended(ids: list[int], prompt: int, tokenizer: PreTrainedTokenizerBase) -> l
     return ids if end is None or end in ids[prompt:] else ids + [end]
 
 
-def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+def _digest(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int, moment: datetime | None) -> str:
     """A name for what these pairs become, which changes with anything that changes the ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     digest = hashlib.sha256(json.dumps([FORMAT, max_length, tokenizer.chat_template, tokenizer.eos_token_id]).encode())
     digest.update(vocabulary.encode(errors="surrogatepass"))
+    if tells_the_time(tokenizer.chat_template):  # else yesterday's texts would be taken for today's
+        digest.update((moment or datetime.now()).isoformat().encode())
     for pair in found:
         digest.update(json.dumps([pair.prompt, pair.chosen, pair.rejected, pair.tools]).encode())
     return digest.hexdigest()[:32]

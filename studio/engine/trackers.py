@@ -42,8 +42,8 @@ class Tracker(Protocol):
 class WeightsAndBiases:
     """A W&B run, named and identified by the run's name, so that a resumed one goes on in it.
 
-    Without a key, and without a login of this machine, it is written offline. Nothing of this machine's code, repository, output,
-    paths or name goes with it.
+    Without a key, and without a login of this machine, it is written offline. Nothing of this machine's code, repository,
+    output, arguments or packages goes with it.
     """
 
     def __init__(self, run: Run, config: Mapping[str, Any], key: str | None):
@@ -57,7 +57,7 @@ class WeightsAndBiases:
             project=os.environ.get("WANDB_PROJECT") or PROJECT, name=run.name, id=run.name, dir=str(run.folder), config=dict(config),
             resume=None if offline else "allow", mode="offline" if offline else None,
             settings=wandb.Settings(api_key=None if offline else key, console="off", disable_code=True, disable_git=True,
-                                    x_disable_meta=True, silent=True))
+                                    x_disable_meta=True, x_save_requirements=False, silent=True))
         self._run.define_metric("train/global_step")
         self._run.define_metric("*", step_metric="train/global_step")
         self.told = ("Weights & Biases is written offline into the folder wandb of the run, since there is no key or it is set to be "

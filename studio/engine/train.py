@@ -5,7 +5,7 @@ Reads settings.yaml, says what happens in events.jsonl, leaves held_out.jsonl an
 
 import sys
 
-from studio import events
+from studio import begun, events
 from studio.engine import data, material
 from studio.engine.vocabulary import chatml_in_words, load_tokenizer
 from studio.engine.worker import Desk, work
@@ -24,12 +24,13 @@ def train(desk: Desk) -> events.Event | None:
     if words := chatml_in_words(settings.model, tokenizer):
         desk.say(events.Noted(words))
     desk.enter("tokenizing")
-    gathered = material.gather(settings, tokenizer, desk)
+    start = begun.of(events.read(run.folder / events.FILE))
+    gathered = material.gather(settings, tokenizer, desk, start)
     data.write_pairs(run.held_out, gathered.held_out)
     desk.enter("loading")
     from studio.engine import learning  # PEFT comes with it: slow, and what was wrong so far has been told without
 
-    return learning.learn(desk, run, tokenizer, gathered)
+    return learning.learn(desk, run, tokenizer, gathered, start)
 
 
 if __name__ == "__main__":

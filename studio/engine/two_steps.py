@@ -9,6 +9,7 @@ import time
 from transformers import TrainerCallback
 
 from studio import events
+from studio.begun import Begun
 from studio.engine import model
 from studio.engine.material import download, gather, refuse_what_cannot_run
 from studio.engine.orpo import packing
@@ -44,7 +45,7 @@ def two_steps(desk: Desk) -> events.Event | None:
     download(settings, desk)
     tokenizer = load_tokenizer(settings.model, desk.token)
     desk.enter("tokenizing")
-    pairs = gather(settings, tokenizer, desk).train
+    pairs = gather(settings, tokenizer, desk, Begun()).train
     desk.enter("loading")
     tuned = model.add_adapter(model.load_base(settings.model, tokenizer, desk.token, consent=desk.consent), settings)
     trainer = orpo.build(settings, tuned, tokenizer, pairs, desk.folder)

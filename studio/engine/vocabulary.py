@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from studio import model_files
-from studio.engine import snapshot
+from studio.engine import bounds, snapshot
 from studio.engine.rendering import Refusal, render
 from studio.engine.worker import about
 from studio.errors import StudioError
@@ -89,11 +89,13 @@ def rows(folder: Path, otherwise: int) -> int:
 def read(folder: Path, name: str, **options) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder, with at most one chat template. Raises StudioError for one that cannot be read."""
     model_files.refuse_without_vocabulary(name, [path.name for path in folder.iterdir()])
-    with about(name):
+    with about(name), bounds.bounded(f"Reading the tokenizer of {name}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     if isinstance(tokenizer.chat_template, dict):  # several by name, of which talks take the default one
         tokenizer.chat_template = tokenizer.chat_template.get("default")
-    if not tokenizer("a b c", add_special_tokens=False)["input_ids"]:
+    with bounds.bounded(f"The tokenizer of {name}"):
+        tokens = tokenizer("a b c", add_special_tokens=False)["input_ids"]
+    if not tokens:
         raise StudioError(f"The tokenizer of {name} makes no tokens of plain words: its vocabulary is empty. "
                           "Fetch it again, or choose another model.")
     return tokenizer

@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from studio import credentials, events, processes, pulse
-from studio.engine import space, turn
+from studio.engine import bounds, space, turn
 from studio.engine.stopping import Stopping, leave, led_to
 from studio.errors import StudioError, disk_is_full, explain
 from studio.redaction import redact
@@ -132,6 +132,7 @@ def _work(desk: Desk, task: Callable[[Desk], events.Event | None], computes: boo
     space.set_aside(desk.folder)
     _limit_silence()
     desk.stopping.watch(lambda: _last_resort(desk))
+    bounds.ends_with(partial(_fail, desk))
     try:
         desk.say(events.Started(device=_device() if computes else "", versions=_versions()))
         lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
@@ -169,6 +170,14 @@ def _last_resort(desk: Desk) -> None:
             shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
     space.use_up(desk.folder)
     desk.say(_stopped(desk))
+
+
+def _fail(desk: Desk, words: str) -> None:
+    """The last words of a process that is ended while it works on something that does not come back."""
+    desk.stopping.over()
+    space.use_up(desk.folder)
+    desk.say(events.Failed(reason=words))
+    bounds.leave(1)
 
 
 def _outlive_the_log() -> None:

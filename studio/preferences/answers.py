@@ -46,6 +46,11 @@ def _fitness(name: str, sample: Sequence[Row]) -> int:
     return 1 if not values else 2 * any(isinstance(value, str | list | tuple | Mapping) for value in values)
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a model's name, an address or an identity."""
+    return len(text) <= 120 and NAME.fullmatch(text) is not None
+
+
 def says_something(name: str, sample: Sequence[Row]) -> bool:
     """Whether a column holds what somebody wrote, rather than the names of models, numbers, labels or identities."""
     values = [row[name] for row in sample if row.get(name) not in (None, "")]
@@ -54,7 +59,7 @@ def says_something(name: str, sample: Sequence[Row]) -> bool:
     if any(kind_of(value) in ("turns", "texts") for value in values):
         return True
     texts = [value for value in values if isinstance(value, str)]
-    return bool(texts) and not mostly(bool(NAME.fullmatch(text.strip())) for text in texts)
+    return bool(texts) and not mostly(is_name(text.strip()) for text in texts)
 
 
 def is_prose(name: str, sample: Sequence[Row]) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from studio.preferences.pairs import Message, Pair
+from studio.preferences.pairs import Message, Pair, in_full
 
 Weight = Literal["bad", "warn", "hint"]
 NAMED = 200
@@ -34,7 +34,7 @@ class Finding:
     edit: str = ""
     button: str = ""
     setting: str = ""
-    value: int | bool = 0
+    value: int | bool | str = 0
 
 
 class Check(Protocol):
@@ -50,11 +50,12 @@ class Check(Protocol):
 
 
 def said(turns: list[Message]) -> str:
-    """The text of some turns, one after the other."""
-    return turns[0]["content"] if len(turns) == 1 else "\n".join(turn["content"] or "" for turn in turns)
+    """What some turns say, one after the other, tool calls and thinking included."""
+    return "\n".join(map(in_full, turns))
 
 
 def share(count: int, total: int) -> str:
-    """A count with its share: "12 of 300 pairs (4 %)"."""
-    part = count / max(1, total)
-    return f"{count:,} of {total:,} pairs ({part:.0%})" if part >= 0.01 else f"{count:,} of {total:,} pairs (under 1 %)"
+    """A count with its share: "12 of 300 pairs (4 %)". Only all of them are 100 %, and only none are 0 %."""
+    part = 100 * count / max(1, total)
+    told = "under 1 %" if 0 < part < 1 else "over 99 %" if 99.5 <= part < 100 else f"{part:.0f} %"
+    return f"{count:,} of {total:,} pairs ({told})"

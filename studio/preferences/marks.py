@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from studio.preferences.answers import NAME
+from studio.preferences.answers import is_name
 from studio.preferences.checks import ENOUGH, Counting
 from studio.preferences.findings import Finding, share
 from studio.preferences.structure import OPENS, holds_turns, read_back
@@ -199,7 +199,7 @@ class NamesForAnswers(Counting):
 
     def concerns(self, told: Told) -> bool:
         both = [text.said.strip() for text in (told.better, told.worse)]
-        if not all(NAME.fullmatch(text) for text in both):
+        if not all(map(is_name, both)):
             return False
         if len(self.such) < 100:
             self.such.update(both)

@@ -29,6 +29,7 @@ class Part:
     chosen: str = ""
     rejected: str = ""
     vote: str = ""
+    encoding: str = ""
 
     def __str__(self) -> str:
         told = [f"{one.name} {f'{value:g}' if one.name == 'weight' else value}" for one in fields(self)[1:]

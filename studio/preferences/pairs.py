@@ -1,5 +1,6 @@
 """What a model learns from: pairs of a better and a worse answer, and an account of the rows that are none."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,24 @@ Message = dict[str, Any]
 SINGULAR = {"have": "has", "are": "is", "do": "does"}
 NAMED = 20
 """Rows that are named by number for each reason; the others are counted."""
+
+
+def in_full(turn: Message) -> str:
+    """All that a turn says: what it thinks beside its text, the text, and the tools that it calls."""
+    text = turn["content"] or ""
+    if len(turn) == 2:
+        return text
+    thought = [turn[name] for name in ("reasoning_content", "thinking") if isinstance(turn.get(name), str)]
+    calls = turn.get("tool_calls") or () if isinstance(turn.get("tool_calls"), list | tuple) else ()
+    return "\n".join(filter(None, (*thought, text, *map(_called, calls))))
+
+
+def _called(call: Any) -> str:
+    function = call.get("function", call) if isinstance(call, Mapping) else {}
+    if not isinstance(function, Mapping):
+        return str(function)
+    given = function.get("arguments", function.get("parameters", ""))
+    return f"→ {function.get('name', '')} {given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, default=str)}"
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ Row = Mapping[str, Any]
 
 LONGEST = 4 * 1024**2
 """Characters of a text that is tried as structure."""
+LONGEST_PRINTED = 256 * 1024
+"""The same for what Python prints, which costs a hundred times its length to read."""
 DEEPEST = 4
 """Structs in structs whose fields become columns."""
 OPENS = re.compile(r"""\s*(?:"\s*(?:\\"|'|[\[{])|[\[{]|array\()""")
-UNSEPARATED = re.compile(r"\}\s*\n\s*\{")
-"""What NumPy writes between two structs of a list. A line break in one of its texts is written as a backslash and an n."""
+UNSEPARATED = re.compile(r"\}(\s+)\{")
+"""What NumPy writes between two structs of a list, a line break in it. One in a text is written as a backslash and an n."""
 ARRAY = re.compile(r"\A\s*array\((.*?)(?:,\s*dtype=\w+)?\)\s*\Z", re.DOTALL)
 MOST = 0.9
 TURNS = ("text", "content", "role")
@@ -41,13 +43,18 @@ def read_back(text: Any) -> Any:
     return None
 
 
+def _separated(found: re.Match) -> str:
+    return "}, {" if "\n" in found[1] else found[0]
+
+
 def _loaded(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        pass
+        if len(text) > LONGEST_PRINTED:
+            return None
     try:
-        return ast.literal_eval(UNSEPARATED.sub("}, {", ARRAY.sub(r"\1", text)).strip())
+        return ast.literal_eval(UNSEPARATED.sub(_separated, ARRAY.sub(r"\1", text)).strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 

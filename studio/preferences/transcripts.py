@@ -25,7 +25,8 @@ CLOSING = (r"</s>|<eos>|<end_of_turn>|<\|(?:end|eot|eos|endoftext|end_of_text|im
            r"|<[|｜]end[▁_]of[▁_]sentence[|｜]>")
 OPENING = re.compile(r"\s*(?:(?:<s>|<bos>|<\|(?:begin_of_text|startoftext|endoftext)\|>|<[|｜]begin[▁_]of[▁_]sentence[|｜]>"
                      r"|\[gMASK\]|<sop>)\s*)*")
-CLOSED = re.compile(rf"\s*(?:{CLOSING}|<s>|<bos>)\s*")
+CLOSED = re.compile(rf"(?:{CLOSING}|<s>|<bos>)")
+ENDS = re.compile(rf"(?:{CLOSING})\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,10 @@ def parsed(text: str, dialect: str, role: str) -> list[tuple[str, str]]:
 
 
 def without_end(text: str, dialect: str) -> str:
-    """An answer without the marks with which its dialect ends a turn."""
-    return _closed(text) if dialect and CLOSED.search(text) and not CLOSED.sub("", text[_last_mark(text) :]).strip() else text
-
-
-def _last_mark(text: str) -> int:
-    return [found.start() for found in CLOSED.finditer(text)][-1]
+    """An answer without the marks with which its dialect ends a turn; without any, to the byte as it is."""
+    while dialect and (found := ENDS.search(text, max(0, len(text) - 60))):
+        text = text[: found.start()].rstrip()
+    return text
 
 
 def _closed(said: str) -> str:

@@ -21,6 +21,7 @@ STEMS = ("model", "response", "answer", "assistant", "output", "completion", "op
          "conversation", "message")
 PLACES = (("first", "left", "one"), ("second", "right", "two"))
 SCORE_WORDS = ("score", "scores", "rating", "reward", "quality", "winner", "win", "overall", "preference")
+LONGEST_MARK = 80
 UNDECIDED = "have a tie, or no vote for one of the two answers"
 
 
@@ -95,6 +96,8 @@ def _place(value: str, marks: tuple[tuple[str, ...], tuple[str, ...]]) -> int | 
     for place in (0, 1):
         if value in marks[place] or (bare and bare in map(squeezed, marks[place])):
             return place
+    if len(value) > LONGEST_MARK:
+        return None
     compared = re.fullmatch(r"\W*(\w+)\s*([<>])[<>=]*\s*(\w+)\W*", value)
     said = re.match(r"\W*(?:(?:model|response|answer|output)[\W_]*)?(\w)[\W_]+(?:(?:is|was|much|slightly) )*(?:better|wins)", value)
     winner = (compared[1] if compared[2] == ">" else compared[3]) if compared else said[1] if said else ""

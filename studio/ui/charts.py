@@ -60,7 +60,8 @@ def _both_answers(group: str) -> tuple[Line, Line]:
 
 
 PANELS = (
-    Panel("loss", "Loss", "What training makes smaller; its two parts add up to it. Falling is good.",
+    Panel("loss", "Loss", "What training makes smaller; its two parts add up to it. Falling is good. Held out, every token of all "
+                          "pairs weighs the same; in training every batch does, so the two need not meet.",
           (Line("loss", "loss"),
            Line("nll_loss", "likelihood part", "better", "dash", held_out=False),
            Line("loss", "odds-ratio part", "worse", "dot", minus="nll_loss", held_out=False)), large=True),

@@ -55,10 +55,10 @@ class Complaints:
         self.summary = gr.HTML("", js_on_load=SCRIPT.read_text(encoding="utf-8"), elem_id=self.elem_id, padding=False, render=False)
 
     def build(self) -> None:
-        """Add the place where all are said."""
+        """Add the place where all are said, and `now`, the mirror of the fields."""
         self.summary.render()
-        gr.on([one.change for one in self.fields.values()], self._mended, self.said, self._outputs, inputs_kwargs=self.fields,
-              trigger_mode="always_last", **QUIET)
+        self.now = form.mirror(self.fields, f"{self.elem_id}-now", QUIET)
+        self.now.change(self._mended, [self.said, self.now], self._outputs, trigger_mode="always_last", **QUIET)
 
     def before(self, trigger: Callable[..., Dependency], act: Callable[..., Any], inputs: list[Component], outputs: list[Component],
                **options: Any) -> Dependency:
@@ -77,9 +77,10 @@ class Complaints:
     def _outputs(self) -> list[Component]:
         return [self.said, self.summary, *self.fields.values()]
 
-    def _mended(self, said: dict, **values: Any) -> list[Any]:
+    def _mended(self, said: dict, text: str) -> list[Any]:
         """Only what was said once is followed: nobody is told off while they are still typing."""
-        if not said.get("problems"):
+        values = form.said(text)
+        if not said.get("problems") or set(values) != set(self.fields):
             return [gr.skip()] * len(self._outputs)
         return self._told(self.check(values), said, said["press"])
 
@@ -98,10 +99,10 @@ class Complaints:
     def _summary(self, problems: Problems, press: int) -> str:
         if not problems:
             return ""
-        count = "One field has" if len(problems) == 1 else f"{len(problems)} fields have"
+        count = "one field" if len(problems) == 1 else f"{len(problems)} fields"
         items = "".join(f"<li>{self._item(name, problems[name])}</li>" for name in sorted(problems, key=self._order))
-        return (f'<div class="complaints" role="alert" data-press="{press}"><p>{count} to be mended before “{parts.text(self.to_do)}” can '
-                f"begin:</p><ul>{items}</ul></div>")
+        return (f'<div class="complaints" role="alert" data-press="{press}"><p>Fix {count} before “{parts.text(self.to_do)}”:</p>'
+                f"<ul>{items}</ul></div>")
 
     def _order(self, name: str) -> int:
         return list(self.fields).index(name) if name in self.fields else -1

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import doctor_card, export_card, form, pair_browser, source_card, sources
+from studio.ui import doctor_card, export_card, form, pair_browser, sources
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import Studio
@@ -34,7 +34,6 @@ def build(studio: Studio, defaults: dict[str, Any]) -> DataTab:
 
 def complete(studio: Studio, tab: DataTab, everything: form.Fields, complaints: Complaints) -> None:
     """Add what examines the pairs for the model and the maximum length that the other sections choose."""
-    source_card.complete(studio, tab.source, everything)
     with tab.below:
         doctor = doctor_card.build(studio, everything, tab.token, tab.source, complaints)
         pair_browser.build(studio, doctor, everything, tab.token)

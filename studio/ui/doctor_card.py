@@ -10,8 +10,8 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio import account, examination, jobs, source_choices, uploads
-from studio.errors import NOT_UTF8, DataError, SettingsError, StudioError
+from studio import account, examination, jobs, source_choices
+from studio.errors import DataError, SettingsError, StudioError
 from studio.fingerprints import OF_OTHER_DATA
 from studio.jobs import Job
 from studio.preferences import edits
@@ -30,7 +30,7 @@ from studio.ui.studio import PRIVATE, QUIET, Studio, looks_while, refuse
 FIXES = 10
 """Findings that get a button; the gravest come first."""
 REMEMBERED = 50
-CHANGED_BY_FIXES = ("data.edits", "data.edits_for", "data.leave_out", "training.max_length")
+CHANGED_BY_FIXES = ("data.edits", "data.edits_for", "data.leave_out", "data.subset", "data.encoding", "data.also", "training.max_length")
 
 EMPTY = "Not examined yet. Press “Examine the pairs” to see what the model will learn from and what is wrong with it."
 OTHER_PAIRS = "The form names other pairs by now than those that you see. Examine these first."
@@ -42,8 +42,7 @@ class View:
     """The state of the examination of some values: what the doctor says and the lengths as HTML, whether it is under way,
     what it offers, its columns' values.
 
-    `folder` holds the examined pairs, of which there are `pairs`; `unreadable` is a text file that can be converted;
-    `foreign` says that the edits were made for other data.
+    `folder` holds the examined pairs, of which there are `pairs`; `foreign` says that the edits were made for other data.
     """
 
     html: str
@@ -54,7 +53,6 @@ class View:
     columns: tuple[tuple[str, str], ...] = ()
     folder: Path | None = None
     pairs: int = 0
-    unreadable: str = ""
 
 
 def view(studio: Studio, values: dict[str, Any]) -> View:
@@ -81,8 +79,7 @@ def view(studio: Studio, values: dict[str, Any]) -> View:
     if status in ("failed", "crashed"):
         told = Summary(said).failure or ("The examination ended without a word, most likely because the memory was full. "
                                          "Close other programs, then examine again.")
-        in_another_encoding = (part.source for part in settings.data.parts if NOT_UTF8 in told and Path(part.source).name in told)
-        return View(parts.note("bad", told), foreign=told.startswith(OF_OTHER_DATA), unreadable=next(in_another_encoding, ""))
+        return View(parts.note("bad", told), foreign=told.startswith(OF_OTHER_DATA), offers=examination.encodings(job, settings))
     return View(parts.empty(CHANGED if (studio.root / ".examined").exists() else EMPTY))
 
 
@@ -157,7 +154,6 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     with gr.Row():
         go = gr.Button("Examine the pairs", variant="primary", elem_id="examine", elem_classes=form.ACTS)
         cancel = gr.Button("Cancel", visible=False, elem_id="cancel-examination")
-        convert = gr.Button("Convert to UTF-8", visible=False, elem_id="convert")
         strip = gr.Button("Remove these edits", visible=False, elem_id="remove-edits")
     seen = gr.HTML(parts.empty(EMPTY), elem_id="examination", padding=False)
     with gr.Row(elem_id="fixes"):
@@ -172,15 +168,14 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
                     "hold out": gr.Button("Hold these out to measure on", size="sm", elem_id="hold-out-rows")}
     watch, folder, offered, history = gr.Timer(1.0), gr.State(""), gr.State(()), source.history
     changed = [everything[name] for name in CHANGED_BY_FIXES]
-    shown = [seen, lengths, watch, cancel, convert, strip, undo, folder, offered, by_column, value, *fixes]
+    shown = [seen, lengths, watch, cancel, strip, undo, folder, offered, by_column, value, *fixes]
 
     def show(past: list, by_timer: bool = False, **values: Any) -> list[Any]:
         now = view(studio, values)
         buttons = [gr.Button(now.offers[i].button, visible=True) if i < len(now.offers) else gr.Button(visible=False) for i in range(FIXES)]
         can_undo = bool(past or values["data.edits"]) and not now.at_work
         return [now.html, now.lengths, looks_while(now.at_work, by_timer), gr.Button(visible=now.at_work),
-                gr.Button(visible=bool(now.unreadable)), gr.Button(visible=now.foreign),
-                gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
+                gr.Button(visible=now.foreign), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
                 gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
@@ -193,17 +188,6 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     def stop(**values: Any) -> None:
         with suppress(SettingsError):  # with such settings nothing is being examined
             jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
-
-    def converted(**values: Any) -> tuple[Any, ...]:
-        unreadable = view(studio, values).unreadable
-        try:
-            made = str(uploads.convert(studio.root, Path(unreadable)))
-        except StudioError as error:
-            return (refuse("Not converted", error),) * 3
-        main = made if values["data.source"] == unreadable else values["data.source"]
-        also = values["data.also"].replace(unreadable, made)
-        # The same rows: what was chosen for the file stays.
-        return main, also, source_choices.identity(values | {"data.source": main, "data.also": also})
 
     looks, listeners = [], []
 
@@ -229,7 +213,8 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
                 return [gr.skip()] * (1 + len(changed))
             fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
             try:
-                change = fixed(values, fix, seen_in(folder, studio.settings_of(values)))
+                # An examination that ended for want of an encoding has no pairs, and its offers change no edits.
+                change = fixed(values, fix, seen_in(folder, studio.settings_of(values)) if fix.edit or folder else "")
             except StudioError as error:
                 return [refuse("Not changed", error)] * (1 + len(changed))
             return [[*past, {name: values[name] for name in change}][-REMEMBERED:], *by_place(change)]
@@ -252,8 +237,6 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     examined_after(form.fill(undo.click, undo_last, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
-    examined_after(form.fill(convert.click, converted, None, [everything["data.source"], everything["data.also"], source.whose],
-                             inputs_kwargs=everything, **PRIVATE))
     looking = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
     tell(watch.tick(lambda past, **values: show(past, by_timer=True, **values), **looking, **QUIET))
     tell(gr.on([field.change for field in everything.values()], show, **looking, **QUIET))

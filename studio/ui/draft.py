@@ -36,6 +36,15 @@ TAB_OF_ADDRESS = """() => {
   return wanted && untouched && tab(wanted) ? {__type__: "update", selected: wanted} : {__type__: "update"};
 }"""
 
+UNTOUCHED = """(parcel, ...now) => {
+  const { values, usual, ofData } = JSON.parse(parcel);
+  const touched = now.map((value, place) => value !== usual[place] && (usual[place] !== null || Boolean(value)));
+  const dataTouched = ofData.some((place) => touched[place]);
+  return values.map((value, place) => touched[place] || (dataTouched && ofData.includes(place)) || value === now[place]
+    ? {__type__: "update"} : value);
+}"""
+"""What somebody has changed while the page still arrived stays, and data are taken up as a whole or not at all."""
+
 ADDRESS_OF_TAB = """() => {
   if (!window.orpoArrived) return;  // the first tab, which nobody has chosen
   const address = new URL(location);
@@ -78,24 +87,37 @@ def _gone(studio: Studio, values: dict[str, Any]) -> str:
         return f"{Path(values[SOURCE]).name}, which is not open to you"
 
 
-def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fields, preset: gr.Dropdown, purpose: gr.Markdown) -> None:
-    """The wiring. It also sees to it that numbers that begin empty stay so: Gradio 6.31 shows 0 for one in a folded part that is
-    unfolded, and hands 0 on."""
-    this, last = (gr.Textbox(visible="hidden", elem_id=elem_id) for elem_id in ("page-id", "last-page-id"))
+def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fields, preset: gr.Dropdown, purpose: gr.Markdown,
+          now: gr.Textbox) -> None:
+    """The wiring; `now` is the mirror of the whole form.
 
-    def restore(*pages: str) -> list[Any]:
+    It also sees to it that numbers that begin empty stay so: Gradio 6.31 shows 0 for one in a folded part that is unfolded.
+    """
+    this, last, parcel = (gr.Textbox(visible="hidden", elem_id=elem_id) for elem_id in ("page-id", "last-page-id", "draft"))
+    usual = presets.all_presets()[presets.FIRST].settings.to_form()
+
+    def restore(whose: Identity | None, *pages: str) -> list[Any]:
         draft, told = restored(studio, list(pages))
+        brought = {"values": [draft.preset, *(draft.values[name] for name in everything)],
+                   "usual": [presets.FIRST, *(usual[name] for name in everything)],
+                   "ofData": [place for place, name in enumerate(everything, 1) if name in source_choices.OF_DATA]}
+        if whose is not None:  # somebody was faster and has chosen data already
+            return [gr.skip(), gr.skip(), gr.skip(), json.dumps(brought)]
         whose = source_choices.identity(draft.values, source_card.permitted(studio))
-        return [whose, draft.history, parts.note("warn", told) if told else "", draft.preset, presets.all_presets()[draft.preset].purpose,
-                *(draft.values[name] for name in everything)]
+        return [whose, draft.history, parts.note("warn", told) if told else "", json.dumps(brought)]
 
-    def keep(this: str, last: str, whose: Identity | None, history: list, preset: str, **values: Any) -> None:
-        if whose is None:  # not yet restored: what stands in the form is nobody's
+    def keep(this: str, last: str, whose: Identity | None, history: list, preset: str, text: str) -> None:
+        values = form.said(text)
+        if whose is None or set(values) != set(everything):  # not yet restored: what stands in the form is nobody's
             return
         drafts.keep(studio.root, this, values, history, preset)
         if source_choices.identity(values, source_card.permitted(studio)) == whose:
             source_choices.keep(studio.root, whose, values, history)
 
-    form.fill(page.load, restore, [this, last], [*card.outputs, preset, purpose, *everything.values()], given=PAGE_ID, **QUIET)
-    gr.on([preset.change, *(field.change for field in everything.values())], keep, [this, last, card.whose, card.history, preset],
-          None, inputs_kwargs=everything, js=f"(...given) => [...{PAGE_ID}, ...given.slice(2)]", trigger_mode="always_last", **QUIET)
+    restoring = form.fill(page.load, restore, [card.whose, this, last], [*card.outputs, parcel], given=f"[given[0], ...{PAGE_ID}]", **QUIET)
+    shown = [preset, *everything.values()]
+    restoring.then(None, [parcel, *shown], shown, js=UNTOUCHED, **QUIET)
+    known = presets.all_presets()
+    preset.change(lambda name: known[name].purpose if name in known else gr.skip(), preset, purpose, **QUIET)
+    gr.on([preset.change, now.change], keep, [this, last, card.whose, card.history, preset, now], None,
+          js=f"(...given) => [...{PAGE_ID}, ...given.slice(2)]", trigger_mode="always_last", **QUIET)

@@ -8,6 +8,7 @@ from typing import Any
 from studio import differences
 from studio.examination import Examination, Lengths, Spread
 from studio.preferences.findings import Finding
+from studio.preferences.pairs import in_full
 from studio.preview import Tokens
 from studio.shelf import Shelf
 from studio.summary import Summary
@@ -94,8 +95,15 @@ def _bars(name: str, spread: Spread, edges: list[int]) -> str:
 def numbered_pair(pair: dict[str, Any]) -> str:
     """A pair as bubbles under its row's number, with what differs between the answers marked."""
     better, worse = marked(shortened(parts.spoken(pair["chosen"])), shortened(parts.spoken(pair["rejected"])))
-    prompt = [turn | {"content": shortened(turn["content"] or "")} for turn in pair["prompt"]]
-    return f'<p class="quiet">Row {pair["number"]:,}</p>' + parts.pair_card(prompt, better, worse)
+    prompt = [turn | {"content": shortened(in_full(turn))} for turn in pair["prompt"]]
+    tools = listed_tools(pair.get("tools") or [])
+    return f'<p class="quiet">Row {pair["number"]:,}{tools}</p>' + parts.pair_card(prompt, better, worse)
+
+
+def listed_tools(tools: list[dict[str, Any]]) -> str:
+    """The names of the tools that a pair lists, as markup; nothing where it lists none."""
+    names = ", ".join(str((tool.get("function") or tool).get("name", "")) for tool in tools)
+    return f" · tools: {parts.text(shortened(names))}" if names else ""
 
 
 def shortened(text: str) -> str:
@@ -145,10 +153,14 @@ def as_read(tokens: Tokens) -> str:
             f'<div><h3>Better</h3>{_tokens(tokens.chosen, tokens)}</div><div><h3>Worse</h3>{_tokens(tokens.rejected, tokens)}</div></div>')
 
 
-def _tokens(texts: list[str], tokens: Tokens) -> str:
-    def kind(place: int) -> str:
-        return "cut" if place >= tokens.max_length else "shared" if place < tokens.prompt else "scored"
+def _tokens(texts: list[str | None], tokens: Tokens) -> str:
+    def token(place: int, told: str | None) -> str:
+        kind = "cut" if place >= tokens.max_length else "shared" if place < tokens.prompt else "scored"
+        if told is None:  # a token of its own, whose character stands in the one before
+            return f'<span class="token {kind} more" title="One more token of the character before it" aria-hidden="true">+</span>'
+        return f'<span class="token {kind}">{parts.text(told).replace(chr(10), "↵" + chr(10))}</span>'
 
-    made = "".join(f'<span class="token {kind(place)}">{parts.text(told).replace(chr(10), "↵" + chr(10))}</span>'
-                   for place, told in enumerate(texts))
-    return f'<p class="tokens" dir="auto">{made}</p>'
+    made = "".join(token(place, told) for place, told in enumerate(texts))
+    split = any(told is None for told in texts)
+    legend = '<p class="quiet">A character that takes several tokens stands in the first; each further one is a “+”.</p>' if split else ""
+    return f'<p class="tokens" dir="auto">{made}</p>{legend}'

@@ -9,14 +9,16 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from studio import account, gpu, pace, two_steps
+from studio import account, gpu, pace, patience, plan, two_steps
 from studio.errors import SettingsError, StudioError
 from studio.events import Tried
 from studio.fit import fit, judged
 from studio.gpu import Place
+from studio.hardware import PRICES
+from studio.patience import Wait
 from studio.settings import Settings
-from studio.shape import Shape
-from studio.summary import Summary, duration, in_words, size
+from studio.shape import Shape, on_hub
+from studio.summary import Summary, in_words, size
 from studio.two_steps import Trial
 from studio.ui import form, parts
 from studio.ui.complaints_card import Complaints
@@ -49,10 +51,14 @@ def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Sha
     if shape is None:
         return _card(parts.empty("The model has not been looked up yet. Leave its field, or press Enter in it."))
     place = gpu.place(settings)
-    here = _nowhere() if place is None else _measured(tried, settings, place) if tried else _estimated(studio, settings, shape, place)
+    asked = studio, settings, shape, place
+    here = _nowhere() if place is None else _measured(*asked, tried) if tried else _estimated(*asked)
     busy = gpu.others_in_words(gpu.others()) if place is not None and place.kind == "cuda" else ""
     told = parts.note("warn", busy) if busy else ""
-    return _card(told + here + _steps(trial, settings) + _elsewhere(studio, settings, shape, tried))
+    if missing := shape.missing(settings.adapter.target_modules):
+        told += parts.note("bad", f"Target modules: this model has no {' and no '.join(missing)}. A run stops at that before it trains; "
+                                  f"its layers are {', '.join(sorted({one.name for one in shape.linears}))}.")
+    return _card(told + here + _planned(studio, settings, tried) + _steps(trial, settings) + _elsewhere(studio, settings, shape, tried))
 
 
 def _card(body: str) -> str:
@@ -63,6 +69,13 @@ def _line(kind: str, word: str, told: str) -> str:
     return f'<p class="verdict">{parts.mark(kind, word)} <span>{escape(told)}</span></p>'
 
 
+def _verdict(verdict: str, is_long: bool, told: str) -> str:
+    """Whether it fits; what fits and takes days is nothing to be green about."""
+    if verdict == "fits" and is_long:
+        return _line("warn", "fits, but takes very long", told)
+    return _line(KINDS[verdict], verdict, told)
+
+
 def _nowhere() -> str:
     return _line("info", "no GPU here", "These settings ask for a GPU and this machine has none. Set Device to auto, or use a Space.")
 
@@ -71,36 +84,45 @@ def _where(place: Place) -> str:
     return "in this machine's memory" if place.kind == "cpu" else f"on the {place.name}"
 
 
-def _measured(tried: Tried, settings: Settings, place: Place) -> str:
+def _measured(studio: Studio, settings: Settings, shape: Shape, place: Place, tried: Tried) -> str:
     # What the trial took is free again: the worst case is its peak against all of it.
     verdict = "fits" if tried.memory <= place.free else judged(tried.memory, place.free)
     told = (f"Measured on the longest pairs: {size(tried.memory)} of {size(place.free)} free {_where(place)}, "
-            f"{tried.seconds:.2g} s a step, about {duration(two_steps.seconds_for_all(tried, settings))} "
-            f"for all {pace.steps_of(settings, tried.pairs):,} steps.")
-    return _line(KINDS[verdict], verdict, told)
+            f"{tried.seconds:.2g} s a step.")
+    wait = _wait(studio, settings, shape, place, tried)
+    return _verdict(verdict, wait is not None and wait.is_long, told) + f"<p>{escape(_time(studio, settings, wait, tried))}</p>"
 
 
 def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
     found = fit(settings, shape, place.free, place.kind)
     told = f"Needs up to about {size(found.need.total)} of {size(place.free)} free {_where(place)}. {found.advice}"
     listed = " · ".join(f"{name} {size(taken)}" for name, taken in found.need.parts.items() if taken >= 5e5)
-    return (_line(KINDS[found.verdict], found.verdict, told) + f'<p class="quiet">{escape(listed)}</p>'
-            f"<p>{escape(_time(studio, settings, shape, place))}</p>")
+    wait = _wait(studio, settings, shape, place)
+    return (_verdict(found.verdict, wait is not None and wait.is_long, told) + f'<p class="quiet">{escape(listed)}</p>'
+            f"<p>{escape(_time(studio, settings, wait))}</p>")
 
 
-def _time(studio: Studio, settings: Settings, shape: Shape, place: Place) -> str:
-    of = pace.size_of(studio.root, settings)
-    tflops = pace.here_tflops(place)
-    earlier = pace.earlier_seconds(studio.root, settings, place.name, lambda log: studio.readings.of(log).said)
-    if earlier is None and tflops is None:
+def _wait(studio: Studio, settings: Settings, shape: Shape, place: Place, tried: Tried | None = None) -> Wait | None:
+    return patience.expected(studio.root, settings, shape, place, lambda log: studio.readings.of(log).said, tried)
+
+
+def _time(studio: Studio, settings: Settings, wait: Wait | None, tried: Tried | None = None) -> str:
+    if wait is None:
         return "How long it takes is not known for this card. Try two steps to measure it."
-    if earlier is None:
-        seconds, how = pace.rough_seconds(settings, shape, tflops, of), "roughly, by arithmetic alone"
-    else:
-        seconds, how = earlier * pace.seen(settings, of.pairs or 1000), "at the speed of an earlier run with this model"
-    if of.pairs is None:
-        return f"Time: about {duration(seconds)} for 1,000 pairs, {how}."
-    return f"Time: about {duration(seconds)} for {pace.steps_of(settings, of.pairs):,} steps, {how}. Measuring and saving come on top."
+    pairs = tried.pairs if tried else pace.size_of(studio.root, settings).pairs
+    if pairs is None:
+        return f"Time: about {wait.forecast.in_words()} for 1,000 pairs, by {wait.forecast.how}."
+    return (f"Time: about {wait.forecast.in_words()} for {plan.steps_for(settings.training, pairs):,} steps and what is measured between "
+            f"them, by {wait.forecast.how}.")
+
+
+def _planned(studio: Studio, settings: Settings, tried: Tried | None) -> str:
+    """What of the settings is fitted to the size of the data, or makes no sense for it, as far as the size is known."""
+    of = pace.size_of(studio.root, settings)
+    pairs = tried.pairs if tried else of.pairs
+    if pairs is None or of.held_out is None:
+        return ""
+    return "".join(parts.note("warn", words) for words in plan.plan(settings, pairs, of.held_out).remarks)
 
 
 def _steps(trial: Trial, settings: Settings) -> str:
@@ -116,25 +138,27 @@ def _steps(trial: Trial, settings: Settings) -> str:
 
 
 def _elsewhere(studio: Studio, settings: Settings, shape: Shape, tried: Tried | None) -> str:
-    of = pace.Size(tried.pairs, tried.all_tokens / tried.pairs) if tried else pace.size_of(studio.root, settings)
+    of = pace.size_of(studio.root, settings)
+    of = pace.Size(tried.pairs, tried.all_tokens / tried.pairs, of.held_out) if tried else of
     offers = pace.offers(settings, shape, of, tried.longest if tried else None)
     if not offers:
         return "<p>It fits on none of the Spaces' hardware.</p>"
-    rows = [(offer.hardware.name, size(offer.hardware.memory), duration(offer.seconds), _dollars(offer.dollars)) for offer in offers]
+    rows = [(offer.hardware.name, size(offer.hardware.memory), offer.forecast.in_words(), _dollars(offer.dollars)) for offer in offers]
     what = "for 1,000 pairs" if of.pairs is None else "for the whole run"
-    note = (f"Roughly, {what}, at list prices of {pace.PRICES_OF} that change; loading, measuring and idle time are paid as well.")
+    note = f"Roughly, {what}, at {PRICES.source}; idle time is paid as well."
     return (f'<details class="noted"><summary>Time and money on a Hugging Face Space: {_from(offers)}</summary>'
             f'<p class="quiet">{note}</p>{parts.table(("Hardware", "Memory", "Time", "Price"), rows)}</details>')
 
 
 def _from(offers: list[pace.Offer]) -> str:
-    return "free of charge" if offers[0].dollars == 0 else f"from {_dollars(offers[0].dollars)}"
+    return "free of charge" if offers[0].hardware.dollars == 0 else _dollars(offers[0].dollars)
 
 
-def _dollars(amount: float) -> str:
-    if amount == 0:
+def _dollars(ends: tuple[float, float]) -> str:
+    low, high = ends
+    if high == 0:
         return "free"
-    return "under $0.01" if amount < 0.01 else f"${amount:,.2f}"
+    return "under $0.01" if high < 0.01 else f"up to ${high:,.2f}" if low < 0.01 else f"${low:,.2f} to ${high:,.2f}"
 
 
 def build(studio: Studio, fields: form.Fields, token: Component, complaints: Complaints) -> FitCard:
@@ -151,7 +175,13 @@ def build(studio: Studio, fields: form.Fields, token: Component, complaints: Com
         return shown(studio, values, known)
 
     def look_up(token: str, **values: Any) -> str:
-        return shown(studio, values, lambda settings: studio.shapes.find(settings.model, token or None))
+        def find(settings: Settings) -> Shape:
+            found = studio.shapes.find(settings.model, token or None)
+            if on_hub(settings.model):  # whoever works without the Hub is not made to ask it
+                PRICES.refresh()
+            return found
+
+        return shown(studio, values, find)
 
     def begin(token: str, **values: Any) -> list[Any]:
         try:

@@ -1,6 +1,8 @@
 """The form, made from the declared choices: one component a choice, checks under the field, values by name."""
 
+import json
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 import gradio as gr
@@ -11,7 +13,7 @@ from studio.settings import Choice, Settings, choices
 from studio.ui.choices import Dropdown
 
 WORDS = {"none": "none", "nf4": "4 bits (NF4, QLoRA)", "int8": "8 bits", "own": "the model's own", "chatml": "ChatML",
-         "gpu": "GPU", "cpu": "CPU", "wandb": "Weights & Biases", "tensorboard": "TensorBoard", "trackio": "Trackio"}
+         "gpu": "GPU", "cpu": "CPU", "wandb": "W&B", "tensorboard": "TensorBoard", "trackio": "Trackio"}
 """Options whose name in the file is not what a person would say."""
 
 LINES = {"evaluation.prompts": 3, "data.also": 2, "data.edits": 2}
@@ -23,14 +25,17 @@ ACTS = "acts-on-form"
 """The class of buttons that act on what the form says: they wait while an event fills it."""
 
 _FILLS = """(...given) => {{
-  const count = () => {{
-    window.orpoFills = Math.max(0, (window.orpoFills || 0) + {more});
-    for (const button of document.querySelectorAll(".{acts}")) button.inert = window.orpoFills > 0;
-  }};
-  // A choice that was made while the answer to another was awaited is sent a moment after that answer.
-  {more} > 0 ? count() : setTimeout(count, 100);
+  const fills = window.orpoFills ??= new Map();  // which events are awaited, and when each was last sent
+  const show = () => document.querySelectorAll(".{acts}").forEach((button) => button.inert = fills.size > 0);
+  const now = performance.now();
+  if ({begins}) fills.set({key}, now);
+  // A choice that was made while the answer to another was awaited is sent a moment after that answer. Many fields that change
+  // at once send an event more often than it is answered (Gradio 6.31), so they are not counted.
+  else setTimeout(() => {{ if (fills.get({key}) <= now) fills.delete({key}); show(); }}, 100);
+  show();
   return {given};
 }}"""
+_keys = count()
 
 
 def component(choice: Choice, value: Any) -> Component:
@@ -53,14 +58,20 @@ def fields(*sections: str, basic: bool, values: dict[str, Any]) -> Fields:
                 if choice.section in sections and choice.basic == basic}
 
 
-def fill(trigger: Callable[..., Dependency], *what: Any, given: str = "given", **options: Any) -> Dependency:
+def key() -> int:
+    """The key of a fill, for whoever must know it before."""
+    return next(_keys)
+
+
+def fill(trigger: Callable[..., Dependency], *what: Any, given: str = "given", awaited: int | None = None, **options: Any) -> Dependency:
     """`trigger(*what, **options)`, an event whose outputs are fields of the form.
 
     From the click to the answer, buttons of the class ACTS cannot be pressed: they would act on what the form said before,
     and a run would be started with settings that its starter no longer sees. `given` is JavaScript for the event's inputs.
     """
-    filling = trigger(*what, js=_FILLS.format(more=1, acts=ACTS, given=given), **options)
-    over = {"js": _FILLS.format(more=-1, acts=ACTS, given="given"), "queue": False, "api_visibility": "private"}
+    named = {"acts": ACTS, "key": key() if awaited is None else awaited}
+    filling = trigger(*what, js=_FILLS.format(begins="true", given=given, **named), **options)
+    over = {"js": _FILLS.format(begins="false", given="given", **named), "queue": False, "api_visibility": "private"}
     filling.failure(**over)  # Gradio 6.31 has no `then` after a failure
     return filling.then(**over)
 
@@ -68,6 +79,40 @@ def fill(trigger: Callable[..., Dependency], *what: Any, given: str = "given", *
 def fold(section: str) -> str:
     """The elem_id of the part in which a section's further choices are folded up."""
     return f"more-{section}"
+
+
+_MIRROR = """(...given) => {{
+  const text = JSON.stringify(Object.fromEntries({names}.map((name, place) => [name, given[place] ?? null])));
+  const seen = window.orpoMirrors ??= new Map();
+  if ({key} !== null && seen.get({key}) !== text) {{
+    (window.orpoFills ??= new Map()).set({key}, performance.now());
+    document.querySelectorAll(".{acts}").forEach((button) => button.inert = true);
+  }}
+  seen.set({key}, text);
+  return text;
+}}"""
+
+
+def mirror(held: Fields, elem_id: str, options: dict[str, Any], awaited: int | None = None) -> Component:
+    """A hidden text that always holds what these fields say, as JSON by name; `said` reads it.
+
+    Whoever follows fields that it also fills listens to this text: in Gradio 6.31 a field in a folded part or another tab, once it
+    was filled, tells of a change whenever an event has taken it in, and such an event would set itself off without end.
+    Buttons of the class ACTS wait from the change on, if `awaited` is the key of the `fill` that follows it.
+    """
+    text = gr.Textbox(visible="hidden", elem_id=elem_id)
+    js = _MIRROR.format(names=json.dumps(list(held)), key="null" if awaited is None else awaited, acts=ACTS)
+    gr.on([field.change for field in held.values()], None, [*held.values()], text, js=js, **options)
+    return text
+
+
+def said(text: str) -> dict[str, Any]:
+    """The values that a mirror holds. Anyone who reaches the page can send anything: what is none of its texts says nothing."""
+    try:
+        values = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def in_words(problems: dict[str, str], labels: dict[str, str] | None = None) -> str:

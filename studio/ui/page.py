@@ -35,7 +35,7 @@ RUNS_FIRST = """(run) => {
     return run && untouched ? {__type__: "update", selected: "runs"} : {__type__: "update"};
 }"""
 """Whoever arrives where there are runs sees them first."""
-WELCOME = ("A tiny chat model and a set of preference pairs are already here. Train it on this machine in about a minute, "
+WELCOME = ("A tiny chat model and a set of preference pairs are already here. Train it on this machine in minutes, "
            "watch the curves grow, then talk to it before and after. No account, no download.")
 
 
@@ -93,7 +93,7 @@ def build(studio: Studio) -> gr.Blocks:
                 return [*train_tab.again(studio, name, train.everything, from_adapter), gr.Tabs(selected="train")]
 
             train.follow(form.fill(button.click, repeat, in_view, [*train.everything.values(), *data.source.outputs, tabs], **PRIVATE))
-        draft.build(page, studio, data.source, train.everything, train.preset, train.purpose)
+        draft.build(page, studio, data.source, train.everything, train.preset, train.purpose, train.complaints.now)
         draft.tab_in_address(page, tabs, [of_data, of_train, of_runs, of_compare, of_share])
         adoption_card.look_on_arrival(page, studio)
         page.load(lambda: parts.person(studio.who().name), None, person, **QUIET)
@@ -107,6 +107,11 @@ def _look_in_front_only(watches: dict[gr.Tab, gr.Timer | None]) -> None:
         # In the browser: of two answers of the server for two quick clicks, the first could arrive last.
         active = [{"__type__": "update", "active": watch is own} for watch in timers]
         tab.select(None, None, timers, js=f"() => {json.dumps(active)}", **QUIET)
+
+
+def _mark(now: tuple[list, list]) -> int:
+    """What a page remembers of the runs it lists, and of the folders that cannot be read as one."""
+    return hash((tuple(now[0]), tuple(now[1])))
 
 
 def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, news) -> None:
@@ -123,19 +128,15 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
     def known(within: float = 0.0) -> tuple:
         return listed(studio, within), unreadable_card.listed(studio, within)
 
-    def mark(now: tuple) -> int:
-        """What a page remembers of it."""
-        return hash((tuple(now[0]), tuple(now[1])))
-
     def load(name: str | None, request: gr.Request) -> tuple:
         now = choices, unreadable = known()
         chosen = choose(choices, request.query_params.get("run"), name)
-        return *show(choices, chosen), mark(now), 1 if unreadable else gr.skip()
+        return *show(choices, chosen), _mark(now), 1 if unreadable else gr.skip()
 
     def look(name: str | None, before: int | None, count: int) -> tuple:
         now = choices, _ = known(GOOD_ENOUGH)
         is_there = name in [listed_name for _, listed_name in choices] or not choices
-        return (gr.skip(), gr.skip()) if mark(now) == before and is_there else (mark(now), count + 1)
+        return (gr.skip(), gr.skip()) if _mark(now) == before and is_there else (_mark(now), count + 1)
 
     def follow(name: str | None) -> tuple:
         choices = listed(studio)
@@ -145,7 +146,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
         if not name:
             return (gr.skip(),) * 5
         now = choices, _ = known()
-        return *show(choices, name), mark(now), gr.Tabs(selected="runs"), ""  # so that the same run can be brought into view again
+        return *show(choices, name), _mark(now), gr.Tabs(selected="runs"), ""  # so that the same run can be brought into view again
 
     def practise() -> Any:
         try:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from studio.preferences.pairs import in_full
+
 LOGO = Path(__file__).resolve().parents[2] / "assets" / "logo.svg"
 
 STATUS_WORDS = {"queued": "waiting", "starting": "starting", "running": "running", "finished": "finished",
@@ -74,17 +76,19 @@ def progress(done: float | None, total: float | None, label: str) -> str:
     return f'<div class="progress"><p>{text(label)}</p>{bar}</div>'
 
 
-def phases(names: Iterable[str], current: str | None, seen: Collection[str] = ()) -> str:
-    """The phases of a job as steps: done (those seen), current, and to do.
+def phases(names: Iterable[str], current: str | None, seen: Collection[str] = (), ended_at: str | None = None, how: str = "") -> str:
+    """The phases of a job as steps: done (those seen), current, that at which it ended early (`how`: failed or stopped), and to do.
 
-    What was seen and stands after the current one is to do again: a run measures before, between and after its steps.
+    What was seen and stands after the current one is to do again.
     """
     names = list(names)
     done = [name for name in names[: names.index(current) if current in names else None] if name in seen]
-    return f'<ol class="phases" aria-label="Phases">{"".join(_phase(name, current, done) for name in names)}</ol>'
+    return f'<ol class="phases" aria-label="Phases">{"".join(_phase(name, current, done, ended_at, how) for name in names)}</ol>'
 
 
-def _phase(name: str, current: str | None, done: Collection[str]) -> str:
+def _phase(name: str, current: str | None, done: Collection[str], ended_at: str | None, how: str) -> str:
+    if name == ended_at and how:
+        return f'<li class="{text(how)}">{text(name)}<span class="unseen"> ({text(how)} here)</span></li>'
     if name == current:
         return f'<li class="current" aria-current="step">{text(name)}</li>'
     if name in done:
@@ -123,7 +127,7 @@ def _bubble(who: str, said: str, kind: str) -> str:
 def conversation(name: str, turns: Sequence[dict[str, str]], at_work: bool = False) -> str:
     """One side of a comparison: who it is, and all that was said, as text and nothing but text, with a button that copies it."""
     said = "".join(_said(turn) for turn in turns)
-    return (f'<h3 class="side">{text(name)}</h3><div class="talk" role="log" tabindex="0" aria-label="{text(name)}" '
+    return (f'<h2 class="side">{text(name)}</h2><div class="talk" role="log" tabindex="0" aria-label="{text(name)}" '
             f'aria-busy="{str(at_work).lower()}">{said}</div>')
 
 
@@ -137,8 +141,8 @@ def _said(turn: dict[str, str]) -> str:
 def spoken(turns: Sequence[dict[str, str]]) -> str:
     """An answer's text; where it is more than one turn, each later one says who speaks."""
     if len(turns) == 1:
-        return turns[0]["content"] or ""
-    return "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {turn['content'] or ''}" for turn in turns)
+        return in_full(turns[0])
+    return "\n\n".join(f"{SPEAKERS.get(turn['role'], turn['role'])}: {in_full(turn)}" for turn in turns)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from studio import about, jobs, line, pulse
+from studio import about, jobs, line, phases, pulse
 from studio.errors import StudioError, redact
 from studio.events import Sampled
 from studio.jobs import Status
 from studio.runs import Run
-from studio.summary import PHASES, Summary, duration, in_words, percent, size
+from studio.summary import Summary, duration, in_words, percent, size
 from studio.ui import explain, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.run_view import View, view
@@ -53,7 +53,8 @@ def head(run: Run, status: Status, summary: Summary, place: str = "", silence: f
     if status == "queued":
         return title + parts.note("info", f"{place} {WAITING}".strip())
     moving = status in jobs.ALIVE
-    shown = parts.phases(PHASES, summary.phase if moving else None, summary.phases_seen)
+    stands = phases.of_run(summary.said, status)
+    shown = parts.phases(phases.NAMES, stands.current, stands.done, stands.ended_at, stands.how)
     hangs = parts.note("bad", HANGS.format(seconds=silence)) if moving and silence >= pulse.SILENCE else ""
     ended = "" if moving else outcome(status, summary, run, jobs.exit_code(jobs.of(run)))
     return title + shown + hangs + (progress(summary) if moving else "") + ended + figures(summary, moving)
@@ -73,8 +74,8 @@ def crash(code: int | None, step: int) -> str:
 def progress(summary: Summary) -> str:
     """The bar of the present phase: steps while training, else what the phase says of itself."""
     if summary.phase == "training" and summary.plan:
-        left = duration(summary.seconds_left)
-        return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step} of {summary.plan.steps}, about {left} left")
+        left = f", about {summary.left_in_words} left" if summary.seconds_left is not None else ""
+        return parts.progress(summary.step, summary.plan.steps, f"Step {summary.step:,} of {summary.plan.steps:,}{left}")
     if summary.progress:
         return parts.progress(summary.progress.done, summary.progress.total, in_words(summary.progress))
     return parts.progress(None, None, f"{(summary.phase or 'starting').capitalize()} …")
@@ -100,8 +101,8 @@ def figures(summary: Summary, moving: bool) -> str:
     base, tuned = summary.held_out("base"), summary.held_out("tuned")
     plan, speed = summary.plan, summary.seconds_a_step
     tiles = [
-        (f"{summary.step} / {plan.steps}" if plan else "–", "steps"),
-        (duration(summary.seconds_left), "left") if moving else (duration(summary.seconds_taken), "in all"),
+        (f"{summary.step:,} / {plan.steps:,}" if plan else "–", "steps"),
+        (summary.left_in_words, "left") if moving else (duration(summary.seconds_taken), "in all"),
         (f"{1 / speed:.1f} /s" if speed and speed < 1 else duration(speed), "steps" if speed and speed < 1 else "a step"),
         (size(summary.memory), "memory, GPU" if summary.device not in (None, "cpu") else "memory"),
         (number(summary.metrics.get("rewards/margins")), "reward margin"),

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import account, gguf_file, jobs, parcel, practice, usage
+from studio import account, gguf_file, jobs, licences, parcel, practice, usage
 from studio.errors import SettingsError, StudioError
 from studio.events import Pushed, last
 from studio.gguf_file import GGUFRequest
@@ -65,6 +65,15 @@ def how_to_use(studio: Studio, run: Run | None) -> str:
     return usage.snippet(run, what, str(parcel.folder(run, what)), str(practice.MODEL) if model == PRACTICE else model)
 
 
+def naming(studio: Studio, run: Run | None, repo: str) -> str:
+    """What the base's licence asks of the repository's name, green where the name that was typed does so."""
+    terms = licences.of(licences.recorded(studio.said(jobs.of(run)))) if run is not None else None
+    if terms is None or not (terms.prefix or terms.shown):
+        return ""
+    shown = f" The card shows “{terms.shown}”." if terms.shown else ""
+    return parts.note("good" if repo.strip() and terms.fits(repo.strip()) else "info", f"{terms.of_name()}{shown}".strip())
+
+
 def state(studio: Studio, run: Run | None, kind: str) -> str:
     """Where a merge, a GGUF file or a push stands, as HTML."""
     if run is None:
@@ -93,7 +102,8 @@ def ended(studio: Studio, run: Run, kind: str, status: str, summary: Summary) ->
         return parts.note("good", f"The GGUF file {use}") + parts.note("info", " ".join(summary.notes))
     if status == "finished":
         pushed = last(summary.said, Pushed)
-        return parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
+        told = parts.note("good", f"Pushed to {pushed.repo}: {pushed.url}") if pushed else ""
+        return told + "".join(parts.note("warn", words) for words in summary.notes)
     if status == "failed":
         return parts.note("bad", f"{NOT_DONE[kind]}: {summary.failure or ''}")
     if status == "stopped":
@@ -141,6 +151,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                 "overwrite": gr.Checkbox(False, label="Add to a repository that the studio did not make",
                                          info="Its files of the same names are replaced; the Hub keeps the old ones in its history."),
             }
+            named = gr.HTML("", elem_id="push-naming", padding=False)
             token = token_field.build(
                 "push-token", "From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.",
                 "Hub token with write access", to_write=True)
@@ -199,6 +210,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
     write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
     complaints.before(push.click, start_push, [in_view, token], []).then(refresh, in_view, shown, **QUIET)
+    for typed in (push_fields["repo"].change, in_view.change, tab.select):
+        typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)
     watch.tick(look, [in_view, news], news, concurrency_limit=None, **QUIET)
     for event in (news.change, in_view.change, tab.select):

@@ -53,12 +53,17 @@ def taken_over(studio: Studio, settings: Settings, words: str) -> list[Any]:
 
 
 def complete(studio: Studio, card: SourceCard, everything: form.Fields) -> None:
-    """The wiring. `everything` is all fields of the form, of which those that belong to the data follow their source."""
-    held = {name: field for name, field in everything.items() if name in source_choices.OF_DATA}
-    mine = [name for name in held if name != source_choices.SOURCE]
+    """The wiring. `everything` is all fields of the form, of which those that belong to the data follow their source.
 
-    def follow(whose: Identity | None, history: list, **values: Any) -> list[Any]:
-        found = source_choices.follow(studio.root, whose, values, history, permitted(studio))
+    To be called in a part of the page that is always there.
+    """
+    held = {name: field for name, field in everything.items() if name in source_choices.OF_DATA}
+    mine, awaited = [name for name in held if name != source_choices.SOURCE], form.key()
+    now = form.mirror(held, "data-now", QUIET, awaited)
+
+    def follow(whose: Identity | None, history: list, text: str) -> list[Any]:
+        values = form.said(text)
+        found = source_choices.follow(studio.root, whose, values, history, permitted(studio)) if set(values) == set(held) else None
         if found is None:
             return [gr.skip()] * (3 + len(mine))
         told = parts.note("info", found.told) if found.told else ""
@@ -68,8 +73,7 @@ def complete(studio: Studio, card: SourceCard, everything: form.Fields) -> None:
         # What the examined pairs were is known to the examination, which also knows a commit.
         return "" if not text.strip() else before or source_choices.marks(values, permitted(studio))
 
-    changes = [held[name].change for name in held if name not in (EDITS, EDITS_FOR)]
-    form.fill(lambda *what, **options: gr.on(changes, *what, **options), follow, [card.whose, card.history],
-              [*card.outputs, *(held[name] for name in mine)], inputs_kwargs=held, trigger_mode="always_last", **QUIET)
+    form.fill(now.change, follow, [card.whose, card.history, now], [*card.outputs, *(held[name] for name in mine)], awaited=awaited,
+              trigger_mode="always_last", **QUIET)
     form.fill(held[EDITS].input, mark, [held[EDITS], held[EDITS_FOR]], held[EDITS_FOR], inputs_kwargs=held, trigger_mode="always_last",
               **QUIET)

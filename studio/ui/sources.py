@@ -16,7 +16,7 @@ from studio.ui.choices import Dropdown, Radio
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
 
-FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
+FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx"]
 RUNS_LISTED = 50
 NOT_USED = "It is no longer there: the file was removed, or the run thrown away. Choose another one from the list."
 

@@ -1,7 +1,6 @@
 """Train: a preset fills the form, the form makes a run."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -11,10 +10,10 @@ import gradio as gr
 from gradio.events import Dependency
 
 from studio import account, fit, gpu, practice, script, source_choices, trackers
-from studio.errors import SettingsError, StudioError
+from studio.errors import BaseModelError, SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import Settings
-from studio.ui import code_card, complaints_card, fit_card, form, parts, source_card, token_field, tracker_key
+from studio.ui import code_card, complaints_card, fit_card, form, long_run, parts, source_card, token_field, tracker_key
 from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
@@ -43,16 +42,25 @@ class TrainTab:
 
 def begin(studio: Studio, settings: Settings, token: str = "", wandb_key: str = "") -> str:
     """Create a run and queue it; its name. Raises StudioError, and then nothing has been created."""
+    return studio.queue.add(settings, ready(studio, settings, token, wandb_key), studio.root, once_within=ONCE_WITHIN).name
+
+
+def ready(studio: Studio, settings: Settings, token: str, wandb_key: str = "") -> dict[str, str]:
+    """What the run's worker is to be handed. Raises StudioError for a run that cannot start."""
     trackers.refuse_one_that_is_missing(settings.training.report_to)
     entered = account.entered(token) | trackers.entered(wandb_key, settings.training.report_to)
     secrets, shape = studio.handed(entered), None
     if settings.training.push_checkpoints_to:
         account.refuse_one_that_only_reads(secrets)
-    with suppress(StudioError):  # of a model that nobody has looked at nothing is known
+    try:
         shape = studio.shapes.known(settings.model)
+    except BaseModelError:
+        raise
+    except StudioError:  # a model that cannot be looked at now may be there when its turn comes
+        pass
     source_choices.refuse_edits_of_other_data(settings.data)
     gpu.refuse_what_cannot_start(settings, studio.root, fit.on_disk(settings, shape) if shape else 0)
-    return studio.queue.add(settings, secrets, studio.root, once_within=ONCE_WITHIN).name
+    return secrets
 
 
 def again(studio: Studio, name: str | None, fields: form.Fields, from_adapter: bool) -> list[Any]:
@@ -122,6 +130,9 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     card = fit_card.build(studio, everything, token, complaints)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
     complaints.build()
+    source_card.complete(studio, source, everything)
+    question = long_run.Question()
+    question.build()
     go = gr.Button("Start training", variant="primary", size="lg", elem_id="start", elem_classes=form.ACTS)
     started = gr.State("")
 
@@ -159,11 +170,15 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
         except SettingsError as error:
             return settings.to_yaml(), _complaints(error)
 
-    def start(token: str, key: str, **values: Any) -> list[str]:
+    def start(token: str, key: str, agreed: float = 0.0, **values: Any) -> list[Any]:
         try:
-            return [begin(studio, studio.settings_of(values), token, key)]
+            settings = studio.settings_of(values)
+            ready(studio, settings, token, key)
+            if asked := long_run.asked(studio, settings, token, agreed):
+                return [gr.skip(), *asked]
+            return [begin(studio, settings, token, key), *long_run.settled()]
         except StudioError as error:
-            return [refuse("Not started", error)]
+            return [refuse("Not started", error), *long_run.settled()]
 
     card.follow(form.fill(preset.input, choose, preset, [purpose, *settled.values()], trigger_mode="always_last", **QUIET))
     card.follow(form.fill(its_data.click, with_its_data, preset, [*of_data.values(), *source.outputs], **QUIET))
@@ -172,5 +187,6 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
           trigger_mode="always_last", **QUIET)
     told = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([preset.change, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
-    complaints.before(go.click, start, [token, wandb_key], [started])
+    complaints.before(go.click, start, [token, wandb_key], [started, *question.outputs])
+    complaints.before(question.yes.click, start, [token, wandb_key, question.agreed], [started, *question.outputs])
     return TrainTab(started, everything, complaints, preset, purpose, card.follow)

@@ -15,8 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from studio import uploads
-from studio.doors import VISITOR, Refused
+from studio.doors import VISITOR
 from studio.guard import LARGEST_UPLOAD, UPLOAD
+from studio.refused import Refused
 
 MOST_FILES = 20
 """In one upload."""

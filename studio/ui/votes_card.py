@@ -37,10 +37,11 @@ def build(studio: Studio) -> VotesCard:
 
     def look(name: str | None, first: str | None, second: str | None) -> str:
         try:
-            run, pair = _who(studio, name, first, second)
+            run, chosen = _who(studio, name, first, second)
         except StudioError:
             return ""
-        return listed(judgements.latest(studio.root, run, pair), run, pair)
+        pair = pairing.now(studio, run, chosen)
+        return listed(judgements.latest(studio.root, run, pair), dict(zip(map(str, pair), pairing.called(run, chosen), strict=True)))
 
     return VotesCard(shown, look)
 
@@ -49,8 +50,8 @@ def undo(studio: Studio, name: str | None, first: str | None, second: str | None
     """Take a judgement back. Returns what to say of it as HTML, and its identity."""
     known = identity if isinstance(identity, str) else ""
     try:
-        run, pair = _who(studio, name, first, second)
-        voted, kept = judgements.undo(studio.root, run, pair, known)
+        run, chosen = _who(studio, name, first, second)
+        voted, kept = judgements.undo(studio.root, run, pairing.now(studio, run, chosen), known)
     except StudioError as error:
         return parts.note("warn", f"Not undone. {error}"), known
     what = "The vote and its pair are" if voted and kept else "The vote is" if voted else "The pair is"
@@ -59,20 +60,19 @@ def undo(studio: Studio, name: str | None, first: str | None, second: str | None
 
 
 def _who(studio: Studio, name: str | None, first: str | None, second: str | None) -> tuple[Run, Pair]:
-    """The run in view and the pair as it is now. Raises StudioError where there is none."""
+    """The run in view and those who are chosen. Raises StudioError where there is none."""
     run = studio.find(name)
     if run is None:
         raise StudioError("There is no run in view. Choose one above.")
-    return run, pairing.now(studio, run, pairing.of_form(run, first, second))
+    return run, pairing.of_form(run, first, second)
 
 
-def listed(found: list[Judgement], run: Run, pair: Pair) -> str:
-    """The judgements as a list with buttons; nothing where there is none."""
+def listed(found: list[Judgement], called: dict[str, str]) -> str:
+    """The judgements as a list with buttons; nothing where there is none. `called` are the candidates' names, by the candidate as text."""
     if not found:
         return ""
-    names = dict(zip(map(str, pair), pairing.called(run, pair), strict=True)) | {NEITHER: "no difference"}
-    rows = "".join(_row(one, names) for one in found)
-    return f'<h3>Your last votes and pairs</h3><ul class="judgements">{rows}</ul>'
+    rows = "".join(_row(one, called | {NEITHER: "no difference"}) for one in found)
+    return f'<h2>Your last votes and pairs</h2><ul class="judgements">{rows}</ul>'
 
 
 def _row(one: Judgement, names: dict[str, str]) -> str:

@@ -1,9 +1,10 @@
-"""The Data tab, clicked: examined, mended, looked at, rewritten, converted, searched for, taken elsewhere."""
+"""The Data tab, clicked: examined, mended, looked at, rewritten, read in its encoding, searched for, taken elsewhere."""
 
 import gzip
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -137,15 +138,27 @@ def test_a_pair_is_rewritten_swapped_and_dropped_where_it_is_seen(opened, tmp_pa
     assert [edit.verb for edit in parse(edits(opened))] == ["rewrite", "swap", "drop"]
 
 
-def test_a_text_in_another_encoding_is_converted_by_a_click(opened, tmp_path):
-    lines = "".join(f"Wie heißt Nummer {at}?;Sie heißt schön {at}.;Weiß nicht {at}.\n" for at in range(40))
+def test_a_text_in_another_encoding_is_read_at_once_and_this_is_said(opened, tmp_path):
+    lines = "".join(f"Wie heißt Nummer {at}, und was ist das?;Sie heißt schön {at}.;Weiß nicht {at}.\n" for at in range(40))
     path = tmp_path / "latin.csv"
     path.write_bytes(("prompt;chosen;rejected\n" + lines).encode("cp1252"))
     upload(opened, path)
     opened.locator("#examine").click()
-    expect(opened.locator("#examination")).to_contain_text("looks like Windows-1252", timeout=60_000)
-    opened.locator("#convert").click()
-    expect(opened.locator("#pair")).to_contain_text("Wie heißt Nummer 0?", timeout=60_000)
+    expect(opened.locator("#pair")).to_contain_text("Wie heißt Nummer 0", timeout=60_000)
+    expect(opened.locator("#examination")).to_contain_text("latin.csv is in Windows-1252, Western European (cp1252)")
+
+
+def test_an_encoding_that_is_not_certain_is_chosen_by_a_sample_and_a_sheet_by_its_name(opened, tmp_path):
+    path = tmp_path / "short.csv"
+    path.write_bytes("prompt,chosen,rejected\nWhy?,מדוע,no\nHow?,איך,yes\n".encode("cp1255"))
+    upload(opened, path)
+    opened.locator("#examine").click()
+    expect(opened.locator("#examination")).to_contain_text("which encoding it is in is not certain", timeout=60_000)
+    opened.get_by_role("button", name=re.compile("Read it as Windows-1255: “Why.,מדוע,no")).click()
+    expect(opened.locator("#pair")).to_contain_text("מדוע", timeout=60_000)
+    upload(opened, Path(__file__).parent.parent / "cases" / "readme_sheet_first.xlsx")
+    opened.locator("#examine").click()
+    expect(opened.locator("#examination")).to_contain_text("“Pairs” is read, not “Read me”", timeout=60_000)
 
 
 def test_an_upload_that_is_of_no_use_is_told_and_the_good_ones_stay(opened, tmp_path, studio):

@@ -231,7 +231,7 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
     expect(opened.locator("#prefer-right")).to_be_visible(timeout=LONG_MS)  # once both have said their last word
     answers = {}
     for side in ("left", "right"):
-        bot = opened.locator(f"#chat-{side} [data-testid=bot]")
+        bot = opened.locator(f"#chat-{side} .assistant p")
         expect(bot).to_have_count(2)
         answers[side] = bot.all_inner_texts()
     assert answers["left"] != answers["right"]
@@ -243,9 +243,8 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
     expect(opened.get_by_text("Temperature: 9 is out of range.")).to_be_visible()
     expect(question).to_have_value("How are you?")
     expect(opened.get_by_text("Error", exact=True)).to_be_hidden()
-    assert [opened.locator(f"#chat-{side} [data-testid=bot]").all_inner_texts() for side in answers] == list(answers.values())
-    # The bin of either chat empties both: half a talk cannot be compared.
-    opened.locator("#chat-left").get_by_role("button", name="Clear").click()
+    assert [opened.locator(f"#chat-{side} .assistant p").all_inner_texts() for side in answers] == list(answers.values())
+    opened.locator("#new-chat").click()
     expect(opened.locator("#chat-right")).to_be_hidden()
     expect(opened.locator("#prefer-right")).to_be_hidden()
 
@@ -287,14 +286,14 @@ def test_a_blind_vote_hides_whose_answer_is_whose_until_it_is_given_and_counts(o
         expect(question).to_have_value(text)
         question.press("Enter")
         expect(opened.locator(f"#prefer-{choice}")).to_be_visible(timeout=LONG_MS)
-        expect(opened.locator("#chat-left [data-testid=bot]")).to_have_count(1)  # each blind question begins a new talk
+        expect(opened.locator("#chat-left .assistant p")).to_have_count(1)  # each blind question begins a new talk
         told = [opened.locator(f"#chat-{side}").inner_text() for side in ("left", "right")]
         assert [words.split()[0] for words in told] == ["A", "B"] and "base" not in " ".join(told).lower()
         opened.locator(f"#prefer-{choice}").click()
         expect(opened.locator("#collected")).to_contain_text("the next question begins a new talk")
         expect(opened.locator("#prefer-left")).to_be_hidden()
-        expect(opened.locator("#chat-left label")).to_contain_text(re.compile("A: (Base|Tuned)"))
-        named.append(opened.locator("#chat-left label").inner_text().split()[-1])
+        expect(opened.locator("#chat-left .side")).to_contain_text(re.compile("A: (Base|Tuned)"))
+        named.append(opened.locator("#chat-left .side").inner_text().split()[-1])
         expect(opened.locator("#votes")).to_contain_text(f"{votes_so_far} blind vote")
     kept = [json.loads(line)["preferred"] for line in (run.folder / "votes.jsonl").read_bytes().splitlines()]
     assert kept == [{"Base": "base", "Tuned": f"{run.name}@{practice_steps(run)}"}[named[0]], "neither"]
@@ -317,7 +316,7 @@ def test_a_checkpoint_answers_beside_the_run_and_a_kept_question_is_asked_of_bot
     question = opened.locator("#question").locator("input, textarea")
     question.fill(QUESTIONS[1])
     question.press("Enter")
-    expect(opened.locator("#chat-left label")).to_contain_text(f"Step {run.checkpointed[0]:,}", timeout=LONG_MS)
+    expect(opened.locator("#chat-left .side")).to_contain_text(f"Step {run.checkpointed[0]:,}", timeout=LONG_MS)
     expect(opened.locator("#collect")).to_be_visible(timeout=LONG_MS)
     opened.locator("#keep-question").click()
     expect(opened.get_by_text("Kept. You keep 1 question.")).to_be_visible()

@@ -5,11 +5,12 @@ import io
 import re
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from studio.engine.files.encoding import opened
-from studio.engine.files.lines import CUT_OFF, MAX_ROW, MORE_CELLS, TOO_LONG, Line, checked, header
+from studio.engine.files.lines import CUT_OFF, LOOKED, MAX_ROW, MORE_CELLS, TOO_LONG, Header, How, Line, checked, header, header_at
 from studio.errors import DataError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -33,55 +34,63 @@ class _Record(NamedTuple):
     reason: str = ""
 
 
-def rows(path: Path) -> Iterator[Line]:
+def rows(path: Path, how: How) -> Iterator[Line]:
     """The rows below the header. Raises DataError for a header that cannot be used and a quotation mark that never closes."""
-    separator, announced = _separator(path)
-    with _text(path) as text:
-        records = _records(_Lines(text, path.name), separator)
+    separator, announced = _separator(path, how)
+    with _text(path, how) as text:
+        every = _records(_Lines(text, path.name), separator)
         if announced:
-            next(records)
-        first = next((record for record in records if record.reason or not _is_blank(record.cells)), None)
-        if first is None:
+            next(every)
+        records = (record for record in every if record.reason or not _is_blank(record.cells))
+        begin = []
+        for record in islice(records, LOOKED):  # what never closes is told when it is come to
+            begin.append(record)
+            if record.reason:
+                break
+        if not begin:
             return
+        at = header_at([record.cells for record in begin if not record.reason], how)
+        first, records = begin[at], chain(begin[at + 1 :], records)
+        if at:
+            how.remarks.append(f"Line {first.number} is read as the header; what stands above it is not used.")
         where = f"{path.name}, line {first.number}"
         if first.reason:
             raise DataError(f"{where}: the header cannot be read, its cells {first.reason}. Repair that line.")
         if first.cells[0].startswith(('{"', "[{")):
             raise DataError(f"{where}, is JSON and not a header. Rename the file to end in .jsonl or .json.")
-        names = header(first.cells, where)
+        names = header(first.cells, where, how)
         for record in records:
-            if record.reason or not _is_blank(record.cells):
-                yield _line(record, names)
+            yield _line(record, names)
 
 
-def _text(path: Path) -> TextIO:
+def _text(path: Path, how: How) -> TextIO:
     # A character that the file's end cuts in two becomes half of one, which `checked` reports.
-    return io.TextIOWrapper(opened(path), "utf-8", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(opened(path, how.encoding), "utf-8", errors="surrogateescape", newline="")
 
 
 def _is_blank(cells: list[str]) -> bool:
     return not cells or (len(cells) == 1 and not cells[0].strip())
 
 
-def _line(record: _Record, names: list[str]) -> Line:
+def _line(record: _Record, names: Header) -> Line:
     number, cells, reason = record
-    if not reason and len(cells) != len(names):
-        reason = MORE_CELLS if len(cells) > len(names) else "have fewer cells than the header"
+    if not reason and len(cells) != names.width:
+        reason = MORE_CELLS if len(cells) > names.width else "have fewer cells than the header"
     if reason:
         return Line(number, None, reason)
-    return checked(number, dict(zip(names, cells, strict=True)))
+    return checked(number, names.row(cells))
 
 
 # --- the separator ----------------------------------------------------------------------------------------------------
 
 
-def _separator(path: Path) -> tuple[str, bool]:
+def _separator(path: Path, how: How) -> tuple[str, bool]:
     """What divides the cells, and whether the first line only announces it, as spreadsheets write it.
 
     It is what divides the header and then most of the first records into as many cells. Cells full of commas do not
     mislead: they divide neither the header nor all records alike.
     """
-    with _text(path) as text:
+    with _text(path, how) as text:
         sample = text.read(SAMPLE)
         whole = not text.read(1)
     if announced := ANNOUNCED.match(sample):
@@ -90,8 +99,10 @@ def _separator(path: Path) -> tuple[str, bool]:
     for separator in SEPARATORS:
         widths = _widths(sample, separator)
         widths = widths if whole or len(widths) < 2 else widths[:-1]  # the last record may be cut
-        if widths and widths[0] > 1:
-            scores[separator] = (widths.count(widths[0]) / len(widths), widths[0])
+        begins = next((place for place, width in enumerate(widths[:5]) if width > 1), None)  # a title above has one cell
+        if begins is not None:
+            widths = widths[begins:]
+            scores[separator] = (widths.count(widths[0]) / len(widths) - 0.1 * begins, widths[0])
     return max(scores, key=scores.__getitem__, default=","), False
 
 

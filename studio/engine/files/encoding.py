@@ -1,15 +1,14 @@
-"""Text files as UTF-8: what is not is told by its first bad line, and can be written as a UTF-8 copy."""
+"""Text files as UTF-8, whatever they are in: read in the encoding that they are in for certain, or in the one that was named."""
 
 import codecs
 import io
-import os
 import re
 from pathlib import Path
 from typing import BinaryIO
 
-from charset_normalizer import from_bytes
-
-from studio.errors import NOT_UTF8, DataError
+from studio.engine.files.charsets import NAMES, is_certain, likely, readings
+from studio.engine.files.lines import How
+from studio.errors import DataError, EncodingDoubt
 
 CHUNK = 1024**2
 SAMPLE = 64 * 1024
@@ -18,13 +17,6 @@ SAMPLE = 64 * 1024
 # UTF-32 first: its mark begins with that of UTF-16.
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-LATIN = {"cp1252": "Windows-1252", "cp1250": "Windows-1250, Central European", "cp1254": "Windows-1254, Turkish",
-         "mac_roman": "Mac Roman", "cp850": "DOS code page 850"}
-OTHERS = {"gb18030": "GB 18030, Chinese", "big5": "Big5, Chinese", "cp932": "Shift JIS, Japanese", "euc_jp": "EUC-JP, Japanese",
-          "cp949": "EUC-KR, Korean", "cp1251": "Windows-1251, Cyrillic", "cp1253": "Windows-1253, Greek",
-          "cp1255": "Windows-1255, Hebrew", "cp1256": "Windows-1256, Arabic", "cp874": "Windows-874, Thai"}
-WIDE = {"utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
-NAMES = LATIN | OTHERS | WIDE
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -52,36 +44,71 @@ class _Recoded(io.RawIOBase):
         super().close()
 
 
-def opened(path: Path) -> BinaryIO:
-    """The text as UTF-8 bytes without a byte order mark. `check` has seen the file before."""
+def opened(path: Path, encoding: str = "") -> BinaryIO:
+    """The text as UTF-8 bytes without a byte order mark. `settled` has seen the file before and said the encoding."""
     file = open(path, "rb")  # noqa: SIM115 (whoever asked for it closes it)
-    mark, encoding = _mark(file)
+    mark, marked = _mark(file)
     file.seek(len(mark))
+    encoding = encoding if encoding and not mark else marked
     return file if encoding == "utf-8" else io.BufferedReader(_Recoded(file, encoding), 1 << 16)
 
 
-def check(path: Path) -> None:
-    """Raises DataError naming the first line that is not UTF-8 (or what the byte order mark says) and what it looks like.
+def settled(path: Path, how: How) -> str:
+    """The encoding to read a text in: the one that was named, or the one that it is in for certain, which is then remarked.
 
+    Raises EncodingDoubt where several are possible, and DataError for what is no text, or damaged, naming the first bad line.
     A character that the end of the file cuts in two is none of its business: only the last row suffers from it.
     """
     with open(path, "rb") as file:
-        mark, encoding = _mark(file)
+        mark, marked = _mark(file)
         file.seek(len(mark))
-        line = 1 if not mark and _wide(file.read(4096)) else _first_bad_line(file, len(mark), encoding)
+        wide = "" if mark or how.encoding else _wide(file.read(4096))
+        encoding = marked if mark else _known(how.encoding) or wide or "utf-8"
+        line = _first_bad_line(file, len(mark), encoding)
+        file.seek(0)
+        sample = _special_lines(file) if line and encoding == "utf-8" and not mark else b""
     if not line:
-        return
+        if wide:
+            how.remarks.append(f"{path.name} is in UTF-16 and is read so; the file itself stays as it is.")
+        return encoding
     if mark:
         raise DataError(f"{path.name}, line {line}, is damaged: the file begins as {encoding.upper()} and does not go on so. "
                         "Save it again as UTF-8.")
-    guess = looks_like(path)
-    if guess == "utf-8":
+    if encoding != "utf-8":
+        raise DataError(f"{path.name}, line {line}, is not {NAMES.get(encoding, encoding)}. Choose another encoding, or empty the field.")
+    return _guessed(path, how, line, sample)
+
+
+def _guessed(path: Path, how: How, line: int, sample: bytes) -> str:
+    text = sample.decode("utf-8", "surrogateescape")
+    broken = sum("\udc80" <= character <= "\udcff" for character in text)
+    if broken < sum(character > "\x7f" for character in text) - broken or not broken:
         raise DataError(f"{path.name}, line {line}, is not UTF-8, though other lines are. Repair or delete that line.")
-    if not guess:
-        raise DataError(f"{path.name}, line {line}, is not UTF-8, nor text in an encoding that is recognised. "
+    found = [] if re.search(rb"[\x00-\x08\x0e-\x1a]", sample) else readings(sample)  # no text has these, whatever the encoding
+    with open(path, "rb") as file:
+        found = [one for one in found if not _first_bad_line(file, 0, one.encoding)]
+    if not found:
+        raise DataError(f"{path.name}, line {line}, is not UTF-8, nor text in an encoding that is known here. "
                         "Open it in the program that it comes from and save it as UTF-8.")
-    raise DataError(f"{path.name}, line {line}, {NOT_UTF8} {NAMES[guess]} ({guess}). "
-                    "Save it as UTF-8, or press “Convert to UTF-8”.")
+    if not is_certain(found):
+        raise EncodingDoubt(path, line, [(one.encoding, NAMES[one.encoding], one.sample) for one in likely(found)])
+    encoding = found[0].encoding
+    how.remarks.append(f"{path.name} is in {NAMES[encoding]} ({encoding}) and not in UTF-8, as line {line} shows: “{found[0].sample}”. "
+                       "It is read so; the file itself stays as it is.")
+    return encoding
+
+
+def _known(encoding: str) -> str:
+    """Python's name for an encoding of texts, or nothing for nothing. Raises DataError for an unknown one."""
+    if not encoding:
+        return ""
+    try:
+        found = codecs.lookup(encoding)
+        if not getattr(found, "_is_text_encoding", True):
+            raise LookupError
+    except LookupError as error:
+        raise DataError(f"There is no encoding “{encoding[:40]}”. Choose one such as {', '.join(list(NAMES)[:2])} or gb18030.") from error
+    return found.name
 
 
 def _mark(file: BinaryIO) -> tuple[bytes, str]:
@@ -106,31 +133,6 @@ def _first_bad_line(file: BinaryIO, start: int, encoding: str) -> int:
     return 0
 
 
-# --- guessing ---------------------------------------------------------------------------------------------------------
-
-
-def looks_like(path: Path) -> str:
-    """The encoding that a text file seems to have, by Python's name for it; "utf-8" too if a part is damaged, "" if unknown."""
-    with open(path, "rb") as file:
-        mark, encoding = _mark(file)
-        file.seek(0)
-        head = file.read(4096)
-        if mark or (encoding := _wide(head)):
-            return encoding
-        file.seek(0)
-        sample = _special_lines(file)
-    text = sample.decode("utf-8", "surrogateescape")
-    broken = sum("\udc80" <= character <= "\udcff" for character in text)
-    if broken < sum(character > "\x7f" for character in text) - broken or not broken:
-        return "utf-8"
-    if re.search(rb"[\x00-\x08\x0e-\x1a]", sample):  # no text has these, whatever the encoding
-        return ""
-    found = from_bytes(sample, cp_isolation=list(NAMES)).best()
-    if found is not None and found.encoding in OTHERS:
-        return found.encoding
-    return _latin(sample)
-
-
 def _wide(head: bytes) -> str:
     """UTF-16 without its mark: every other byte of most texts is zero then."""
     for encoding, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
@@ -147,54 +149,3 @@ def _special_lines(file: BinaryIO) -> bytes:
             found.append(line)
             size += len(line)
     return b"".join(found)
-
-
-# Signs between two letters, capitals after small ones and signs that nobody types: how a Latin text looks in a wrong encoding.
-STRANGE = re.compile(r"[^\W\d_][^\w\s'’‘“”„\"()\[\]{}<>.,;:!?/\\|*+=&@#%~`^$«»…–—-]+[^\W\d_]|[a-zà-öø-ÿ][À-ÖØ-ÞŠŽŸ]"
-                     r"|[\x80-\x9f¦¨¬¯¸¤¢ƒˆ˜‚„‰†‡ªº¶]")
-# Letters that mean another alphabet than the code page's own: Windows-1252 is not what Czechs, Hungarians and Turks save in.
-FOREIGN = {"cp1252": re.compile("[šžŠŽðþýÐÞÝ]|[öüóúáéí][^\\W\\d_]{0,40}[õûÕÛ]|[õûÕÛ][^\\W\\d_]{0,40}[öüóúáéí]"), "cp1250": re.compile("[đţŕĹ]")}
-ICELANDIC = re.compile("[ÞþÐð][^\\W\\d_]{0,40}[æáíóú]|[æáíóú][^\\W\\d_]{0,40}[þð]")
-
-
-def _latin(sample: bytes) -> str:
-    """Which of the Latin encodings gives the least strange text; the usual ones win a tie."""
-    best, fewest = "", None
-    for encoding in LATIN:
-        try:
-            text = sample.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        strange = len(STRANGE.findall(text))
-        if encoding in FOREIGN and not ICELANDIC.search(text):
-            strange += len(FOREIGN[encoding].findall(text))
-        if fewest is None or strange < fewest:
-            best, fewest = encoding, strange
-    return best
-
-
-# --- converting -------------------------------------------------------------------------------------------------------
-
-
-def convert(path: Path, target: Path, encoding: str) -> None:
-    """Write a UTF-8 copy of a text; the original stays as it is. Raises DataError if it is not in that encoding."""
-    if target.exists() and target.samefile(path):
-        raise DataError(f"{path.name} cannot be converted into itself. Choose another name for the copy.")
-    draft, line = target.with_name(f"{target.name}.part"), 1
-    try:
-        decoder = codecs.getincrementaldecoder(encoding)()
-        with open(path, "rb") as source, open(draft, "wb") as copy:
-            first = True
-            while chunk := source.read(CHUNK):
-                text = decoder.decode(chunk)
-                copy.write((text.removeprefix("\ufeff") if first else text).encode())
-                line, first = line + text.count("\n"), False
-            copy.write(decoder.decode(b"", final=True).encode())
-        os.replace(draft, target)
-    except LookupError as error:
-        raise DataError(f"There is no encoding “{encoding}”. Choose one such as {', '.join(list(LATIN)[:2])} or gb18030.") from error
-    except UnicodeError as error:
-        line += getattr(error, "object", b"")[: getattr(error, "start", 0)].count(b"\n")
-        raise DataError(f"{path.name}, line {line}, is not {NAMES.get(encoding, encoding)}. Choose another encoding.") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from studio.engine.files.encoding import opened
-from studio.engine.files.lines import CUT_OFF, MAX_CELL, MAX_ROW, TOO_LONG, Line, checked, fault
+from studio.engine.files.json_tables import rows_of, unequal
+from studio.engine.files.lines import CUT_OFF, MAX_CELL, MAX_ROW, TOO_LONG, How, Line, checked, fault
 from studio.errors import DataError
 
 LOOK = 20
@@ -23,18 +24,18 @@ SPACE = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 
 
-def rows(path: Path) -> Iterator[Line]:
+def rows(path: Path, how: How) -> Iterator[Line]:
     """The rows of a file. Raises DataError for one that is no JSON or holds no list of rows."""
-    with opened(path) as file:
+    with opened(path, how.encoding) as file:
         head = list(islice(_bounded(file, CHUNK // 4), LOOK))
     if not head:
         return iter(())
     begin = head[0][1].lstrip()
     if begin[:1] not in (b"{", b"[") or _is_lines(head):
-        return _vouched(_lines(path), begin, path.name)
+        return _vouched(_lines(path, how), begin, path.name)
     if begin.startswith(b"["):
-        return _list(path)
-    return _within(path)
+        return _list(path, how)
+    return _within(path, how)
 
 
 def _bounded(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool]]:
@@ -75,8 +76,8 @@ def _vouched(lines: Iterator[Line], begin: bytes, name: str) -> Iterator[Line]:
     yield from chain(first, lines)
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    with opened(path) as file:
+def _lines(path: Path, how: How) -> Iterator[Line]:
+    with opened(path, how.encoding) as file:
         for number, raw, is_all in _bounded(file, MAX_ROW):
             yield _line(number, raw) if is_all else Line(number, None, TOO_LONG)
 
@@ -111,9 +112,9 @@ class _Cut(Exception):
 class _Document:
     """A JSON text that is read value by value: no more of it is in memory than one value and a chunk."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, how: How):
         # All but a character that the file's end cuts in two has been checked, and what it belongs to is cut as well.
-        self._file = io.TextIOWrapper(opened(path), "utf-8", errors="replace", newline="")
+        self._file = io.TextIOWrapper(opened(path, how.encoding), "utf-8", errors="replace", newline="")
         self._name, self._text, self._at, self._line, self._ended = path.name, "", 0, 1, False
 
     def __enter__(self) -> "_Document":
@@ -205,10 +206,10 @@ class _Document:
         return DataError(f"{self._name}, line {line}, is not JSON {what}. Repair it there, or export the file again.")
 
 
-def _list(path: Path, name: str = "") -> Iterator[Line]:
+def _list(path: Path, how: How, name: str = "") -> Iterator[Line]:
     """The rows of the list that the file is, or of the one that this name has in it."""
     number = 0
-    with _Document(path) as document:
+    with _Document(path, how) as document:
         try:
             for found in document.members() if name else ():
                 if found == name:
@@ -222,16 +223,19 @@ def _list(path: Path, name: str = "") -> Iterator[Line]:
             yield Line(number + 1, None, CUT_OFF)
 
 
-def _within(path: Path) -> Iterator[Line]:
-    """The rows of the one list of objects in an object, or the object itself if it is a row."""
-    lists, is_row = [], False
-    with _Document(path) as document:
+def _within(path: Path, how: How) -> Iterator[Line]:
+    """The rows of the one list of objects in an object, or of a table in another form, or the object itself if it is a row."""
+    lists, is_row, is_table = [], False, False
+    with _Document(path, how) as document:
         try:
             for name in document.members():
                 if document.peek() != "[":
-                    is_row |= isinstance(document.value(), str)
+                    value = document.value()
+                    is_row |= isinstance(value, str)
+                    is_table |= isinstance(value, dict)
                     continue
                 for place, item in enumerate(document.items()):
+                    is_table |= place == 0 and not isinstance(item, dict)
                     if place == 0 and isinstance(item, dict):
                         is_turn = {"role", "content"} <= item.keys() or {"from", "value"} <= item.keys()
                         is_row |= is_turn
@@ -243,9 +247,17 @@ def _within(path: Path) -> Iterator[Line]:
         named = ", ".join(f"“{name[:60]}”" for name in lists[:12])
         raise DataError(f"{path.name} holds several lists of rows: {named}. Save the one that is wanted as a file of its own.")
     if lists:
-        return _list(path, lists[0])
+        return _list(path, how, lists[0])
+    if is_table and not (is_row and not lists):
+        with _Document(path, how) as document:
+            value = document.value()
+        if found := rows_of(value):
+            return (_row(number, row) for number, row in enumerate(found, 1))
+        if lengths := unequal(value):
+            raise DataError(f"{path.name} holds columns of different lengths: {lengths}. Export it again, so that every row has all "
+                            "of them.")
     if not is_row:
         raise DataError(f"{path.name} holds one object and no list of rows in it. Save it with one object for each row, "
                         "as JSON lines or as a list.")
-    with _Document(path) as document:
+    with _Document(path, how) as document:
         return iter([_row(1, document.value())])

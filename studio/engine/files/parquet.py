@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from studio.engine.files.lines import Line, checked
+from studio.engine.files.lines import How, Line, checked
 from studio.errors import DataError
 
 BATCH = 16 * 1024**2
@@ -32,7 +32,7 @@ def _bare(value: Any) -> Any:
     return value
 
 
-def rows(path: Path) -> Iterator[Line]:
+def rows(path: Path, how: How) -> Iterator[Line]:  # noqa: ARG001 - as all readers
     done = 0
     try:
         # Pages are read as they are needed; otherwise a whole row group would be in memory.
@@ -42,7 +42,7 @@ def rows(path: Path) -> Iterator[Line]:
             if twice:
                 raise DataError(f"{path.name} has more than one column {', '.join(twice)}. Give each column a name of its own.")
             for batch in file.iter_batches(_batch_rows(file.metadata)):
-                yield from _batch(batch, done + 1)
+                yield from lines_of(batch, done + 1)
                 done += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         where = f", after row {done:,}," if done else ""
@@ -55,7 +55,7 @@ def _batch_rows(about: pq.FileMetaData) -> int:
     return max(1, min(BATCH_ROWS, BATCH * about.num_rows // max(1, size)))
 
 
-def _batch(batch: pa.RecordBatch, start: int) -> Iterator[Line]:
+def lines_of(batch: pa.RecordBatch, start: int) -> Iterator[Line]:
     """The rows of a batch; if one of them cannot become plain values, the others still do."""
     try:
         found = list(plain(batch))
@@ -65,7 +65,7 @@ def _batch(batch: pa.RecordBatch, start: int) -> Iterator[Line]:
             yield Line(start, None, f"hold {what}")
             return
         for place in range(batch.num_rows):
-            yield from _batch(batch.slice(place, 1), start + place)
+            yield from lines_of(batch.slice(place, 1), start + place)
         return
     for number, values in enumerate(found, start):
         yield checked(number, values)

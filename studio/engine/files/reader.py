@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from studio.engine.files import delimited, encoding, json_rows, parquet, sheets
-from studio.engine.files.lines import Line
+from studio.engine.files import arrow, delimited, encoding, json_rows, parquet, sheets
+from studio.engine.files.lines import How, Line
 from studio.errors import DataError
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\xfd7zXZ\0": "xz", b"(\xb5/\xfd": "zstd",
@@ -22,22 +22,55 @@ OLD_EXCEL = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 HEAD = 512
 
 
-def rows(path: Path) -> Iterator[Line]:
-    """The rows of a file, one after the other. Raises DataError at once for what concerns the whole file."""
+class Rows(Iterator[Line]):
+    """The rows of a file, one after the other; `remark` is what a person should know of how it is read, or nothing."""
+
+    def __init__(self, lines: Iterator[Line], how: How):
+        self._lines, self._how = lines, how
+
+    def __next__(self) -> Line:
+        return next(self._lines)
+
+    @property
+    def remark(self) -> str:
+        return " ".join(self._how.remarks)
+
+    @property
+    def others(self) -> list[str]:
+        """Sheets of the file that could be read instead."""
+        return self._how.others
+
+
+def rows(path: Path, how: How | None = None) -> Rows:
+    """The rows of a file. Raises DataError at once for what concerns the whole file."""
+    how = how or How()
     kind = _kind(path)
     if kind in TEXTS:
-        encoding.check(path)
-    lines = READERS[kind](path)
+        how.encoding = encoding.settled(path, how)
+    lines = READERS[kind](path, how)
     first = next(lines, None)
     if first is None:
         where = " below its header" if kind in TABLES else ""
         raise DataError(f"{path.name} holds no rows{where}. Choose a file with preference pairs.")
-    return chain([first], lines)
+    return Rows(chain([first], lines), how)
 
 
-def remark(path: Path) -> str:
-    """What a person should know of how the file is read, in a sentence, or nothing. For a file that `rows` can read."""
-    return sheets.remark(path) if path.suffix.lower() == ".xlsx" else ""
+def saved(folder: Path, split: str, how: How | None = None) -> Rows:
+    """The rows of a folder that `save_to_disk` wrote, numbered through. Raises DataError."""
+    how = how or How()
+    files = arrow.saved(folder, split)
+
+    def through() -> Iterator[Line]:
+        done = 0
+        for path in files:
+            line = None
+            for line in rows(path):
+                yield line._replace(number=done + line.number)
+            done += line.number if line else 0
+
+    lines = through()
+    first = next(lines)  # a file without rows has been refused by then
+    return Rows(chain([first], lines), how)
 
 
 # --- what a file is ---------------------------------------------------------------------------------------------------
@@ -100,10 +133,10 @@ def _is_workbook(path: Path) -> bool:
         return False
 
 
-READERS: dict[str, Callable[[Path], Iterator[Line]]] = {
+READERS: dict[str, Callable[[Path, How], Iterator[Line]]] = {
     ".jsonl": json_rows.rows, ".ndjson": json_rows.rows, ".json": json_rows.rows, ".csv": delimited.rows, ".tsv": delimited.rows,
-    ".parquet": parquet.rows, ".xlsx": sheets.rows}
+    ".parquet": parquet.rows, ".arrow": arrow.rows, ".xlsx": sheets.rows}
 TYPES = tuple(READERS)
 """The endings of the files that are read."""
 TABLES = {".csv", ".tsv", ".xlsx"}
-TEXTS = set(TYPES) - {".parquet", ".xlsx"}
+TEXTS = set(TYPES) - {".parquet", ".arrow", ".xlsx"}

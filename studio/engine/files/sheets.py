@@ -1,17 +1,18 @@
-"""Excel workbooks -> rows of texts, streamed from the first sheet that holds anything."""
+"""Excel workbooks -> rows of texts, streamed from the sheet that was named or holds the pairs."""
 
 import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from openpyxl import load_workbook
 from openpyxl.workbook import Workbook
 
-from studio.engine.files.lines import MORE_CELLS, Line, checked, header
+from studio.engine.files.lines import LOOKED, MORE_CELLS, Header, How, Line, checked, header, header_at
 from studio.errors import DataError
 
 MAX_UNPACKED = 512 * 1024**2
@@ -20,29 +21,54 @@ MAX_RATIO, LARGE_PART = 200, 50 * 1000**2
 """A part of more than so many bytes that shrinks by more than the ratio holds no rows but the same thing over and over."""
 MAX_ROWS = 1_048_576
 """The last row of an Excel sheet; a file that numbers one higher makes a reader count for hours."""
+Begin = list[tuple[int, list[str]]]
+"""The first rows of a sheet that hold anything, each with its number."""
 ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
-def rows(path: Path) -> Iterator[Line]:
-    """The rows below the header of the first sheet with content. Raises DataError for what is no workbook that can be read."""
+def rows(path: Path, how: How) -> Iterator[Line]:
+    """The rows below the header of the sheet that was named, or of the first with rows of use.
+
+    Raises DataError for what is no workbook that can be read, and for a sheet that is not there.
+    """
     with _workbook(path) as book:
-        found = next(_filled(book), None)
-        if found is None:
+        sheets = _filled(book, how.sheet)
+        if not sheets:
             raise DataError(f"{path.name} has no sheet with content. Choose a workbook with a header and rows below it.")
-        sheet, at, cells = found
-        names = header(cells, f"{path.name}, sheet “{sheet.title}”, row {at}")
+        sheet, begin = _chosen(sheets, path.name, how)
+        place = header_at([cells for _, cells in begin], how)
+        at, cells = begin[place]
+        if place:
+            how.remarks.append(f"Row {at} of the sheet is read as the header; what stands above it is not used.")
+        names = header(cells, f"{path.name}, sheet “{sheet.title}”, row {at}", how)
         for number, cells in _rows(sheet):
             if number > at:
                 yield _line(number, cells, names)
 
 
-def remark(path: Path) -> str:
-    """Which sheet is read and which are not, in a sentence, if there is a choice."""
-    with _workbook(path) as book:
-        read, *others = [sheet.title for sheet, *_ in _filled(book)] or [""]
-    if not others:
-        return ""
-    return f"{path.name} has several sheets: “{read}” is read, not {', '.join(f'“{title}”' for title in others)}."
+def _chosen(sheets: list[tuple[Any, Begin]], name: str, how: How) -> tuple[Any, Begin]:
+    """The sheet to read, with its first rows; says which others there are."""
+    if how.sheet:
+        found = next((one for one in sheets if one[0].title.strip().casefold() == how.sheet.strip().casefold()), None)
+        if found is None:
+            titles = ", ".join(f"“{sheet.title}”" for sheet, _ in sheets)
+            raise DataError(f"{name} has no sheet “{how.sheet}” with content; there are {titles}. Enter one of these as the subset.")
+    else:
+        found = next((one for one in sheets if _is_of_use(one[1], how)), sheets[0])
+    others = [f"“{sheet.title}”" for sheet, _ in sheets if sheet is not found[0] and sheet.sheet_state == "visible"]
+    how.others += [sheet.title for sheet, begin in sheets if sheet is not found[0] and _is_of_use(begin, how)]
+    if others:
+        how.remarks.append(f"{name} has several sheets: “{found[0].title}” is read, not {', '.join(others)}. "
+                           "To read another, enter its name as the subset.")
+    return found
+
+
+def _is_of_use(begin: Begin, how: How) -> bool:
+    cells = [cells for _, cells in begin]
+    place = header_at(cells, how)
+    names = [cell.strip() for cell in cells[place]]
+    rows = [{name: cell for name, cell in zip(names, row, strict=False) if name} for row in cells[place + 1 :]]
+    return bool(rows) and how.fits([name for name in names if name], rows)
 
 
 @contextmanager
@@ -77,11 +103,14 @@ def _refuse_bombs(file: Any, name: str) -> None:
             raise DataError(f"{name} is packed more than {MAX_RATIO} times, as no sheet of texts is. Save its rows as CSV or Parquet.")
 
 
-def _filled(book: Workbook) -> Iterator[tuple[Any, int, list[str]]]:
-    """Each sheet that can be seen and has content, with the number and the cells of its first row."""
+def _filled(book: Workbook, named: str) -> list[tuple[Any, Begin]]:
+    """Each sheet that can be seen, or was named, and has content, with its first rows."""
+    found = []
     for sheet in book.worksheets:
-        if sheet.sheet_state == "visible" and (first := next(_rows(sheet), None)):
-            yield sheet, *first
+        if sheet.sheet_state == "visible" or sheet.title.strip().casefold() == named.strip().casefold():
+            begin = list(islice(_rows(sheet), LOOKED))
+            found += [(sheet, begin)] if begin else []
+    return found
 
 
 def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
@@ -97,10 +126,10 @@ def _rows(sheet: Any) -> Iterator[tuple[int, list[str]]]:
             yield number, cells
 
 
-def _line(number: int, cells: list[str], names: list[str]) -> Line:
-    if len(cells) > len(names):
+def _line(number: int, cells: list[str], names: Header) -> Line:
+    if len(cells) > names.width:
         return Line(number, None, MORE_CELLS)
-    return checked(number, dict(zip(names, cells + [""] * (len(names) - len(cells)), strict=True)))
+    return checked(number, names.row(cells))
 
 
 def as_text(value: Any) -> str:

@@ -210,10 +210,13 @@ def token_budget(training: TrainingSettings, longest: int, device_type: str) -> 
 
 
 def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBase,
-          pairs: Sequence[Encoded], folder: Path) -> ORPOTrainer:
-    """A trainer whose `train()` takes the steps that the settings ask for. `folder` is not written to."""
+          pairs: Sequence[Encoded], folder: Path, warmup: int | None = None) -> ORPOTrainer:
+    """A trainer whose `train()` takes the steps that the settings ask for, `warmup` of them with a rising rate (None: as they say).
+
+    `folder` is written to by trackers only.
+    """
     scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
-    trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder), tokenizer)
+    trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder, warmup), tokenizer)
     wanted = settings.training.gradient_checkpointing
     if wanted == "auto":
         trainer.fit_the_memory(min(pairs, key=packing.size))
@@ -222,13 +225,14 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
     return trainer
 
 
-def arguments(settings: Settings, folder: Path) -> TrainingArguments:
+def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> TrainingArguments:
     """The settings in transformers' words."""
     training, precision = settings.training, compute_dtype(settings.model)
     on_cpu = device(settings.model).type == "cpu"
     return TrainingArguments(
         output_dir=str(folder / "trainer"),
-        learning_rate=training.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.warmup_steps,
+        learning_rate=training.learning_rate, lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup_steps if warmup is None else warmup,
         # A whole optimizer step is one batch of the loader's: the passes within are ours.
         per_device_train_batch_size=training.batch_size * training.accumulation, gradient_accumulation_steps=1,
         num_train_epochs=training.epochs, max_steps=training.max_steps or -1, optim=training.optimizer,
