@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 SPACE = os.environ.get("SPACE_HOST", "") if os.environ.get("SPACE_ID") else ""
 """The name under which the Space is reached, on one."""
 PORTS = range(7860, 7960)
+BACKLOG = 256
+"""Connections that may wait to be taken."""
 SHORTEST_KEY = 16
 PROXIES_HERE = ("127.0.0.1", "::1")
 SPACE_PROXIES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1")
@@ -61,16 +63,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def free_port(host: str) -> int:
-    """The first port from 7860 on that nobody listens on."""
-    for port in PORTS:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                return port
-            except OSError:
-                continue
+def listening(host: str, port: int = 0) -> socket.socket:
+    """A socket that listens, without a port on the first from 7860 on that nobody else listens on.
+
+    It comes before everything that a start touches: where another studio listens, nothing of it is.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for one in (port,) if port else PORTS:
+        try:
+            return socket.create_server((host, one), family=family, backlog=BACKLOG)
+        except OSError as error:
+            why = error.strerror
+    if port:
+        raise SystemExit(f"Nobody can be served on {host}, port {port} ({why}). Another studio may run there. "
+                         "Choose another port with --port.")
     raise SystemExit(f"No port from {PORTS[0]} to {PORTS[-1]} is free on {host}. Choose one with --port.")
 
 
@@ -112,7 +118,7 @@ def key_of(given: str) -> str:
     return given or secrets.token_urlsafe(24)
 
 
-def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None:
+def serve(home: Path, doors: Doors, door: socket.socket, models: tuple[Path, ...]) -> None:
     """Serve the page until somebody ends it."""
     import uvicorn
 
@@ -132,10 +138,11 @@ def serve(home: Path, doors: Doors, host: str, models: tuple[Path, ...]) -> None
     meter = Meter(queue, lambda: at_work(queue) or chat.pid is not None)
     studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, meter=meter, has_users=doors.named)
     try:
-        uvicorn.run(served(studio, doors, temporary), host=host, port=doors.port, log_level="warning", server_header=False,
-                    http=connections.bounded(), backlog=256,
-                    proxy_headers=doors.proxied, forwarded_allow_ips=",".join(doors.proxies), ws="none",
-                    timeout_graceful_shutdown=2)
+        config = uvicorn.Config(served(studio, doors, temporary), log_level="warning", server_header=False,
+                                http=connections.bounded(), backlog=BACKLOG,
+                                proxy_headers=doors.proxied, forwarded_allow_ips=",".join(doors.proxies), ws="none",
+                                timeout_graceful_shutdown=2)
+        uvicorn.Server(config).run(sockets=[door])
     finally:
         meter.close()
         chat.close()
@@ -151,7 +158,8 @@ def main() -> None:
     try:
         if asked.add_user or asked.remove_user:
             return change_users(Users(home), asked)
-        doors = doors_of(home, asked, asked.port or free_port(asked.host))
+        door = listening(asked.host, asked.port)
+        doors = doors_of(home, asked, door.getsockname()[1])
     except StudioError as error:
         raise SystemExit(str(error)) from None
     if doors.named:  # the login of this machine is its owner's, and no user works with it
@@ -159,7 +167,7 @@ def main() -> None:
     shares.give(Shares(asked.user_disk * 1e9, asked.user_runs, asked.user_processes))
     key = f"/?key={doors.key}" if doors.key else ""
     print(f"ORPO Studio: http://{asked.host}:{doors.port}{key}  (runs in {home})", flush=True)
-    return serve(home, doors, asked.host, tuple(folder.resolve() for folder in asked.models))
+    return serve(home, doors, door, tuple(folder.resolve() for folder in asked.models))
 
 
 if __name__ == "__main__":

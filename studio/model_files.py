@@ -16,10 +16,10 @@ from studio.errors import BaseModelError
 
 QUANTIZED = re.compile(r"(^|[_.-])(quant(i[sz](e|ed|ation))?|compression)([_.-]|$)", re.IGNORECASE)
 """Keys of a config and names of files that describe how weights were quantized: quantization_config, quant_config.json and their like."""
-BITS = re.compile(r"quant\w*_bits?$", re.IGNORECASE)
+BITS = re.compile(r"quant\w{0,60}_bits?$", re.IGNORECASE)
 PLAIN = {"F64", "F32", "F16", "BF16", "BOOL", "I64", "U64"}
 """Types of stored tensors that are weights in 16 bits or more, or no weights at all: masks and positions."""
-OTHER_TASK = re.compile(r"For(?!CausalLM|ConditionalGeneration)(\w+)$")
+OTHER_TASK = re.compile(r"For(?!CausalLM|ConditionalGeneration)(\w{1,80})$")
 """What a class of transformers is called that ends in the head of another task, such as SequenceClassification."""
 SENSES = {"vision": "images", "image": "images", "visual": "images", "audio": "sound", "video": "videos", "speech": "sound"}
 DEEPEST = 8

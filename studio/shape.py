@@ -93,7 +93,7 @@ def described(config: dict, tensors: Tensors) -> Shape:
     hidden, heads = said("hidden_size", "n_embd", "d_model"), said("num_attention_heads", "n_head")
     head = text.get("head_dim") or hidden // heads
     sizes = {name: shape for name, (shape, _) in tensors.items()}
-    norms = [name for name, shape in sizes.items() if shape == (hidden,) and re.search(r"norm\w*\.weight|ln_\d\.weight", name)]
+    norms = [name for name, shape in sizes.items() if shape == (hidden,) and re.search(r"norm\w{0,60}\.weight|ln_\d\.weight", name)]
     layers = said("num_hidden_layers", "n_layer")
     return Shape(
         parameters=sum(prod(shape) for shape in sizes.values()),

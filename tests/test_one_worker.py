@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -225,3 +226,19 @@ def test_a_worker_is_handed_its_token_by_the_server_that_keeps_it(tmp_path, monk
     run = queue.add(practice(), {"token": "hf_mine"})
     assert json.loads((run.folder / processes.KEEPER).read_text(encoding="utf-8"))["pid"] == os.getpid()
     assert queue.advance() == run and handed == [{"token": "hf_mine"}]
+
+
+# --- a second start ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("T91")
+def test_a_second_start_on_a_port_that_is_taken_touches_nothing_of_the_running_studio(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        upload = tmp_path / "temporary" / str(port) / "upload.jsonl"
+        upload.parent.mkdir(parents=True)
+        upload.write_text("of somebody who is at it", encoding="utf-8")
+        second = subprocess.run([sys.executable, "app.py", "--port", str(port), "--runs", str(tmp_path)], cwd=PROJECT, capture_output=True,
+                                text=True, timeout=60)
+    assert second.returncode == 1 and "Another studio may run there" in second.stderr and "Traceback" not in second.stderr
+    assert upload.read_text(encoding="utf-8") == "of somebody who is at it" and [path.name for path in tmp_path.iterdir()] == ["temporary"]
