@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from studio import about, runs
+from studio.begun import Begun
 from studio.engine import learning, material
 from studio.engine.vocabulary import load_tokenizer
 from studio.engine.worker import Desk
@@ -73,7 +74,7 @@ def test_the_system_prompt_of_all_pairs_is_known_before_the_first_step_and_the_p
     tokenizer = load_tokenizer(settings.model)
     for others, common in ((rows, system), ([*rows[:-1], rows[-1] | {"system": "Be long."}], "")):
         path.write_text("".join(json.dumps(row) + "\n" for row in others), encoding="utf-8")
-        gathered = material.gather(settings, tokenizer, Desk(tmp_path))
+        gathered = material.gather(settings, tokenizer, Desk(tmp_path), Begun())
         assert gathered.system == common
         opening = [{"role": "system", "content": common}] if common else []
         assert learning._prompts(settings, gathered) == [[*opening, {"role": "user", "content": "  Who are you?"}]]

@@ -7,6 +7,7 @@ import gradio as gr
 from studio import trash
 from studio.errors import StudioError
 from studio.ui import parts
+from studio.ui.choices import Dropdown
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 SHOWN = 50
@@ -22,7 +23,7 @@ def build(studio: Studio, seen: gr.State) -> None:
     """The components and their wiring; they show themselves when `seen`, what the page knows of the runs, has changed."""
     with gr.Accordion("Folders that cannot be read", open=True, visible=False, elem_id="unreadable") as card:
         told = gr.HTML(elem_id="unreadable-told", padding=False)
-        choice = gr.Dropdown([], label="Folder", elem_id="unreadable-folder")
+        choice = Dropdown([], label="Folder", elem_id="unreadable-folder")
         throw = gr.Button("Move it to the trash", size="sm", variant="stop", elem_id="throw-unreadable")
     shown = [card, told, choice]
 
@@ -37,8 +38,9 @@ def build(studio: Studio, seen: gr.State) -> None:
     def throw_away(name: str | None) -> tuple[Any, ...]:
         entry = next((entry for entry in studio.entries() if entry.reason and entry.run.name == name), None)
         try:
-            if entry is not None:
-                trash.throw_away(entry.run)
+            if entry is None:
+                raise StudioError("This folder is no longer among those that cannot be read. Choose one from the list.")
+            trash.throw_away(entry.run)
         except StudioError as error:
             refuse("Not thrown away", error)
         return show()
