@@ -2,7 +2,7 @@
 //
 // Gradio runs this file as the body of a function and hands in `element`, the component's node, and `watch`.
 
-const PATIENCE = 2000;  // milliseconds until a tab or a folded part is there
+const PATIENCE = 5000;  // milliseconds until a tab or a folded part is there
 let pressed = "";
 
 function unfold(tab, fold) {
@@ -12,16 +12,16 @@ function unfold(tab, fold) {
   if (head && !head.classList.contains("open")) head.click();
 }
 
-function lead(link, since = 0) {
+function lead(link, since = performance.now()) {
   const { field, tab, fold } = link.dataset;
   const box = document.getElementById(field);
-  if (!box?.offsetParent) {  // in another tab, or folded up
-    if (!since) unfold(tab, fold);
-    if (!since || performance.now() - since < PATIENCE) setTimeout(() => lead(link, since || performance.now()), 50);
-    return;
-  }
-  box.scrollIntoView({ block: "center" });
-  box.querySelector("input, textarea, button")?.focus({ preventScroll: true });
+  const input = box?.querySelector("input, textarea, button");
+  if (box?.offsetParent) {
+    box.scrollIntoView({ block: "center" });
+    input?.focus({ preventScroll: true });
+  } else unfold(tab, fold);  // in another tab, or folded up
+  // What opens just now may not take the focus yet.
+  if (document.activeElement !== input && performance.now() - since < PATIENCE) setTimeout(() => lead(link, since), 100);
 }
 
 // The input itself says that it is wrong, for those who do not see the colour.

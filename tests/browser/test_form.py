@@ -134,15 +134,13 @@ def test_what_is_wrong_stays_said_in_its_field_and_above_start_until_it_is_mende
 
 
 def test_a_complaint_about_a_folded_field_unfolds_it_and_one_about_data_leads_there(opened):
-    tab(opened, "Train")
-    opened.get_by_role("button", name="More about training").click()
-    field(opened, "training.weight_decay").fill("7")
-    opened.get_by_role("button", name="More about training").click()
-    tab(opened, "Data")
     unfold_data(opened)
     field(opened, "data.edits").fill("drop everything")
     unfold_data(opened)
     tab(opened, "Train")
+    opened.get_by_role("button", name="More about training").click()
+    field(opened, "training.weight_decay").fill("7")
+    opened.get_by_role("button", name="More about training").click()
     opened.locator("#start").click()
     expect(field(opened, "training.weight_decay")).to_be_focused()
     is_accessible(opened)
