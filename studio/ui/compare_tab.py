@@ -144,7 +144,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
 
     def undone(name: str | None, first: str | None, second: str | None, now: Talk, asked: gr.EventData) -> dict:
         """Take a judgement back. What was preferred openly can then be judged again; who sat where in a blind talk is known by now."""
-        words, identity = votes_card.undo(studio, name, first, second, getattr(asked, "id", None))
+        words, identity = votes_card.undo(studio, name, first, second, (asked._data or {}).get("id"))
         again = now.judged == identity and not now.seats.blind
         return {kept: words, counted: pairing.tally(studio, studio.find(name), first, second),
                 **({said: replace(now, judged=""), either: gr.Row(visible=True)} if again else {})}
