@@ -198,7 +198,7 @@ def test_a_quarter_of_a_megabyte_is_redacted_in_a_moment(text):
 def test_what_is_redacted_stays_so_between_colours():
     secret = "Zm9vYmFyYmF6MTIz4"
     for text in (f"authorization\x1b[0m: \x1b[31mBearer \x1b[1m{secret}", f"password\x1b[0m=\x1b[32m'{secret}'", f'"token\x1b[0m": "{secret}"',
-                 f"Authorization: \x1b[0m\x1b[1m{secret}"):
+                 f"Authorization: \x1b[0m\x1b[1m{secret}", f"\x1b[1mpassword\x1b[0m={secret}", f"\x1b[mBearer {secret}", f"\x1b[1mBasic {secret}"):
         assert secret not in redact(text)
 
 
