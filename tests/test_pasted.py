@@ -90,5 +90,5 @@ def test_a_name_or_question_that_only_speaks_of_tokens_is_taken(text):
 
 
 def test_a_commit_is_a_revision_and_no_key():
-    commit = secrets.token_hex(20)
+    commit = DRAW.randbytes(20).hex()
     assert practice(**{"model.revision": commit, "data.revision": commit}).model.revision == commit

@@ -1,5 +1,6 @@
 """Share: merge the adapter into its base, write that as GGUF; take any of them away as a file, or push it to the Hub."""
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -121,6 +122,10 @@ def push_problems(values: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
+def _stop_button(kind: str) -> gr.Button:
+    return gr.Button("Stop", variant="stop", size="sm", visible=False, elem_id=f"stop-{kind}")
+
+
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     """The components and wiring of `tab`. Returns the timer by which it looks again."""
     top = gr.HTML(lead(studio, None), elem_id="share-head", padding=False)
@@ -135,11 +140,13 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             gr.Markdown(MERGE)
             merge = gr.Button("Merge into the base", variant="primary", elem_id="merge")
             merged = gr.HTML("", elem_id="merge-state", padding=False)
+            stops = {"merge": _stop_button("merge")}
             gr.Markdown(WRITE)
             precision = Radio([("8 bits (Q8_0): half as large, hardly any loss", "q8_0"), ("16 bits, as merged", "16")],
                               value="q8_0", label="Precision", elem_id="gguf-precision")
             write = gr.Button("Write the GGUF file", variant="primary", elem_id="gguf")
             written = gr.HTML("", elem_id="gguf-state", padding=False)
+            stops["gguf"] = _stop_button("gguf")
         with gr.Column():
             gr.Markdown(PUSH)
             push_fields = {
@@ -159,22 +166,36 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             complaints.build()
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
+            stops["push"] = _stop_button("push")
     news = gr.State(None)
-    shown = [top, merged, written, pushed, away, *take.values(), code]
+    shown = [top, merged, written, pushed, away, *take.values(), code, *stops.values()]
 
     def told(run: Run | None) -> tuple[str, ...]:
         return lead(studio, run), *(state(studio, run, kind) for kind in PHASES)
 
+    def at_work(run: Run | None) -> list[str]:
+        """For each kind of job whether it can be stopped: at work, already asked to stop, or neither (empty)."""
+        found = [jobs.of(run, kind) for kind in PHASES] if run else []
+        return [("stopping" if job.stop_file.exists() else "at work") if jobs.status(job, studio.said(job)) in jobs.ALIVE else ""
+                for job in found] or [""] * len(PHASES)
+
     def look(name: str | None, before: tuple | None) -> Any:
         """All that is shown depends on this; the timer returns nothing else."""
         run = studio.find(name)
-        now = (*told(run), *(run and parcel.size(run, what) for what in WHATS))
+        now = (*told(run), *(run and parcel.size(run, what) for what in WHATS), *at_work(run))
         return gr.skip() if now == before else now
 
     def refresh(name: str | None) -> tuple:
         run = studio.find(name)
         has_something = run is not None and run.adapter.is_dir()
-        return *told(run), gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run)
+        return (*told(run), gr.Column(visible=has_something), *(offered(run, what) for what in WHATS), how_to_use(studio, run),
+                *(gr.Button("Stopping …" if stands == "stopping" else "Stop", visible=bool(stands), interactive=stands == "at work")
+                  for stands in at_work(run)))
+
+    def stop(name: str | None, kind: str) -> None:
+        run = studio.find(name)
+        if run is not None:
+            jobs.stop(jobs.of(run, kind))
 
     def ready(name: str | None) -> Run:
         run = studio.find(name)
@@ -210,6 +231,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
     write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
     complaints.before(push.click, start_push, [in_view, token], []).then(refresh, in_view, shown, **QUIET)
+    for kind, button in stops.items():
+        button.click(partial(stop, kind=kind), in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
     for typed in (push_fields["repo"].change, in_view.change, tab.select):
         typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)

@@ -333,6 +333,15 @@ def test_a_checkpoint_answers_beside_the_run_and_a_kept_question_is_asked_of_bot
     expect(row.locator("td").first).to_contain_text("Paris", timeout=LONG_MS)
 
 
+def test_a_merge_is_stopped_and_leaves_nothing(opened, studio):
+    tab(opened, "Share")
+    opened.locator("#merge").click()
+    opened.locator("#stop-merge").click()
+    expect(opened.locator("#merge-state")).to_contain_text("Stopped at your request; nothing half-made was left", timeout=LONG_MS)
+    expect(opened.locator("#stop-merge")).to_be_hidden()
+    assert not runs.listed(studio.runs)[0].merged.exists()
+
+
 def test_the_adapter_is_merged_and_checked(opened, studio):
     tab(opened, "Share")
     opened.locator("#merge").click()
