@@ -237,9 +237,9 @@ def _on_hub(settings: ModelSettings, token: str | None, from_cache: bool) -> Sha
         asked["token"] = token or (None if from_cache else False)  # this machine's own login is not for others
         told = HfApi().model_info(timeout=PATIENCE, **asked)  # says at once what the downloads would try again and again
         listed = [file.rfilename for file in told.siblings or []]
+        _refuse_sizes(settings, asked["token"])
         model_files.refuse_gguf(settings.name, listed)
         model_files.refuse_without_vocabulary(settings.name, listed)
-        _refuse_sizes(settings, asked["token"])
         config = _json(Path(hf_hub_download(filename="config.json", etag_timeout=PATIENCE, **asked)), LARGEST_CONFIG)
         model_files.refuse(settings.name, config, listed, model_files.made_from(told.card_data))
         files = HfApi().get_safetensors_metadata(timeout=PATIENCE, **asked).files_metadata.values()

@@ -25,7 +25,7 @@ def test_a_title_stands_beside_the_name_wherever_the_run_is_listed(run, tmp_path
     studio, other = Studio(tmp_path, Queue(tmp_path)), runs.create(tmp_path, practice())
     before = (run.folder / "settings.yaml").read_bytes()
     about.write(run, " Kinder\nanswers ", "\nlr was too high\n")
-    assert about.of(run) == About("Kinder answers", "lr was too high") and about.of(other) == About()
+    assert about.of(run) == About("Kinder answers", "\nlr was too high\n") and about.of(other) == About()
     assert (f"Kinder answers · {run.name} (waiting)", run.name) in page.listed(studio)
     assert (f"{other.name} (waiting)", other.name) in page.listed(studio)
     head = runs_tab.head(run, "queued", Summary([]))

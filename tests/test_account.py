@@ -4,6 +4,7 @@ import pytest
 
 from studio import account, runs
 from studio.errors import StudioError
+from studio.jobs import Queue
 from studio.practice import MODEL
 from studio.ui import train_tab
 from studio.ui.studio import Studio
@@ -65,7 +66,7 @@ def test_a_hub_that_does_not_answer_is_no_fault_of_the_token(this_hub, how):
 
 @pytest.mark.fault("T38")
 def test_checkpoints_are_not_to_go_anywhere_with_a_token_that_only_reads(this_hub, tmp_path):
-    studio = Studio(tmp_path, None)
+    studio = Studio(tmp_path, Queue(tmp_path))
     settings = practice(**{"training.push_checkpoints_to": "bob/checkpoints"})
     with pytest.raises(StudioError, match="can only read. To push, create one"):
         train_tab.begin(studio, settings, this_hub.add_user("bob", role="read"))

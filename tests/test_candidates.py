@@ -26,7 +26,7 @@ def test_a_run_is_offered_with_its_base_its_checkpoints_and_other_runs_on_the_sa
     run_with(tmp_path, **{"model.quantization": "nf4"})
     run_with(tmp_path, **{"model.name": "ada/other"})
     runs.create(tmp_path, practice())  # without an adapter
-    (run_with(tmp_path).folder / "settings.yaml").write_text("another: version\n", encoding="utf-8")
+    (run_with(tmp_path).folder / "settings.yaml").write_text("[not settings", encoding="utf-8")
     about.write(other, "Four ranks", "")
     there = candidates.offered(run, runs.listed(tmp_path))
     assert there == [BASE, Candidate(run.name), Candidate(run.name, 100), Candidate(run.name, 20), Candidate(other.name), Candidate(other.name, 7)]

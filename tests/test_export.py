@@ -116,7 +116,7 @@ def test_the_exported_file_reads_back_as_the_same_pairs(examined, to):
     assert path.name == f"cleaned.{to}" and len(found) == 1499 and found == edited(job)
     assert found[3].chosen[0]["content"] == "Yes; it does." and found[1].chosen[0]["content"] == "No. 2"
     assert events.last(events.read(export.job_of(job).log), events.Noted).text == "1,499 pairs."
-    assert {one.name for one in path.parent.iterdir()} - {jobs.EXIT} == {path.name, FILE, "events.jsonl", "worker.json", "worker.log", ".lock", "pulse"}
+    assert {one.name for one in path.parent.iterdir()} - {jobs.EXIT} == {path.name, FILE, "events.jsonl", "worker.json", "worker.log", ".lock", ".working", "pulse"}
 
 
 @pytest.mark.parametrize("to", ["jsonl", "parquet"])

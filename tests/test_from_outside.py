@@ -1,5 +1,7 @@
 """What comes from the Hub is not trusted: a run that is brought back may do no more than its new owner could choose in the form."""
 
+from types import SimpleNamespace
+
 import pytest
 from huggingface_hub import HfApi
 
@@ -22,6 +24,7 @@ def hub():
 def pushed(hub, monkeypatch):
     """Puts a run's files into a repository on the Hub, with these settings and under this name; gives what is found there."""
     token = hub.add_user("ada")
+    monkeypatch.setattr("studio.hub_access.constants", SimpleNamespace(ENDPOINT=hub.url))
     monkeypatch.setattr(adoption, "HfApi", lambda token=None: HfApi(endpoint=hub.url, token=token))
     real = adoption.hf_hub_download
     monkeypatch.setattr(adoption, "hf_hub_download", lambda *inputs, **options: real(*inputs, endpoint=hub.url, **options))

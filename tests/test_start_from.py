@@ -98,7 +98,8 @@ def test_an_earlier_run_that_is_not_there_or_somebody_else_s_is_told(root, earli
 def test_the_form_takes_over_what_the_run_in_view_chose_and_whose_adapter_it_is(root, earlier):
     fields = {name: None for name in practice().to_form()}
     for from_adapter in (True, False):
-        values = dict(zip(fields, again(Studio(root, Queue(root)), earlier.name, fields, from_adapter), strict=True))
+        filled = again(Studio(root, Queue(root)), earlier.name, fields, from_adapter)
+        values = dict(zip(fields, filled[: len(fields)], strict=True))  # whose data these are, in words, comes behind
         assert values["adapter.start_from"] == (earlier.name if from_adapter else "")
         assert values["training.learning_rate"] == 1e-3
 

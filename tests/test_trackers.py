@@ -206,8 +206,8 @@ def test_a_left_over_folder_is_not_the_package(tmp_path, monkeypatch):
 class Waiting:
     """A queue that notes what a run is handed, and starts nothing."""
 
-    def __init__(self):
-        self.handed = {}
+    def __init__(self, home):
+        self.handed, self.index = {}, jobs.Queue(home).index
 
     def add(self, settings, secrets, room, once_within=0.0):
         run = runs.create(room, settings)
@@ -223,7 +223,7 @@ class Waiting:
 
 def test_the_key_goes_with_the_run_that_reports_and_to_no_other_job(tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "is_installed", lambda name: True)
-    studio = Studio(tmp_path, queue := Waiting())
+    studio = Studio(tmp_path, queue := Waiting(tmp_path))
     begun = {tracker: Run(tmp_path / train_tab.begin(studio, practice(**{"training.report_to": tracker, "training.seed": seed}), "", f" {KEY} "))
              for seed, tracker in enumerate(("wandb", "tensorboard"))}
     assert queue.handed[begun["wandb"]][trackers.KEY] == KEY

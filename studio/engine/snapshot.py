@@ -184,7 +184,9 @@ def _fetch(settings: ModelSettings, token: str | None | bool, patterns: list[str
             if patterns[0] == WEIGHTS[0] and not any(file.filename.endswith(".safetensors") for file in offered):
                 model_files.refuse_gguf(settings.name, _listed(settings, token or None)[0])
             missing = [file for file in offered if file.will_download]
-        except DryRunError:  # whether everything is here is seen without the Hub too
+        except DryRunError as error:  # whether everything is here is seen without the Hub too
+            if token and isinstance(error.__cause__, HfHubHTTPError) and error.__cause__.response.status_code == 401:
+                raise error.__cause__  # noqa: B904 (a part of it is here, and the rest may be public)
             missing = []
         bar = begins(sum(file.file_size for file in missing)) if missing else None
         folder = Path(snapshot_download(**asked, tqdm_class=bar))
