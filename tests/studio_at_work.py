@@ -26,6 +26,7 @@ class StudioProcess:
     key: str = "key-of-the-tests"
     arguments: tuple[str, ...] = ()
     output: Path | None = None
+    program: tuple[str, ...] = ("app.py",)
 
     @property
     def url(self) -> str:
@@ -48,7 +49,7 @@ class StudioProcess:
                 self.port = probe.getsockname()[1]
         begun = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(self.port), "--runs", str(self.runs), *self.arguments],
+            [sys.executable, *self.program, "--port", str(self.port), "--runs", str(self.runs), *self.arguments],
             cwd=PROJECT, env=os.environ | {"ORPO_STUDIO_KEY": self.key} | self.environment,
             stdout=self.output.open("ab") if self.output else None, stderr=subprocess.STDOUT if self.output else None)
         until(self.serves, 60)

@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from studio import collected, names, runs, uploads
@@ -72,9 +73,8 @@ def paths(studio, home, senders, tmp_path_factory) -> list[str]:
             "pairs\0.jsonl", 7, None, ["x"], {"path": str(outside / "pairs.jsonl")}]
 
 
-def kinds_that_take_files(tmp_path) -> set[str]:
-    """Kinds of components of the built page whose values can hold a file, by what Gradio says of them."""
-    page = build(Studio(tmp_path, Queue(tmp_path)))
+def kinds_that_take_files(page: gr.Blocks) -> set[str]:
+    """Kinds of components of a built page whose values can hold a file, by what Gradio says of them."""
     models = {block.get_block_name(): getattr(block, "data_model", None) for block in page.blocks.values()}
     return {kind for kind, model in models.items() if model is not None and "FileData" in json.dumps(model.model_json_schema())}
 
@@ -88,8 +88,11 @@ def sent(visitor: Visitor, event: Event, values: list) -> str:
 
 @pytest.mark.fault("T79")
 def test_every_event_that_takes_a_file_refuses_what_its_sender_has_not_uploaded(studio, home, senders, paths, tmp_path, tries):
-    kinds = kinds_that_take_files(tmp_path)
-    assert {"uploadbutton", "chatbot"} <= kinds
+    with gr.Blocks() as other:
+        gr.Chatbot(), gr.File(), gr.Image(), gr.MultimodalTextbox(), gr.Textbox(), gr.State()
+    assert kinds_that_take_files(other) == {"chatbot", "file", "image", "multimodaltextbox"}, "The walk would find whatever takes a file."
+    kinds = kinds_that_take_files(build(Studio(tmp_path, Queue(tmp_path))))
+    assert "uploadbutton" in kinds
     before = contents(home, (".lock",))
     taking = [event for event in senders[0].events if kinds & set(event.types)]
     assert len([event for event in taking if "uploadbutton" in event.types]) >= 3

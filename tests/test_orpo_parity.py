@@ -123,7 +123,9 @@ def test_in_16_bits_the_error_is_no_larger_than_the_reference_s(settings_for, tm
 
     mine, reference = errors(ours(half, tmp_path)), errors(theirs(half, tmp_path))
     print(f"loss error {mine[0]:.1e} against {reference[0]:.1e}, gradient error {mine[1]:.1e} against {reference[1]:.1e}")
-    assert mine[0] <= 1.1 * reference[0] and mine[1] <= 1.1 * reference[1]
+    # Over 64 batches of two models the losses' errors are alike, 3.2e-4 both, and differ batch by batch by up to a third of that:
+    # over twelve their ratio strays by a third / sqrt(12) = 0.1, and three times that is allowed. Gradients have many more numbers.
+    assert mine[0] <= 1.3 * reference[0] and mine[1] <= 1.1 * reference[1]
 
 
 def test_dropout_is_respected(settings_for, tmp_path):

@@ -45,7 +45,9 @@ def test_a_step_that_does_not_fit_is_taken_in_smaller_passes_with_the_same_pairs
     passes = limited(monkeypatch, least)
     scarce = ours(settings, tmp_path, packed=packed)
     assert max(passes) > least and len(passes) > needed, "One was tried, and more were taken."
-    assert_same_steps(scarce, enough)
+    # The first divided step's gradient differs by float32's rounding, 2e-7. Adam's first steps divide each gradient by its own
+    # size, so that the rounding of those near zero moves weights: later gradients differ by up to 7e-6 (four seeds, both layouts).
+    assert_same_steps(scarce, enough, gradient=2e-5)
 
 
 @pytest.mark.fault("T17")

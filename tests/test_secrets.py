@@ -125,8 +125,8 @@ class Person(Visitor):
     heard = ""
 
     def event(self, name: str, field: str = "") -> Event:
-        """The first event of that name that reads the field."""
-        return next(event for event in self.events if event.name == name and (not field or field in self.ids(event)))
+        """The first event of that name, or of a function of that name, that reads the field."""
+        return next(event for event in self.events if name in (event.name, event.name.rstrip("_0123456789")) and (not field or field in self.ids(event)))
 
     @property
     def passwords(self) -> list[dict]:
@@ -226,7 +226,7 @@ def trained_and_shared(person: Person, home: Path, hub: Hub, token: str) -> str:
     until(lambda: status(of(run, "merge")) in jobs.OVER)
     for faults, how in ((9, "failed"), (0, "finished")):
         hub.fail_next("commit", 500, times=faults)
-        person.does(person.event("start_push"), in_view=run.name, push_repo="tuned", **typed)
+        person.does(person.event("pressed", "push-repo"), in_view=run.name, push_repo="tuned", **typed)
         until(lambda: status(of(run, "push")) in jobs.OVER)
         assert status(of(run, "push")) == how, (run.folder / "push" / "worker.log").read_text(encoding="utf-8")
         hub.faults.clear()
@@ -235,6 +235,6 @@ def trained_and_shared(person: Person, home: Path, hub: Hub, token: str) -> str:
 
 def started(person: Person, home: Path, fields: dict) -> Run:
     before = set(runs.everywhere(home))
-    person.does(person.event("start_1", "train-token"), **fields)
+    person.does(person.event("pressed", "wandb-key"), **fields)
     [run] = set(runs.everywhere(home)) - before
     return run

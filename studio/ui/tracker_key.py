@@ -11,6 +11,7 @@ INFO = ("From wandb.ai/authorize. Kept in memory and handed to the run, never wr
 
 def build(report_to: Component) -> gr.Textbox:
     """The field, beside the one that says whom to report to."""
-    key = gr.Textbox(label="W&B key", type="password", visible=False, info=INFO, elem_id="wandb-key")
-    report_to.change(lambda chosen: gr.Textbox(visible=chosen == "wandb"), report_to, key, **QUIET)
+    with gr.Column(visible=False) as around:  # shown and hidden instead of the field: no event's output is a field for a secret
+        key = gr.Textbox(label="W&B key", type="password", info=INFO, elem_id="wandb-key")
+    report_to.change(lambda chosen: gr.Column(visible=chosen == "wandb"), report_to, around, **QUIET)
     return key
