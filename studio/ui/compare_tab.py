@@ -15,7 +15,7 @@ from studio.preferences.pairs import Pair
 from studio.ui import all_asked, pairing, parts, questions_card, votes_card
 from studio.ui.choices import Dropdown
 from studio.ui.seats import Seats, Side
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LOOK, PRIVATE, QUIET, Studio, refuse
 from studio.ui.talk import Talk, preferred, refuse_before_both_answered
 from studio.votes import NEITHER, Preferred
 
@@ -188,7 +188,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         now = look(name, first, second, blind)
         return gr.skip() if now == before else now
 
-    watch.tick(noticed, [*looking, news], news, concurrency_limit=None, **QUIET)
+    watch.tick(noticed, [*looking, news], news, **LOOK)
     news.change(lambda now: now or (gr.skip(),) * 3, news, [top, counted, stale], **QUIET)
     for event in (chosen_anew.then, one.input, other.input, blind.change, tab.select):
         event(look, looking, [top, counted, stale], **QUIET)

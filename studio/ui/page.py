@@ -25,7 +25,7 @@ from studio.ui import (
     unreadable_card,
 )
 from studio.ui.choices import Dropdown
-from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import GOOD_ENOUGH, LOOK, PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
@@ -129,9 +129,8 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
         return listed(studio, within), unreadable_card.listed(studio, within)
 
     def load(name: str | None, request: gr.Request) -> tuple:
-        now = choices, unreadable = known()
-        chosen = choose(choices, request.query_params.get("run"), name)
-        return *show(choices, chosen), _mark(now), 1 if unreadable else gr.skip()
+        choices = listed(studio)
+        return show(choices, choose(choices, request.query_params.get("run"), name))  # the first look tells of all that is not a run
 
     def look(name: str | None, before: int | None, count: int) -> tuple:
         now = choices, _ = known(GOOD_ENOUGH)
@@ -154,10 +153,10 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
         except StudioError as error:
             return refuse("Not started", error)
 
-    arrived = page.load(load, remembered, [in_view, welcome, seen, news], **QUIET)
+    arrived = page.load(load, remembered, [in_view, welcome], **QUIET)
     # In the browser, which knows whether somebody has chosen a tab meanwhile.
     arrived.then(None, in_view, tabs, js=RUNS_FIRST, **QUIET)
-    gr.Timer(2.0).tick(look, [in_view, seen, news], [seen, news], concurrency_limit=None, **QUIET)
+    gr.Timer(2.0).tick(look, [in_view, seen, news], [seen, news], **LOOK)
     news.change(follow, in_view, [in_view, welcome], concurrency_limit=None, **QUIET)
     first.click(practise, None, train.started, **PRIVATE)
     train.started.change(bring_into_view, train.started, [in_view, welcome, seen, tabs, train.started], **QUIET)

@@ -16,7 +16,7 @@ from studio.summary import Summary, duration, in_words, percent, size
 from studio.ui import explain, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.run_view import View, view
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LOOK, PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
 WAITING = "One run computes at a time; this one starts by itself."
@@ -285,7 +285,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
     looking = [in_view, reads_log, overlaid]
     for event in (tab.select, in_view.change):
         event(offer, [in_view, overlaid], overlaid, **QUIET)
-    watch.tick(tick, [in_view, overlaid, news], news, concurrency_limit=None, **QUIET)
+    watch.tick(tick, [in_view, overlaid, news], news, **LOOK)
     for event in (news.change, in_view.change, tab.select, overlaid.change):
         event(refresh, looking, outputs, concurrency_limit=None, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):

@@ -17,7 +17,7 @@ from studio.summary import size as in_bytes
 from studio.ui import complaints_card, downloads, parts, token_field
 from studio.ui.choices import Radio
 from studio.ui.complaints_card import Place
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LOOK, PRIVATE, QUIET, Studio, refuse
 from studio.usage import What
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
@@ -236,7 +236,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     for typed in (push_fields["repo"].change, in_view.change, tab.select):
         typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)
-    watch.tick(look, [in_view, news], news, concurrency_limit=None, **QUIET)
+    watch.tick(look, [in_view, news], news, **LOOK)
     for event in (news.change, in_view.change, tab.select):
         event(refresh, in_view, shown, concurrency_limit=None, **QUIET)
     return watch

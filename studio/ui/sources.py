@@ -14,7 +14,7 @@ from studio.settings import PRACTICE
 from studio.ui import form, source_card, token_field
 from studio.ui.choices import Dropdown, Radio
 from studio.ui.source_card import SourceCard
-from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import GOOD_ENOUGH, LOOK, PRIVATE, QUIET, Studio, refuse
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx"]
 RUNS_LISTED = 50
@@ -116,6 +116,6 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     form.fill(hub.input, choose, hub, [source, hub], trigger_mode="always_last", **QUIET)
     form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
     seen = gr.State(None)
-    gr.Timer(5.0).tick(look, seen, seen, **QUIET)
+    gr.Timer(5.0).tick(look, seen, seen, **LOOK)
     seen.change(available, None, [voted, again], **QUIET)
     return Sources(fields, token, card)
