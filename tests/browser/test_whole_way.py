@@ -153,7 +153,7 @@ def test_unfolding_the_form_changes_nothing(opened):
 
 def test_a_tab_looks_for_news_only_while_it_is_in_front(opened):
     asked = []
-    opened.on("request", lambda request: asked.append(request.post_data_json["fn_index"]) if request.url.endswith("/run/predict") else None)
+    opened.on("request", lambda request: asked.append(request.post_data_json["fn_index"]) if "/queue/join" in request.url else None)
 
     def asked_each_second(name: str) -> set[int]:
         tab(opened, name)
