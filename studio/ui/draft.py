@@ -116,7 +116,8 @@ def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fi
 
     numbers = [field for field in everything.values() if isinstance(field, gr.Number) and field.value is None]
     emptied = page.load(lambda: dict.fromkeys(numbers), None, numbers, **QUIET)
-    restoring = form.fill(emptied.then, restore, [card.whose, this, last], [*card.outputs, parcel], given=f"[given[0], ...{PAGE_ID}]", **QUIET)
+    restoring = form.fill(emptied.then, restore, [card.whose, this, last], [*card.outputs, parcel],
+                          given=f"[given[0], ...{PAGE_ID}]", **QUIET)
     shown = [preset, *everything.values()]
     restoring.then(None, [parcel, *shown], shown, js=UNTOUCHED, **QUIET)
     known = presets.all_presets()
