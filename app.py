@@ -113,7 +113,7 @@ def doors_of(home: Path, asked: argparse.Namespace, port: int) -> Doors:
 def key_of(given: str) -> str:
     """The key by which the studio opens: the one that was given, or a new one. Raises StudioError for one that can be guessed."""
     if given and (len(given) < SHORTEST_KEY or len(set(given)) < SHORTEST_KEY // 2):
-        raise StudioError(f"ORPO_STUDIO_KEY can be guessed, and whoever has the key has the studio. Use {SHORTEST_KEY} characters or more, "
+        raise StudioError(f"ORPO_STUDIO_KEY can be guessed, and anyone with it can use the studio. Use {SHORTEST_KEY} characters or more, "
                           "made by chance, or leave it out: a new key is made at each start.")
     return given or secrets.token_urlsafe(24)
 

@@ -138,7 +138,7 @@ class Passes:
         return self._signer.dumps([visitor.name, self.users.mark(visitor.name), secrets.token_hex(8)])
 
     def end(self, text: str) -> None:
-        """Let a pass be good no longer, wherever a copy of it is. Nothing happens for what is none."""
+        """Revoke a pass and every copy of it. A text that is not a valid pass is ignored."""
         if found := self._opened(text):
             self._ended.add(found[2])
 

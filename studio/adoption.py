@@ -59,8 +59,8 @@ def bring_back(room: Path, wanted: Found, token: str | None = None,
                permitted: Callable[[Settings], Settings] = lambda settings: settings) -> Run:
     """Make the run anew in a room, as one that was stopped at its checkpoint. Raises StudioError; then nothing was made.
 
-    Its settings come from outside like everything else there: `permitted` raises SettingsError for those that whoever brings it
-    back could not choose in the form. What the checkpoint holds is checked against its manifest when the run is resumed.
+    Its settings come from outside like everything else there: `permitted` raises SettingsError for those that the person
+    who restores the run could not choose in the form. What the checkpoint holds is checked against its manifest when the run is resumed.
     """
     if not names.RUN.fullmatch(wanted.name):
         raise StudioError(f"{wanted.name!r} is the name of a folder of the studio's own and not of a run, so nothing was brought back. "

@@ -31,7 +31,7 @@ class Attempts:
         self._knowing = threading.Lock()
 
     async def check(self, name: str, password: str, address: str) -> Visitor | None:
-        """The user, or None where name and password do not belong together. Raises Refused for whoever must wait."""
+        """The user, or None where name and password do not belong together. Raises Refused after too many wrong passwords."""
         sender = network(address)
         key = (name[:LONGEST_NAME], sender)
         try:

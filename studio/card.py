@@ -240,19 +240,6 @@ def _data(run: Run, summary: Summary) -> str:
     return "## Data\n\n" + "\n".join(f"- {fact}" for fact in facts if fact)
 
 
-def _at(commit: str | None) -> str:
-    return f" at commit `{commit}`" if commit else ""
-
-
-def _answers_in(summary: Summary) -> str:
-    """The languages of the better answers in words, as far as they can be told."""
-    languages, found = _languages(summary), events.last(summary.said, events.Gathered)
-    if not languages:
-        return ""
-    listed = ", ".join(f"{name} {count / sum(languages.values()):.0%}" for name, count in languages.items())
-    return f"Language of the better answers: {listed} (it could be told of {sum(found.languages.values())} of {found.looked_at} looked at)"
-
-
 def _date(run: Run, summary: Summary) -> str:
     """What to say of a template that writes the day's date: elsewhere it writes another one."""
     template = run.adapter / seal.TEMPLATE
