@@ -18,7 +18,7 @@ from studio.installed import missing
 if told := missing():
     raise SystemExit(told)
 
-from studio import names, shares
+from studio import collector, names, shares
 from studio.access import Users
 from studio.doors import LOOPBACK, Doors, names_of
 from studio.errors import StudioError
@@ -120,6 +120,7 @@ def key_of(given: str) -> str:
 
 def serve(home: Path, doors: Doors, door: socket.socket, models: tuple[Path, ...]) -> None:
     """Serve the page until somebody ends it."""
+    collector.load()
     import uvicorn
 
     from studio import connections
@@ -142,6 +143,7 @@ def serve(home: Path, doors: Doors, door: socket.socket, models: tuple[Path, ...
                                 http=connections.bounded(), backlog=BACKLOG,
                                 proxy_headers=doors.proxied, forwarded_allow_ips=",".join(doors.proxies), ws="none",
                                 timeout_graceful_shutdown=2)
+        collector.settle()
         uvicorn.Server(config).run(sockets=[door])
     finally:
         meter.close()

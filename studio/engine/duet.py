@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from studio import runs, seal
+from studio import collector, runs, seal
 from studio.candidates import BASE, Candidate, Pair
 from studio.chat import Sampling
 from studio.engine import bounds
@@ -99,6 +99,7 @@ class Duet:
         self._base.eval()
         self.model, self.pair, self.in_turn_because = self._base, None, ""
         self.seat((BASE, Candidate(run.name)))
+        collector.settle()
 
     @property
     def device(self) -> str:

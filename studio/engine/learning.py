@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from studio import events, plan, practice, questions, runs, seal
+from studio import collector, events, plan, practice, questions, runs, seal
 from studio.begun import Begun
 from studio.engine import adapter, checkpoints, evaluate, model, portable
 from studio.engine.asking import Asker
@@ -65,6 +65,7 @@ def learn(desk: Desk, run: Run, tokenizer: PreTrainedTokenizerBase, material: Ma
 def _begun(desk: Desk, run: Run, trainer: ORPOTrainer, tokenizer: PreTrainedTokenizerBase, examiner: "Examiner", keeper: Keeper,
            checkpoint: Checkpoint | None, planned: plan.Plan) -> events.Event | None:
     """From the measurement of the base, or a checkpoint, to the result."""
+    collector.settle()
     if checkpoint is None:
         examiner.best.forget()
         examiner.measure(0, base=True)

@@ -8,7 +8,7 @@ import time
 
 from transformers import TrainerCallback
 
-from studio import events
+from studio import collector, events
 from studio.begun import Begun
 from studio.engine import model
 from studio.engine.material import download, gather, refuse_what_cannot_run
@@ -57,6 +57,7 @@ def two_steps(desk: Desk) -> events.Event | None:
     trainer.train_dataset = [pairs[place] for place in longest]
     watch = Stopwatch(desk)
     trainer.add_callback(watch)
+    collector.settle()
     desk.enter("training")
     trainer.train()
     if len(watch.seconds) < STEPS:
