@@ -12,6 +12,9 @@ from pathlib import Path
 # Read by the libraries when they are imported.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Gradio 6.31 works out statistics of its last 10,000 events after every event, half a second of computing each time.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
 from studio.installed import missing
 
@@ -71,7 +74,10 @@ def listening(host: str, port: int = 0) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for one in (port,) if port else PORTS:
         try:
-            return socket.create_server((host, one), family=family, backlog=BACKLOG)
+            door = socket.create_server((host, one), family=family, backlog=BACKLOG)
+            # asyncio does so by itself only for sockets of its own: each answer in two parts would wait 40 ms for its second.
+            door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return door
         except OSError as error:
             why = error.strerror
     if port:

@@ -2,6 +2,7 @@
 
 
 import asyncio
+import socket
 import threading
 import time
 
@@ -9,6 +10,7 @@ import psutil
 import pytest
 from gradio_client import Client
 
+import app
 from studio import events, jobs, runs
 from studio.jobs import Queue
 from studio.readings import Readings, Views
@@ -38,6 +40,21 @@ def test_no_timer_returns_what_a_timer_takes_in(config):
     for one in ticks:
         returned = {place for place in one["outputs"] if kinds.get(place) != "state"}
         assert not returned & taken_in, f"{one['api_name']} returns {[kinds[place] for place in returned & taken_in]}"
+
+
+def test_no_event_makes_statistics_of_all_that_came_before(tmp_path):
+    """Gradio 6.31 makes them after every event: half a second of computing once 10,000 are remembered."""
+    queue = build(Studio(tmp_path, Queue(tmp_path)))._queue
+    queue.events_recorded = 10_000
+    remembered = [{"function": "look", "status": "success", "process_time": 0.01, "time": 0.0, "session_hash": "page"}]
+    assert queue.ANALYTICS_MAX_EVENTS == 1 and queue.compute_analytics_summary(remembered) == {"functions": {}}
+
+
+def test_an_answer_in_two_parts_is_sent_without_waiting_for_the_first_one_s_receipt():
+    with app.listening("127.0.0.1") as door, socket.create_connection(door.getsockname()):
+        taken, _ = door.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_a_page_is_remembered_by_is_small_and_bounded(config, tmp_path, monkeypatch):
