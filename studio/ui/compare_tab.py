@@ -12,10 +12,10 @@ import gradio as gr
 from studio import collected, votes
 from studio.errors import StudioError
 from studio.preferences.pairs import Pair
-from studio.ui import all_asked, pairing, parts, questions_card, votes_card
+from studio.ui import all_asked, news, pairing, parts, questions_card, votes_card
 from studio.ui.choices import Dropdown
 from studio.ui.seats import Seats, Side
-from studio.ui.studio import LOOK, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.ui.talk import Talk, preferred, refuse_before_both_answered
 from studio.votes import NEITHER, Preferred
 
@@ -168,7 +168,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         stale = f"{name} {first} {second}" if pairing.out_of_date(run, first, second) else ""
         return pairing.lead(studio, name, first, second, blind), pairing.tally(studio, run, first, second), stale
 
-    stale, looking = gr.State(""), [*pair_fields, blind]
+    stale, looking = news.build(), [*pair_fields, blind]
     for event in (tab.select, stale.change):
         event(offer, [*pair_fields, filled], lists, **QUIET)
     chosen_anew = in_view.change(lambda *given: offer(*given, anew=True), [*pair_fields, filled], lists, **QUIET)
@@ -182,15 +182,10 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         judging.append(button.click(lambda *given, side=side: prefer(*given, side), [*pair_fields, said], [*talk, counted], **PRIVATE))
     judging.append(save.click(write, [in_view, said, own], [kept, own], **PRIVATE))
     judging.append(judged.shown.click(undone, [*pair_fields, said], [kept, counted, said, either], **PRIVATE))
-    watch, news = gr.Timer(2.0), gr.State(None)
+    watch, changed = gr.Timer(2.0), news.build()
 
-    def noticed(name: str | None, first: str | None, second: str | None, blind: bool, before: tuple | None) -> Any:
-        now = look(name, first, second, blind)
-        return gr.skip() if now == before else now
-
-    watch.tick(noticed, [*looking, news], news, **LOOK)
-    news.change(lambda now: now or (gr.skip(),) * 3, news, [top, counted, stale], **QUIET)
-    for event in (chosen_anew.then, one.input, other.input, blind.change, tab.select):
+    watch.tick(lambda *given: news.digest(look(*given)), looking, changed, **QUIET)
+    for event in (changed.change, chosen_anew.then, one.input, other.input, blind.change, tab.select):
         event(look, looking, [top, counted, stale], **QUIET)
     for event in (chosen_anew.then, one.input, other.input, tab.select, *(judgement.then for judgement in judging)):
         event(judged.look, pair_fields, judged.shown, **QUIET)

@@ -17,6 +17,7 @@ from studio.ui import (
     draft,
     form,
     meter_card,
+    news,
     parts,
     runs_tab,
     share_tab,
@@ -25,7 +26,7 @@ from studio.ui import (
     unreadable_card,
 )
 from studio.ui.choices import Dropdown
-from studio.ui.studio import GOOD_ENOUGH, LOOK, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
 
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
@@ -61,7 +62,7 @@ def build(studio: Studio) -> gr.Blocks:
     defaults = presets.all_presets()[presets.FIRST].settings.to_form()
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as page:
         api.declare(studio)  # first, so that its names are free
-        news = gr.State(0)  # another number whenever the list of runs is another one
+        seen = news.build()  # of the list of runs
         with gr.Row(elem_classes="topbar", equal_height=True):
             gr.HTML(parts.header(TITLE, CLAIM), padding=False)
             person = gr.HTML("", elem_id="person", padding=False)
@@ -80,13 +81,13 @@ def build(studio: Studio) -> gr.Blocks:
                 meter_card.build(studio, page)
                 adoption_card.build(studio, train.started)
                 trash_card.build(studio, in_view, train.started)
-                unreadable_card.build(studio, news)
+                unreadable_card.build(studio, seen)
             with gr.Tab("Compare", id="compare") as of_compare:
                 comparing = compare_tab.build(studio, in_view, of_compare)
             with gr.Tab("Share", id="share") as of_share:
                 sharing = share_tab.build(studio, in_view, of_share)
         data_tab.complete(studio, data, train.everything, train.complaints)
-        _keep_in_step(page, studio, in_view, welcome, tabs, first, train, news)
+        _keep_in_step(page, studio, in_view, welcome, tabs, first, train, seen)
         _look_in_front_only({of_data: None, of_train: None, of_runs: run_tab.watch, of_compare: comparing, of_share: sharing})
         for button, from_adapter in ((run_tab.again, False), (run_tab.further, True)):
             def repeat(name: str | None, from_adapter: bool = from_adapter) -> list[Any]:
@@ -109,33 +110,22 @@ def _look_in_front_only(watches: dict[gr.Tab, gr.Timer | None]) -> None:
         tab.select(None, None, timers, js=f"() => {json.dumps(active)}", **QUIET)
 
 
-def _mark(now: tuple[list, list]) -> int:
-    """What a page remembers of the runs it lists, and of the folders that cannot be read as one."""
-    return hash((tuple(now[0]), tuple(now[1])))
-
-
-def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, news) -> None:
+def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, seen) -> None:
     """The run selector follows the folder; a new run comes into view; a reload finds what was in view.
-
-    The timer looks, and returns nothing but states: of each other component that it returned Gradio 6.31 would keep another copy.
     """
     remembered = gr.BrowserState("", storage_key="orpo-studio-run", secret="orpo-studio")
-    seen = gr.State(None)
 
     def show(choices: list, name: str | None) -> tuple:
         return gr.Dropdown(choices, value=name, visible=bool(choices)), gr.Column(visible=not choices)
-
-    def known(within: float = 0.0) -> tuple:
-        return listed(studio, within), unreadable_card.listed(studio, within)
 
     def load(name: str | None, request: gr.Request) -> tuple:
         choices = listed(studio)
         return show(choices, choose(choices, request.query_params.get("run"), name))  # the first look tells of all that is not a run
 
-    def look(name: str | None, before: int | None, count: int) -> tuple:
-        now = choices, _ = known(GOOD_ENOUGH)
-        is_there = name in [listed_name for _, listed_name in choices] or not choices
-        return (gr.skip(), gr.skip()) if _mark(now) == before and is_there else (_mark(now), count + 1)
+    def look(name: str | None) -> str:
+        choices = listed(studio, GOOD_ENOUGH)
+        gone = name if name not in [listed_name for _, listed_name in choices] else ""
+        return news.digest((tuple(choices), tuple(unreadable_card.listed(studio, GOOD_ENOUGH)), gone))
 
     def follow(name: str | None) -> tuple:
         choices = listed(studio)
@@ -143,9 +133,8 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
 
     def bring_into_view(name: str) -> tuple:
         if not name:
-            return (gr.skip(),) * 5
-        now = choices, _ = known()
-        return *show(choices, name), _mark(now), gr.Tabs(selected="runs"), ""  # so that the same run can be brought into view again
+            return (gr.skip(),) * 4
+        return *show(listed(studio), name), gr.Tabs(selected="runs"), ""  # so that the same run can be brought into view again
 
     def practise() -> Any:
         try:
@@ -156,8 +145,8 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, ne
     arrived = page.load(load, remembered, [in_view, welcome], **QUIET)
     # In the browser, which knows whether somebody has chosen a tab meanwhile.
     arrived.then(None, in_view, tabs, js=RUNS_FIRST, **QUIET)
-    gr.Timer(2.0).tick(look, [in_view, seen, news], [seen, news], **LOOK)
-    news.change(follow, in_view, [in_view, welcome], concurrency_limit=None, **QUIET)
+    gr.Timer(2.0).tick(look, in_view, seen, **QUIET)
+    seen.change(follow, in_view, [in_view, welcome], concurrency_limit=None, **QUIET)
     first.click(practise, None, train.started, **PRIVATE)
-    train.started.change(bring_into_view, train.started, [in_view, welcome, seen, tabs, train.started], **QUIET)
+    train.started.change(bring_into_view, train.started, [in_view, welcome, tabs, train.started], **QUIET)
     in_view.change(lambda name: name, in_view, remembered, **QUIET)

@@ -3,7 +3,6 @@
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -13,10 +12,10 @@ from studio.events import Sampled
 from studio.jobs import Status
 from studio.runs import Run
 from studio.summary import Summary, duration, in_words, percent, size
-from studio.ui import explain, overlay_card, parts
+from studio.ui import explain, news, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.run_view import View, view
-from studio.ui.studio import LOOK, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
 WAITING = "One run computes at a time; this one starts by itself."
@@ -218,7 +217,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
     answered = gr.HTML("", elem_id="run-samples", padding=False)
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
-    news, reads_log = gr.State(()), gr.State(False)
+    changed, reads_log = news.build(), gr.State(False)
     outputs = [top, halt, end, sooner, resume, again, further, told, charts, differing, answered, log]
     beats = pulse.Pulse()
 
@@ -226,11 +225,9 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         run = studio.find(name)
         return view(studio, run, beats, overlay_card.chosen(studio, name, others)) if run is not None else None
 
-    def tick(name: str | None, others: list[str], before: tuple) -> Any:
-        """What the run in view and those laid over it depend on: another value only when something is to be shown anew."""
+    def tick(name: str | None, others: list[str]) -> str:
         seen = look(name, others)
-        now = seen.key if seen else ()
-        return gr.skip() if now == before else now
+        return news.digest(seen.key if seen else ())
 
     def refresh(name: str | None, reads_log: bool, others: list[str]) -> list:
         seen = look(name, others)
@@ -285,8 +282,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
     looking = [in_view, reads_log, overlaid]
     for event in (tab.select, in_view.change):
         event(offer, [in_view, overlaid], overlaid, **QUIET)
-    watch.tick(tick, [in_view, overlaid, news], news, **LOOK)
-    for event in (news.change, in_view.change, tab.select, overlaid.change):
+    watch.tick(tick, [in_view, overlaid], changed, **QUIET)
+    for event in (changed.change, in_view.change, tab.select, overlaid.change):
         event(refresh, looking, outputs, concurrency_limit=None, **QUIET)
     for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
         button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)

@@ -14,10 +14,10 @@ from studio.settings import PRACTICE
 from studio.share import PushRequest
 from studio.summary import Summary, in_words
 from studio.summary import size as in_bytes
-from studio.ui import complaints_card, downloads, parts, token_field
+from studio.ui import complaints_card, downloads, news, parts, token_field
 from studio.ui.choices import Radio
 from studio.ui.complaints_card import Place
-from studio.ui.studio import LOOK, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.usage import What
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
@@ -167,7 +167,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)
             stops["push"] = _stop_button("push")
-    news = gr.State(None)
+    changed = news.build()
     shown = [top, merged, written, pushed, away, *take.values(), code, *stops.values()]
 
     def told(run: Run | None) -> tuple[str, ...]:
@@ -179,11 +179,9 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         return [("stopping" if job.stop_file.exists() else "at work") if jobs.status(job, studio.said(job)) in jobs.ALIVE else ""
                 for job in found] or [""] * len(PHASES)
 
-    def look(name: str | None, before: tuple | None) -> Any:
-        """All that is shown depends on this; the timer returns nothing else."""
+    def look(name: str | None) -> str:
         run = studio.find(name)
-        now = (*told(run), *(run and parcel.size(run, what) for what in WHATS), *at_work(run))
-        return gr.skip() if now == before else now
+        return news.digest((*told(run), *(run and parcel.size(run, what) for what in WHATS), *at_work(run)))
 
     def refresh(name: str | None) -> tuple:
         run = studio.find(name)
@@ -236,7 +234,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     for typed in (push_fields["repo"].change, in_view.change, tab.select):
         typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)
-    watch.tick(look, [in_view, news], news, **LOOK)
-    for event in (news.change, in_view.change, tab.select):
+    watch.tick(look, in_view, changed, **QUIET)
+    for event in (changed.change, in_view.change, tab.select):
         event(refresh, in_view, shown, concurrency_limit=None, **QUIET)
     return watch

@@ -11,10 +11,10 @@ from studio.catalogue import Catalogue
 from studio.errors import StudioError
 from studio.runs import Run
 from studio.settings import PRACTICE
-from studio.ui import form, source_card, token_field
+from studio.ui import form, news, source_card, token_field
 from studio.ui.choices import Dropdown, Radio
 from studio.ui.source_card import SourceCard
-from studio.ui.studio import GOOD_ENOUGH, LOOK, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx"]
 RUNS_LISTED = 50
@@ -91,9 +91,8 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     def earlier(within: float = 0.0) -> list[Run]:
         return [entry.run for entry in studio.entries(within) if not entry.reason and entry.run.folder.parent == studio.root]
 
-    def look(before: int | None) -> Any:
-        now = hash((collected.count(studio.root), tuple(used_before(studio.root, earlier(GOOD_ENOUGH)))))
-        return gr.skip() if now == before else now
+    def look() -> str:
+        return news.digest((collected.count(studio.root), tuple(used_before(studio.root, earlier(GOOD_ENOUGH)))))
 
     def available() -> tuple[Any, ...]:
         count, names = collected.count(studio.root), used_before(studio.root, earlier(GOOD_ENOUGH))
@@ -115,7 +114,7 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     source.input(search, [source, token], hub, trigger_mode="always_last", concurrency_limit=4, **PRIVATE)
     form.fill(hub.input, choose, hub, [source, hub], trigger_mode="always_last", **QUIET)
     form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
-    seen = gr.State(None)
-    gr.Timer(5.0).tick(look, seen, seen, **LOOK)
+    seen = news.build()
+    gr.Timer(5.0).tick(look, None, seen, **QUIET)
     seen.change(available, None, [voted, again], **QUIET)
     return Sources(fields, token, card)

@@ -33,10 +33,6 @@ QUIET = NOWHERE | {"queue": False, "api_visibility": "private"}
 PRIVATE = NOWHERE | {"api_visibility": "private"}
 """For what a person sets off and may wait for."""
 
-LOOK = PRIVATE | {"concurrency_limit": None}
-"""For events that return a state to whose change others listen. Queued: in Gradio 6.31 the browser hears of a changed state only
-from an event that was in the queue."""
-
 GOOD_ENOUGH = 0.5
 """Seconds: how old a look at the runs may be that is handed to a page which only keeps in step."""
 

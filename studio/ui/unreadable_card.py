@@ -19,8 +19,8 @@ def listed(studio: Studio, within: float = 0.0) -> list[tuple[str, str]]:
     return [(entry.run.name, entry.reason) for entry in studio.entries(within) if entry.reason]
 
 
-def build(studio: Studio, seen: gr.State) -> None:
-    """The components and their wiring; they show themselves when `seen`, what the page knows of the runs, has changed."""
+def build(studio: Studio, seen: gr.Textbox) -> None:
+    """The components and their wiring; they show themselves when `seen`, the news of the list of runs, has changed."""
     with gr.Accordion("Folders that cannot be read", open=True, visible=False, elem_id="unreadable") as card:
         told = gr.HTML(elem_id="unreadable-told", padding=False)
         choice = Dropdown([], label="Folder", elem_id="unreadable-folder")

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from studio import card, collected, events, jobs, runs, votes
 from tests.browser.steps import LONG_MS, load, tab
-from tests.jobs_at_work import practice
+from tests.jobs_at_work import practice, until
 from tests.tiny_run import tiny_base, tuned_run
 
 CODE = "    Fix this {{this}} ${7*7} <b>bold</b> &amp;:\n\tif x:\n\t\treturn 1\n\n"
@@ -42,6 +42,7 @@ def ask(page: Page, text: str) -> None:
     expect(question).to_be_enabled()
     question.fill(text)
     question.press("Enter")
+    until(lambda: page.wait_for_timeout(50) or said(page, "right", "user")[-1:] == [text])  # the answers before it are judged no more
     expect(page.locator("#collect")).to_be_visible(timeout=LONG_MS)
     expect(question).to_be_enabled()
 
