@@ -7,9 +7,11 @@ since row numbers go through them.
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from studio.settings import PRACTICE, Choice, DataSettings, choices
 FOLDER = ".choices"
 KEPT = 200
 """Sources of which the choices are kept; those that were not used for longest go first."""
+IN_FLIGHT_SECONDS = 3.0
+"""How long what a page has sent may take to arrive."""
 HASHED_BYTES = 2 * 10**9
 """A larger file is known by its path, size and time."""
 SOURCE, EDITS, EDITS_FOR = "data.source", "data.edits", "data.edits_for"
@@ -44,6 +48,13 @@ class Identity:
     source: str
     form: str
     rows: tuple[str, ...]
+    followed: tuple[float, Values] = field(default=(-math.inf, {}), compare=False)
+    """When the form was given this source's choices, and what it said of the data before: a page may send that once more."""
+
+    def supersedes(self, values: Values) -> bool:
+        """Whether the values are what the form said for a moment, with this source and the choices of the one before it."""
+        when, before = self.followed
+        return time.monotonic() - when < IN_FLIGHT_SECONDS and all(values.get(name) == value for name, value in before.items())
 
     @property
     def name(self) -> str:
@@ -213,6 +224,8 @@ def follow(root: Path, before: Identity | None, values: Values, history: History
     brought, history = edited(root, now)
     changed |= brought
     changed = {name: value for name, value in changed.items() if value != values.get(name)}
+    if changed:
+        now = replace(now, followed=(time.monotonic(), {name: values[name] for name in OF_DATA if name in values}))
     return Followed(changed, history, now, _told(before, now, values, left, different(values | changed), changed))
 
 

@@ -80,6 +80,20 @@ def test_edits_made_for_one_file_leave_the_next_one_alone_and_come_back_with_the
     assert page.values["data.edits"] == "swap 1"
 
 
+def test_what_the_form_says_for_a_moment_with_the_choices_of_the_file_before_is_nobody_s(files, tmp_path, monkeypatch):
+    """The page sends its values when the source changes, and may do so before its other fields have followed."""
+    one, two = files
+    form_ = Form(tmp_path, one)
+    form_.choose(data__rows=20)
+    form_.edit("drop 7")
+    in_between = form_.values | {"data.source": two}
+    form_.choose(data__source=two)
+    assert form_.whose.supersedes(in_between) and not form_.whose.supersedes(form_.values)
+    later = source_choices.time.monotonic() + source_choices.IN_FLIGHT_SECONDS
+    monkeypatch.setattr(source_choices.time, "monotonic", lambda: later)
+    assert not form_.whose.supersedes(in_between), "Whoever enters the same by hand later means it."
+
+
 def test_a_name_that_is_being_typed_loses_nothing(files, tmp_path):
     page = Form(tmp_path, files[0])
     page.edit("swap 2")

@@ -168,7 +168,7 @@ def test_a_push_that_cannot_be_is_said_in_its_field_and_stays(opened):
 
 
 def test_a_reload_finds_data_edits_settings_and_tab_and_a_second_page_is_one_of_its_own(opened, tmp_path, studio):
-    path = write(tmp_path / "mine.jsonl", map(row, range(40)))
+    path = write(tmp_path / "mine.jsonl", map(row, range(41)))  # no other test's file, whose choices would be brought
     source_is(opened, path)
     unfold_data(opened)
     for name, value in (("data.edits", "drop 7"), ("data.prompt_column", "prompt")):
