@@ -12,7 +12,7 @@ import httpx
 
 @dataclass(frozen=True)
 class Tick:
-    """One event of a timer, or one that follows when a state has changed."""
+    """One event of a timer, or one that follows when a component has changed."""
 
     number: int
     inputs: tuple[int, ...]
@@ -65,7 +65,7 @@ class Page:
         self.active = {place: bool(props.get("active", True)) for place, props in self.layout.timers.items()} | self.active
 
     async def send(self, tick: Tick) -> None:
-        """Set off one event, keep what it answers, and set off what follows from states that it changed."""
+        """Set off one event, keep what it answers, and set off what follows from what it changed."""
         begun = time.monotonic()
         answer = await self.http.post("/gradio_api/run/predict", json={
             "data": [self.values.get(place) for place in tick.inputs], "fn_index": tick.number, "session_hash": self.session,
@@ -74,12 +74,13 @@ class Page:
         if answer.status_code != 200:
             self.failures.append(f"{answer.status_code} {answer.text[:200]}")
             return
-        told = answer.json()
-        for place, value in zip(tick.outputs, told["data"], strict=True):
+        before = {place: self.values.get(place) for place in tick.outputs}
+        for place, value in zip(tick.outputs, answer.json()["data"], strict=True):
             self._keep(place, value)
-        for changed in told.get("changed_state_ids") or ():
-            for follows in self.layout.set_off_by(changed, "change"):
-                await self.send(follows)
+        for place in tick.outputs:
+            if self.values.get(place) != before[place]:
+                for follows in self.layout.set_off_by(place, "change"):
+                    await self.send(follows)
 
     def _keep(self, place: int, value: Any) -> None:
         if isinstance(value, dict) and value.get("__type__") == "update":

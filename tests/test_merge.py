@@ -47,7 +47,7 @@ def heard(run: Run, kind: type) -> list[events.Event]:
 def left_behind(run: Run) -> set[str]:
     """What a merge leaves beside its bookkeeping."""
     return {path.name for path in run.job("merge").iterdir()} - {
-        "request.yaml", "events.jsonl", "worker.json", "worker.log", ".lock", ".working", "stop", "pulse"}
+        "request.yaml", "events.jsonl", "worker.json", "worker.log", ".lock", ".working", "stop", "pulse", jobs.EXIT}
 
 
 @pytest.fixture(scope="module")
