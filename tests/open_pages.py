@@ -64,8 +64,8 @@ class Page:
         self.values = {place: one["props"].get("value") for place, one in self.layout.components.items()} | self.values
         self.active = {place: bool(props.get("active", True)) for place, props in self.layout.timers.items()} | self.active
 
-    async def send(self, tick: Tick) -> None:
-        """Set off one event, keep what it answers, and set off what follows from what it changed."""
+    async def send(self, tick: Tick, follow: bool = True) -> None:
+        """Set off one event, keep what it answers, and, to `follow`, set off what follows from what it changed."""
         begun = time.monotonic()
         answer = await self.http.post("/gradio_api/run/predict", json={
             "data": [self.values.get(place) for place in tick.inputs], "fn_index": tick.number, "session_hash": self.session,
@@ -77,7 +77,7 @@ class Page:
         before = {place: self.values.get(place) for place in tick.outputs}
         for place, value in zip(tick.outputs, answer.json()["data"], strict=True):
             self._keep(place, value)
-        for place in tick.outputs:
+        for place in tick.outputs if follow else ():
             if self.values.get(place) != before[place]:
                 for follows in self.layout.set_off_by(place, "change"):
                     await self.send(follows)
@@ -93,7 +93,7 @@ class Page:
 
     async def arrive(self) -> None:
         for tick in self.layout.arrivals:
-            await self.send(tick)
+            await self.send(tick, follow=False)  # else so many pages that arrive at once would be told to wait
 
     async def look(self, timer: int) -> None:
         """What one tick of a timer sets off."""
