@@ -18,6 +18,8 @@ WAITING_EVENTS = 300
 """Events that may wait in line before the next one is turned away."""
 LOOKS_FOR_EVENTS = 0.02
 """Seconds between looks at that line while it is empty. Gradio's own thousandth keeps an idle studio busy: 6 % of a core."""
+LOOKS_FOR_PROGRESS = 1.0
+"""Seconds between looks for progress bars, of which this page has none; Gradio's own hundredth costs 1 % of a core."""
 
 
 def visitor_of_event(pages: Sessions) -> Visitor:
@@ -35,6 +37,7 @@ def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     """The whole application. `temporary` is where uploads arrive."""
     page = build(studio).queue(max_size=WAITING_EVENTS)
     page._queue.sleep_when_free = LOOKS_FOR_EVENTS
+    page._queue.progress_update_sleep_when_free = LOOKS_FOR_PROGRESS
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(downloads.routes(studio))
     app.include_router(uploading.routes(studio.home, temporary))  # in front of Gradio's own
