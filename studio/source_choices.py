@@ -49,10 +49,10 @@ class Identity:
     form: str
     rows: tuple[str, ...]
     followed: tuple[float, Values] = field(default=(-math.inf, {}), compare=False)
-    """When the form was given this source's choices, and what it said of the data before: a page may send that once more."""
+    """When (`time.monotonic`) the form was given this source's choices, and its values until then, which a page may still send."""
 
     def supersedes(self, values: Values) -> bool:
-        """Whether the values are what the form said for a moment, with this source and the choices of the one before it."""
+        """Whether these are the values from the moment between choosing this source and being given its choices."""
         when, before = self.followed
         return time.monotonic() - when < IN_FLIGHT_SECONDS and all(values.get(name) == value for name, value in before.items())
 

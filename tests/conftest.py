@@ -16,7 +16,7 @@ _home = tempfile.mkdtemp(prefix="orpo-studio-tests-")
 os.environ |= {"HF_HOME": _home, "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False",
                "OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1", "GRADIO_TEMP_DIR": _home + "/gradio",
                "PYTHONPATH": str(PROJECT / "tests" / "guard") + os.pathsep + os.environ.get("PYTHONPATH", "")}
-# Hundreds of processes are started: each would compile the studio's modules anew.
+# The last one: the tests start hundreds of processes, and each would compile the studio's modules again.
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
 

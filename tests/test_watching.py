@@ -43,7 +43,7 @@ def test_no_timer_returns_what_a_timer_takes_in(config):
 
 
 def test_no_event_makes_statistics_of_all_that_came_before(tmp_path):
-    """Gradio 6.31 makes them after every event: half a second of computing once 10,000 are remembered."""
+    """Gradio 6.31 makes them after every event in its queue, of up to 10,000 earlier ones."""
     queue = build(Studio(tmp_path, Queue(tmp_path)))._queue
     queue.events_recorded = 10_000
     remembered = [{"function": "look", "status": "success", "process_time": 0.01, "time": 0.0, "session_hash": "page"}]

@@ -108,7 +108,9 @@ def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fi
 
     def keep(this: str, last: str, whose: Identity | None, history: list, preset: str, text: str) -> None:
         values = form.said(text)
-        if whose is None or set(values) != set(everything) or whose.supersedes(values):  # what stands in the form is nobody's
+        if whose is None or set(values) != set(everything):  # not yet restored: what stands in the form is nobody's
+            return
+        if whose.supersedes(values):  # this source, still with the choices of the one before
             return
         drafts.keep(studio.root, this, values, history, preset)
         if source_choices.identity(values, source_card.permitted(studio)) == whose:

@@ -1,8 +1,8 @@
 """How a timer tells that something is to be shown anew: by a hidden text, that is another one whenever what it stands for has changed.
 
-Not by a gr.State: in Gradio 6.31 the browser hears of a changed state only from an event that was in the queue, and an answer from
-the queue is lost now and then. The server closes the queue's stream when nothing is waited for; an event that is sent in that moment
-is answered into the closed stream, and its timer never ticks again. Events outside the queue are one request and one answer.
+Not by a gr.State: in Gradio 6.31 the browser hears of a changed state only from an event in the queue. The server closes the queue's
+stream when no event is pending, and the answer to one that is sent in that moment can be lost: its timer would never tick again.
+An event outside the queue is one request and its answer.
 """
 
 from collections.abc import Hashable
@@ -11,7 +11,7 @@ import gradio as gr
 
 
 def build() -> gr.Textbox:
-    """The text; listen to its `change`. It belongs where its listeners are: a tab that was never in front tells of no change."""
+    """The text, to be rendered here; listen to its `change`."""
     return gr.Textbox(visible="hidden")
 
 
