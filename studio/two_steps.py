@@ -23,10 +23,15 @@ class Trial:
     said: list[events.Event]
     settings: Settings | None
     status: jobs.Status | None
+    asked_to_stop: bool = False
 
     @property
     def at_work(self) -> bool:
         return self.status in jobs.ALIVE
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.at_work and self.asked_to_stop
 
     @property
     def outcome(self) -> events.Tried | None:
@@ -46,7 +51,13 @@ def trial(root: Path) -> Trial:
     """The last trial in a folder of runs."""
     job = jobs.trial_of(root)
     said = events.read(job.log)
-    return Trial(said, _asked(job), jobs.status(job, said))
+    return Trial(said, _asked(job), jobs.status(job, said), job.stop_file.exists())
+
+
+def stop(root: Path) -> None:
+    """Ask the last trial to end; nothing happens where it has."""
+    if trial(root).at_work:
+        jobs.stop(jobs.trial_of(root))
 
 
 def _asked(job: Job) -> Settings | None:

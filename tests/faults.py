@@ -21,7 +21,7 @@ CASES = {
     "T21": "too little space before the start, a folder that cannot be written", "T22": "a kill at any step",
     "T23": "resuming with other data, base, template, batch or rank", "T24": "a worker that dies by a signal or exits",
     "T24b": "many kills of worker and server", "T24c": "a torn line, garbage in the log",
-    "T25": "every client gone, fifty megabytes printed", "T26": "a reload, a second browser", "T27": "a worker that hangs",
+    "T25": "every client gone, ten megabytes printed", "T26": "a reload, a second browser", "T27": "a worker that hangs",
     "T28": "twenty Starts at once, two servers", "T29": "Stop twice, while starting, after the end", "T30": "clocks and file times set",
     "T31": "a server killed while training", "T32": "a stale, foreign or damaged record of a worker", "T33": "no process left after an end",
     "T34": "a worker that does not leave", "T35": "a foreign process on the GPU", "T36": "many writers and readers",

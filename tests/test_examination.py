@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -17,6 +19,15 @@ from studio.shelf import Shelf
 from studio.ui import doctor_card, examined, pair_browser
 from studio.ui.studio import Studio
 from tests.jobs_at_work import until
+
+TORCH_STAYS_OUT = """
+import runpy, sys
+try:
+    runpy.run_module("studio.engine.{program}", run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end
+assert "transformers" in sys.modules and "torch" not in sys.modules
+"""
 
 
 def settings(path, **more):
@@ -35,6 +46,14 @@ def row(number, chosen="Because it is so.", rejected="No."):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "runs"
+
+
+def without_torch(program, *arguments, said):
+    """What a program of the engine answers, which imports transformers meanwhile and not torch."""
+    done = subprocess.run([sys.executable, "-c", TORCH_STAYS_OUT.format(program=program), *map(str, arguments)], cwd=jobs.PROJECT,
+                          input=said, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def examine(root, asked, secrets=None):
@@ -233,6 +252,25 @@ def test_a_pair_is_shown_token_by_token_as_the_model_reads_it(practised):
     assert shelf[0]["chosen"][-1]["content"] in "".join(seen.chosen[seen.prompt :])
     html = examined.as_read(seen)
     assert 'class="token shared"' in html and 'class="token scored"' in html and seen.seal in html
+
+
+@pytest.mark.parametrize("source", ["practice", "ada/kind-answers"])
+def test_an_examination_counts_tokens_without_torch(hub, tmp_path, source):
+    folder, job = tmp_path / "rows", tmp_path / "job"
+    folder.mkdir()
+    job.mkdir()
+    shutil.copy(practice.PAIRS, folder / "train.jsonl")
+    hub.add_dataset("ada/kind-answers", folder)
+    (job / "request.yaml").write_text(settings(source).to_yaml(), encoding="utf-8")
+    without_torch("examine", job, said="{}")
+    assert examination.found(jobs.Job("examine", job)).lengths
+
+
+def test_the_tokens_of_a_pair_are_made_without_torch(practised):
+    _, shelf = practised
+    pair = {name: shelf[0][name] for name in ("prompt", "chosen", "rejected")}
+    answer = without_torch("look", said=json.dumps({"settings": Settings().model_dump(), "pair": pair}))
+    assert json.loads(answer)["chosen"]
 
 
 def test_what_differs_between_the_answers_is_marked_and_everything_is_text():

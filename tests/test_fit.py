@@ -259,7 +259,7 @@ def test_two_steps_are_measured_shown_and_leave_no_run(tmp_path):
     assert forecast.how == "a trial" and 0 < forecast.low - 5 < forecast.high < 40 + 3 * steps * outcome.seconds
 
     def card(one: Settings) -> str:
-        return shown(studio, one.to_form(), lambda asked: studio.shapes.known(asked.model))
+        return shown(studio, one.to_form())
 
     assert "Measured on the longest pairs" in card(settings)
     assert "Measured on the longest pairs" in card(changed(settings, training__beta=0.7, training__epochs=9.0))
@@ -281,19 +281,33 @@ def test_two_steps_are_refused_while_a_training_waits_or_runs_and_a_training_wai
     assert ended(run) == "finished"
 
 
+def test_two_steps_are_stopped_before_they_are_taken_and_the_card_says_so(tmp_path):
+    settings, studio = practice(), Studio(tmp_path, Queue(tmp_path))
+    two_steps.begin(studio.queue, studio.root, settings)
+    two_steps.stop(studio.root)
+    if two_steps.trial(studio.root).at_work:
+        assert "Stopping the two steps" in shown(studio, settings.to_form())
+    until(lambda: not two_steps.trial(studio.root).at_work)
+    trial = two_steps.trial(studio.root)
+    assert trial.status == "stopped" and trial.outcome is None
+    told = shown(studio, settings.to_form())
+    assert "were stopped before they had measured anything" in told and "Needs up to" in told
+    two_steps.stop(studio.root)
+    assert two_steps.trial(studio.root).status == "stopped"
+
+
 def test_two_steps_that_cannot_be_taken_are_told_on_the_card(tmp_path):
     settings, studio = practice(**{"data.source": str(tmp_path / "gone.jsonl")}), Studio(tmp_path / "runs", Queue(tmp_path / "runs"))
     two_steps.begin(studio.queue, studio.root, settings)
     until(lambda: not two_steps.trial(studio.root).at_work)
-    assert "There is no file" in shown(studio, settings.to_form(), lambda asked: studio.shapes.known(asked.model))
+    assert "There is no file" in shown(studio, settings.to_form())
 
 
 # --- the card ---------------------------------------------------------------------------------------------------------
 
 
-def card(tmp_path, find=None, **changes) -> str:
-    studio = Studio(tmp_path, Queue(tmp_path))
-    return shown(studio, practice(**changes).to_form(), find or (lambda settings: studio.shapes.known(settings.model)))
+def card(tmp_path, **changes) -> str:
+    return shown(Studio(tmp_path, Queue(tmp_path)), practice(**changes).to_form())
 
 
 def test_the_card_says_verdict_parts_time_and_money(tmp_path):
@@ -302,11 +316,12 @@ def test_the_card_says_verdict_parts_time_and_money(tmp_path):
 
 
 @pytest.mark.skipif(bool(gpu.cards()), reason="this machine has a GPU")
-def test_the_card_of_a_run_for_a_gpu_shows_what_a_space_costs(tmp_path):
-    told = card(tmp_path, lambda settings: llama_8b(), **TUTORIAL.to_form())
+def test_the_card_of_a_run_for_a_gpu_shows_what_a_space_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr("studio.shape.Shapes.known", lambda self, model: llama_8b())
+    told = card(tmp_path, **TUTORIAL.to_form())
     assert "no GPU here" in told and "L4" in told and "for the whole run" in told
 
 
 def test_the_card_says_why_there_is_no_estimate(tmp_path):
     assert "has not been looked up yet" in card(tmp_path, **{"model.name": "someone/unknown"})
-    assert "at least 1" in shown(Studio(tmp_path, Queue(tmp_path)), practice().to_form() | {"training.batch_size": 0}, lambda settings: None)
+    assert "at least 1" in shown(Studio(tmp_path, Queue(tmp_path)), practice().to_form() | {"training.batch_size": 0})

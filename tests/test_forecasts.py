@@ -43,7 +43,7 @@ def test_the_card_tells_the_range(tmp_path):
     from studio.ui.studio import Studio
 
     studio = Studio(tmp_path, Queue(tmp_path))
-    told = fit_card.shown(studio, practice().to_form(), lambda settings: studio.shapes.known(settings.model))
+    told = fit_card.shown(studio, practice().to_form())
     assert " to " in told.split("Time: about")[1][:30] and "by arithmetic" in told and PRICES_OF_TABLE in told
 
 

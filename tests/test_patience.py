@@ -50,7 +50,7 @@ def test_start_asks_before_an_absurd_run_and_not_again_once_it_was_agreed_to(stu
 
 def test_what_fits_and_takes_days_is_not_green(studio, monkeypatch):
     monkeypatch.setattr("studio.gpu.place", lambda settings: Place("cpu", "cpu", 10**12))  # whatever else this machine does just now
-    shown = fit_card.shown(studio, endless().to_form(), lambda settings: Shapes().find(settings.model))
+    shown = fit_card.shown(studio, endless().to_form())
     assert "takes very long" in shown and 'badge-finished">fits<' not in shown
 
 

@@ -74,7 +74,7 @@ def test_whatever_is_fitted_or_makes_no_sense_is_said():
 def test_the_card_above_start_says_it_before_the_run_does(tmp_path):
     studio = Studio(tmp_path / "runs", Queue(tmp_path / "runs"))
     asked = Settings.from_form(**{"data.source": first_pairs(tmp_path, 3), "training.warmup_steps": 10})
-    told = shown(studio, asked.to_form(), lambda settings: studio.shapes.known(settings.model))
+    told = shown(studio, asked.to_form())
     for words in plan.plan(asked, 3, 0).remarks:
         assert words in told
     assert "warm-up" in told and "No pair is held out" in told and "only 1 step" in told

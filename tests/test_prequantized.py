@@ -174,7 +174,7 @@ def test_a_run_on_a_prequantized_base_ends_before_weights_are_fetched_and_anythi
 def test_a_prequantized_base_is_told_on_the_card_above_start_and_by_two_steps(tmp_path):
     base = with_maps(said_to_be(tmp_path / "base", **FP8), in_8_bits)
     studio, settings = Studio(tmp_path, Queue(tmp_path)), practice(**{"model.name": str(base)})
-    assert "comes quantized as fp8" in shown(studio, settings.to_form(), lambda asked: studio.shapes.find(asked.model))
+    assert "comes quantized as fp8" in shown(studio, settings.to_form())
     with pytest.raises(StudioError, match="comes quantized as fp8"):
         begin(studio, settings)
     assert not studio.runs()

@@ -109,7 +109,7 @@ def test_it_is_named_above_start_too(tmp_path):
     studio = Studio(tmp_path, Queue(tmp_path))
 
     def card(modules: str) -> str:
-        return shown(studio, Settings.from_form(**{"adapter.target_modules": modules}).to_form(), lambda one: studio.shapes.known(one.model))
+        return shown(studio, Settings.from_form(**{"adapter.target_modules": modules}).to_form())
 
     assert "this model has no layernorm" in card("q_proj, layernorm")
     assert "this model has no" not in card("q_proj, mlp.down_proj, lm_head") + card("all-linear")

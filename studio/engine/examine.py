@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from studio import events, whole
-from studio.engine import bounds, data, drawing
+from studio.engine import bounds, data, drawing, tokenizers_only
 from studio.engine.data import Stream
 from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
@@ -62,7 +62,7 @@ def examine(desk: Desk) -> events.Event | None:
     learned = sum(stream.copies(walk.numbers[place]) for place in drawn[: len(drawn) - held_out])
     leaks, held_out = walk.leaks(drawn, held_out)
     desk.enter("counting tokens")
-    from studio.engine import forecast  # torch comes with it: slow, and what was wrong so far has been told without
+    from studio.engine import forecast  # transformers comes with it, which only this program imports without torch
 
     told = forecast.forecast(settings, walk.sample, account.pairs, desk.token)
     findings = sorted(unusable(account, settings) + leaks + findings + told.findings + other_sheets(stream),
@@ -144,4 +144,5 @@ class Walk:
 
 
 if __name__ == "__main__":
+    tokenizers_only.import_transformers()
     sys.exit(work(job))

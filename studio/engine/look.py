@@ -9,8 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from studio.engine import bounds, tokens
-from studio.engine.vocabulary import load_tokenizer
+from studio.engine import bounds, tokenizers_only
 from studio.errors import explain
 from studio.preferences.pairs import Pair
 from studio.redaction import redact
@@ -27,9 +26,11 @@ LONGEST_SPREAD = 16
 
 def look(request: dict) -> dict:
     """The answer to a request; whatever goes wrong becomes words."""
+    from studio.engine import tokens, vocabulary  # transformers comes with them, which only this program imports without torch
+
     settings = Settings(**request["settings"])
     try:
-        tokenizer = load_tokenizer(settings.model, request.get("token"))
+        tokenizer = vocabulary.load_tokenizer(settings.model, request.get("token"))
         with bounds.bounded(f"Making tokens of this pair with the tokenizer of {settings.model.name}", SECONDS):
             [pair] = tokens.encoded([Pair.of_row(request["pair"])], tokenizer)
     except Exception as error:
@@ -58,6 +59,7 @@ def texts(ids: list[int], decode: Callable[[list[int]], str]) -> list[str | None
 
 
 if __name__ == "__main__":
+    tokenizers_only.import_transformers()
     # The libraries print progress; the answer must be the only thing on the real standard output.
     answer_to = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     sys.stdout = sys.stderr

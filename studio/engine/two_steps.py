@@ -15,6 +15,7 @@ from studio.engine.material import download, gather, refuse_what_cannot_run
 from studio.engine.orpo import packing
 from studio.engine.orpo import trainer as orpo
 from studio.engine.reporter import peak_memory
+from studio.engine.stopping import StopRequested
 from studio.engine.vocabulary import load_tokenizer
 from studio.engine.worker import Desk, work
 from studio.settings import Settings
@@ -38,7 +39,14 @@ class Stopwatch(TrainerCallback):
 
 
 def two_steps(desk: Desk) -> events.Event | None:
-    """The whole trial."""
+    """The whole trial. Returns Stopped if it was asked to end before two steps were taken."""
+    try:
+        return _measured(desk)
+    except StopRequested:
+        return events.Stopped(step=0)
+
+
+def _measured(desk: Desk) -> events.Event | None:
     settings = _short(Settings.from_file(desk.folder / "request.yaml"))
     refuse_what_cannot_run(settings)
     desk.enter("downloading")

@@ -16,6 +16,7 @@ from gradio.events import Dependency
 from studio.errors import SettingsError
 from studio.settings import choices
 from studio.ui import form, parts
+from studio.ui.mirror import Mirror
 from studio.ui.studio import PRIVATE, QUIET, Studio
 
 SCRIPT = Path(__file__).resolve().parents[2] / "assets" / "complaints.js"
@@ -40,9 +41,10 @@ PLACES = {choice.name: Place("data" if choice.section == "data" else "train", ""
 
 @dataclass
 class Complaints:
-    """The complaints of one form. `check` gives them by field name for the form's values; `places` says where each field is."""
+    """The complaints of one form, of which `now` is the mirror. `check` gives them by field name for the form's values; `places` says
+    where each field is."""
 
-    fields: dict[str, Component]
+    now: Mirror
     check: Callable[[dict[str, Any]], Problems]
     places: Callable[[str], Place]
     elem_id: str
@@ -50,15 +52,15 @@ class Complaints:
     """What waits for them, as its button calls it: "Start training"."""
 
     def __post_init__(self):
+        self.fields = self.now.fields
         self.captions = {name: one.info or "" for name, one in self.fields.items()}
         self.said = gr.State({})
         self.summary = gr.HTML("", js_on_load=SCRIPT.read_text(encoding="utf-8"), elem_id=self.elem_id, padding=False, render=False)
 
     def build(self) -> None:
-        """Add the place where all are said, and `now`, the mirror of the fields."""
+        """Add the place where all are said."""
         self.summary.render()
-        self.now = form.mirror(self.fields, f"{self.elem_id}-now", QUIET)
-        self.now.change(self._mended, [self.said, self.now], self._outputs, trigger_mode="always_last", **QUIET)
+        self.now.text.change(self._mended, [self.said, self.now.text], self._outputs, trigger_mode="always_last", **QUIET)
 
     def before(self, trigger: Callable[..., Dependency], act: Callable[..., Any], inputs: list[Component], outputs: list[Component],
                **options: Any) -> Dependency:
@@ -79,8 +81,8 @@ class Complaints:
 
     def _mended(self, said: dict, text: str) -> list[Any]:
         """Only what was said once is followed: nobody is told off while they are still typing."""
-        values = form.said(text)
-        if not said.get("problems") or set(values) != set(self.fields):
+        values = self.now.said(text)
+        if not said.get("problems") or values is None:
             return [gr.skip()] * len(self._outputs)
         return self._told(self.check(values), said, said["press"])
 
@@ -115,7 +117,7 @@ class Complaints:
                 f'data-fold="{place.fold}">{parts.text(one.label)}</a>: {parts.text(problem)}')
 
 
-def of_settings(studio: Studio, everything: form.Fields) -> Complaints:
+def of_settings(studio: Studio, now: Mirror) -> Complaints:
     """The complaints of the form that makes a run."""
     def check(values: dict[str, Any]) -> Problems:
         try:
@@ -124,4 +126,4 @@ def of_settings(studio: Studio, everything: form.Fields) -> Complaints:
             return error.problems
         return {}
 
-    return Complaints(everything, check, PLACES.__getitem__, "complaints", "Start training")
+    return Complaints(now, check, PLACES.__getitem__, "complaints", "Start training")

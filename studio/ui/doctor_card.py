@@ -178,6 +178,10 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
                 gr.Button(visible=now.foreign), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
                 gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
 
+    def look(past: list, text: str, by_timer: bool = False) -> list[Any]:
+        values = complaints.now.said(text)
+        return [gr.skip()] * len(shown) if values is None else show(past, by_timer, **values)
+
     def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
             examination.begin(studio.root, studio.settings_of(values), account.entered(token))
@@ -237,7 +241,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     examined_after(form.fill(undo.click, undo_last, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
-    looking = {"inputs": history, "inputs_kwargs": everything, "outputs": shown, "trigger_mode": "always_last"}
-    tell(watch.tick(lambda past, **values: show(past, by_timer=True, **values), **looking, **QUIET))
-    tell(gr.on([field.change for field in everything.values()], show, **looking, **QUIET))
+    looking = {"inputs": [history, complaints.now.text], "outputs": shown, "trigger_mode": "always_last"}
+    tell(watch.tick(lambda past, text: look(past, text, by_timer=True), **looking, **QUIET))
+    tell(complaints.now.text.change(look, **looking, **QUIET))
     return Doctor(folder, follow, edit)

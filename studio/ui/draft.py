@@ -11,6 +11,7 @@ from studio.errors import StudioError
 from studio.settings import Settings
 from studio.source_choices import SOURCE, Identity
 from studio.ui import form, parts, source_card
+from studio.ui.mirror import Mirror
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import QUIET, Studio
 
@@ -88,7 +89,7 @@ def _gone(studio: Studio, values: dict[str, Any]) -> str:
 
 
 def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fields, preset: gr.Dropdown, purpose: gr.Markdown,
-          now: gr.Textbox) -> None:
+          now: Mirror) -> None:
     """The wiring; `now` is the mirror of the whole form.
 
     It also sees to it that numbers that begin empty stay so: Gradio 6.31 shows 0 for one in a folded part that is unfolded.
@@ -107,8 +108,8 @@ def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fi
         return [whose, draft.history, parts.note("warn", told) if told else "", json.dumps(brought)]
 
     def keep(this: str, last: str, whose: Identity | None, history: list, preset: str, text: str) -> None:
-        values = form.said(text)
-        if whose is None or set(values) != set(everything):  # not yet restored: what stands in the form is nobody's
+        values = now.said(text)
+        if whose is None or values is None:  # not yet restored: what stands in the form is nobody's
             return
         if whose.supersedes(values):  # this source, still with the choices of the one before
             return
@@ -124,5 +125,5 @@ def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fi
     restoring.then(None, [parcel, *shown], shown, js=UNTOUCHED, **QUIET)
     known = presets.all_presets()
     preset.change(lambda name: known[name].purpose if name in known else gr.skip(), preset, purpose, **QUIET)
-    gr.on([preset.change, now.change], keep, [this, last, card.whose, card.history, preset, now], None,
+    gr.on([preset.change, now.text.change], keep, [this, last, card.whose, card.history, preset, now.text], None,
           js=f"(...given) => [...{PAGE_ID}, ...given.slice(2)]", trigger_mode="always_last", **QUIET)

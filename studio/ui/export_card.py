@@ -11,7 +11,7 @@ from studio.events import Pushed, last
 from studio.export import ExportRequest
 from studio.jobs import Job
 from studio.summary import Summary, in_words
-from studio.ui import complaints_card, downloads, parts
+from studio.ui import complaints_card, downloads, mirror, parts
 from studio.ui.complaints_card import Place
 from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, Studio, looks_while, refuse
@@ -69,7 +69,8 @@ def build(studio: Studio, doctor: Doctor, token: gr.Textbox) -> None:
             private = gr.Checkbox(True, label="Private", info="Only you see it. You can open it on the Hub later.")
             overwrite = gr.Checkbox(False, label="Replace files that the studio did not make",
                                     info="Of a dataset that is there already; the Hub keeps its history.")
-        complaints = complaints_card.Complaints({"repo": repo, "private": private, "overwrite": overwrite}, push_problems,
+        fields = {"repo": repo, "private": private, "overwrite": overwrite}
+        complaints = complaints_card.Complaints(mirror.of(fields, "export-now"), push_problems,
                                                 lambda name: Place("data", "export"), "export-complaints", "Push to the Hub")
         complaints.build()
         push = gr.Button("Push to the Hub", size="sm", elem_id="export-hub")

@@ -1,6 +1,8 @@
 """The card above Start: will it fit, how long, how much money; by arithmetic until two tried steps have measured it."""
 
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -22,22 +24,25 @@ from studio.summary import Summary, in_words, size
 from studio.two_steps import Trial
 from studio.ui import form, parts
 from studio.ui.complaints_card import Complaints
+from studio.ui.mirror import Mirror
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 KINDS = {"fits": "good", "tight": "warn", "too large": "bad"}
+NAMED = ("model.name", "model.revision")
+"""The fields that say which model is looked up."""
 LATEST = PRIVATE | {"trigger_mode": "always_last"}
 """For what is worked out anew at every change: only the last one counts."""
 
 
 @dataclass(frozen=True)
 class FitCard:
-    """The card; `follow` makes it look again after an event that has changed many fields at once."""
+    """The card; `follow` makes it look the model up after an event that has filled the form."""
 
     follow: Callable[[Dependency], Dependency]
 
 
-def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Shape | None]) -> str:
-    """The card's inside for the form's values. `find` gives the model's shape, or None while it is not known."""
+def shown(studio: Studio, values: dict[str, Any]) -> str:
+    """The card's inside for the form's values."""
     try:
         settings = studio.settings_of(values)
     except SettingsError as error:
@@ -45,7 +50,7 @@ def shown(studio: Studio, values: dict[str, Any], find: Callable[[Settings], Sha
     trial = two_steps.trial(studio.root)
     tried = trial.outcome if trial.speaks_of(settings) and not trial.at_work else None
     try:
-        shape = find(settings)
+        shape = studio.shapes.known(settings.model)
     except StudioError as error:
         return _card(parts.note("warn", str(error)) + _steps(trial, settings))
     if shape is None:
@@ -128,9 +133,13 @@ def _planned(studio: Studio, settings: Settings, tried: Tried | None) -> str:
 def _steps(trial: Trial, settings: Settings) -> str:
     """Where the two steps stand, or how they failed with these settings."""
     summary = Summary(trial.said)
+    if trial.is_stopping:
+        return parts.progress(None, None, "Stopping the two steps …")
     if trial.at_work:
         far = f", {in_words(summary.progress)}" if summary.progress else ""
         return parts.progress(None, None, f"Trying two steps: {summary.phase or 'starting'}{far}. A training waits until they are done.")
+    if trial.speaks_of(settings) and trial.status == "stopped":
+        return parts.note("info", "The two steps were stopped before they had measured anything.")
     if trial.speaks_of(settings) and trial.status in ("failed", "crashed"):
         return parts.note("bad", summary.failure or "The two steps ended without a word, most likely because the memory was full. "
                                                     "Lower the batch or the maximum length, then try again.")
@@ -161,27 +170,25 @@ def _dollars(ends: tuple[float, float]) -> str:
     return "under $0.01" if high < 0.01 else f"up to ${high:,.2f}" if low < 0.01 else f"${low:,.2f} to ${high:,.2f}"
 
 
-def build(studio: Studio, fields: form.Fields, token: Component, complaints: Complaints) -> FitCard:
+def build(studio: Studio, now: Mirror, token: Component, complaints: Complaints) -> FitCard:
     """The card's components and wiring."""
-    def known(settings: Settings) -> Shape | None:
-        return studio.shapes.known(settings.model)
-
     # The page is the same for everybody: what stands here of somebody's runs comes with the first tick.
     inside = gr.HTML(_card(parts.empty("Working out whether this run fits, and how long it takes …")), elem_id="fit", padding=False)
     tried = gr.Button("Try two steps", size="sm", elem_id="two-steps", elem_classes=form.ACTS)
-    watch = gr.Timer(1.0)
+    stop = gr.Button("Stop the two steps", size="sm", visible=False, elem_id="stop-two-steps")
+    watch, looked = gr.Timer(1.0), gr.Textbox(visible="hidden")
 
-    def count(**values: Any) -> str:
-        return shown(studio, values, known)
+    def count(text: str) -> Any:
+        values = now.said(text)
+        return gr.skip() if values is None else shown(studio, values)
 
-    def look_up(token: str, **values: Any) -> str:
-        def find(settings: Settings) -> Shape:
-            found = studio.shapes.find(settings.model, token or None)
-            if on_hub(settings.model):  # whoever works without the Hub is not made to ask it
+    def look_up(token: str, *named: str) -> str:
+        with suppress(StudioError):  # the card tells what there is to be told
+            model = studio.settings_of(dict(zip(NAMED, named, strict=True))).model
+            if on_hub(model):  # whoever works without the Hub is not made to ask it
                 PRICES.refresh()
-            return found
-
-        return shown(studio, values, find)
+            studio.shapes.find(model, token or None)
+        return secrets.token_hex(4)
 
     def begin(token: str, **values: Any) -> list[Any]:
         try:
@@ -189,26 +196,25 @@ def build(studio: Studio, fields: form.Fields, token: Component, complaints: Com
                             studio.handed(account.entered(token)))
         except StudioError as error:
             return [refuse("Not tried", error)] * 2
-        return [count(**values), gr.Timer(active=True)]
+        return [shown(studio, values), gr.Timer(active=True)]
 
-    def follow_trial(**values: Any) -> tuple[str, gr.Timer, gr.Button]:
-        at_work = two_steps.trial(studio.root).at_work
-        return count(**values), gr.Timer(active=at_work), gr.Button(interactive=not at_work)
+    def follow_trial(text: str) -> tuple[Any, ...]:
+        trial = two_steps.trial(studio.root)
+        return (count(text), gr.Timer(active=trial.at_work), gr.Button(interactive=not trial.at_work),
+                gr.Button(visible=trial.at_work, interactive=not trial.is_stopping))
 
-    asking = {"inputs": token, "inputs_kwargs": fields, "outputs": inside}
+    def stop_trial(text: str) -> tuple[Any, ...]:
+        two_steps.stop(studio.root)
+        return follow_trial(text)
 
-    def counted(looked_up: Dependency) -> Dependency:
-        # The Hub takes its time, and the form may say something else by now.
-        return looked_up.then(count, inputs_kwargs=fields, outputs=inside, **PRIVATE)
-
-    names = [fields[name] for name in ("model.name", "model.revision", "data.source")]
-    counted(gr.on([trigger for field in names for trigger in (field.blur, field.submit)], look_up, **asking, concurrency_limit=2, **LATEST))
-    gr.on([field.change for name, field in fields.items() if field not in names and name.split(".")[0] != "evaluation"], count,
-          inputs_kwargs=fields, outputs=inside, **LATEST)
+    named = [now.fields[name] for name in NAMED]
+    asking = {"inputs": [token, *named], "outputs": looked}
+    gr.on([trigger for field in named for trigger in (field.blur, field.submit)], look_up, **asking, concurrency_limit=2, **LATEST)
+    # The Hub takes its time, and the form may say something else by then: what is shown is always worked out for the form as it is.
+    gr.on([now.text.change, looked.change], count, now.text, inside, **LATEST)
     complaints.before(tried.click, begin, [token], [inside, watch])
-    watch.tick(follow_trial, inputs_kwargs=fields, outputs=[inside, watch, tried], **QUIET)
+    following = [inside, watch, tried, stop]
+    watch.tick(follow_trial, now.text, following, **QUIET)
+    stop.click(stop_trial, now.text, following, **PRIVATE)
 
-    def follow(event: Dependency) -> Dependency:
-        return counted(event.then(look_up, **asking, **PRIVATE))
-
-    return FitCard(follow)
+    return FitCard(lambda event: event.then(look_up, **asking, **PRIVATE))

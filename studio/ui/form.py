@@ -1,6 +1,5 @@
 """The form, made from the declared choices: one component a choice, checks under the field, values by name."""
 
-import json
 from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
@@ -79,40 +78,6 @@ def fill(trigger: Callable[..., Dependency], *what: Any, given: str = "given", a
 def fold(section: str) -> str:
     """The elem_id of the part in which a section's further choices are folded up."""
     return f"more-{section}"
-
-
-_MIRROR = """(...given) => {{
-  const text = JSON.stringify(Object.fromEntries({names}.map((name, place) => [name, given[place] ?? null])));
-  const seen = window.orpoMirrors ??= new Map();
-  if ({key} !== null && seen.get({key}) !== text) {{
-    (window.orpoFills ??= new Map()).set({key}, performance.now());
-    document.querySelectorAll(".{acts}").forEach((button) => button.inert = true);
-  }}
-  seen.set({key}, text);
-  return text;
-}}"""
-
-
-def mirror(held: Fields, elem_id: str, options: dict[str, Any], awaited: int | None = None) -> Component:
-    """A hidden text that always holds what these fields say, as JSON by name; `said` reads it.
-
-    Whoever follows fields that it also fills listens to this text: in Gradio 6.31 a field in a folded part or another tab, once it
-    was filled, tells of a change whenever an event has taken it in, and such an event would set itself off without end.
-    Buttons of the class ACTS wait from the change on, if `awaited` is the key of the `fill` that follows it.
-    """
-    text = gr.Textbox(visible="hidden", elem_id=elem_id)
-    js = _MIRROR.format(names=json.dumps(list(held)), key="null" if awaited is None else awaited, acts=ACTS)
-    gr.on([field.change for field in held.values()], None, [*held.values()], text, js=js, **options)
-    return text
-
-
-def said(text: str) -> dict[str, Any]:
-    """The values that a mirror holds. Anyone who reaches the page can send anything: what is none of its texts says nothing."""
-    try:
-        values = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def in_words(problems: dict[str, str], labels: dict[str, str] | None = None) -> str:

@@ -14,7 +14,7 @@ from studio.settings import PRACTICE
 from studio.share import PushRequest
 from studio.summary import Summary, in_words
 from studio.summary import size as in_bytes
-from studio.ui import complaints_card, downloads, news, parts, token_field
+from studio.ui import complaints_card, downloads, mirror, news, parts, token_field
 from studio.ui.choices import Radio
 from studio.ui.complaints_card import Place
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
@@ -162,7 +162,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             token = token_field.build(
                 "push-token", "From huggingface.co/settings/tokens. Empty uses the one this machine is logged in with.",
                 "Hub token with write access", to_write=True)
-            complaints = complaints_card.Complaints(push_fields, push_problems, lambda name: Place("share"), "push-complaints", "Push")
+            complaints = complaints_card.Complaints(mirror.of(push_fields, "push-now"), push_problems, lambda name: Place("share"),
+                                                    "push-complaints", "Push")
             complaints.build()
             push = gr.Button("Push", variant="primary", elem_id="push")
             pushed = gr.HTML("", elem_id="push-state", padding=False)

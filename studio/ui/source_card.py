@@ -10,7 +10,7 @@ from studio import source_choices
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.source_choices import EDITS, EDITS_FOR, Identity
-from studio.ui import form, parts
+from studio.ui import form, mirror, parts
 from studio.ui.studio import QUIET, Studio
 
 
@@ -59,11 +59,11 @@ def complete(studio: Studio, card: SourceCard, everything: form.Fields) -> None:
     """
     held = {name: field for name, field in everything.items() if name in source_choices.OF_DATA}
     mine, awaited = [name for name in held if name != source_choices.SOURCE], form.key()
-    now = form.mirror(held, "data-now", QUIET, awaited)
+    now = mirror.of(held, "data-now", awaited)
 
     def follow(whose: Identity | None, history: list, text: str) -> list[Any]:
-        values = form.said(text)
-        found = source_choices.follow(studio.root, whose, values, history, permitted(studio)) if set(values) == set(held) else None
+        values = now.said(text)
+        found = source_choices.follow(studio.root, whose, values, history, permitted(studio)) if values is not None else None
         if found is None:
             return [gr.skip()] * (3 + len(mine))
         told = parts.note("info", found.told) if found.told else ""
@@ -73,7 +73,7 @@ def complete(studio: Studio, card: SourceCard, everything: form.Fields) -> None:
         # What the examined pairs were is known to the examination, which also knows a commit.
         return "" if not text.strip() else before or source_choices.marks(values, permitted(studio))
 
-    form.fill(now.change, follow, [card.whose, card.history, now], [*card.outputs, *(held[name] for name in mine)], awaited=awaited,
-              trigger_mode="always_last", **QUIET)
+    form.fill(now.text.change, follow, [card.whose, card.history, now.text], [*card.outputs, *(held[name] for name in mine)],
+              awaited=awaited, trigger_mode="always_last", **QUIET)
     form.fill(held[EDITS].input, mark, [held[EDITS], held[EDITS_FOR]], held[EDITS_FOR], inputs_kwargs=held, trigger_mode="always_last",
               **QUIET)

@@ -13,7 +13,7 @@ from studio import account, fit, gpu, practice, script, shares, source_choices, 
 from studio.errors import BaseModelError, SettingsError, StudioError
 from studio.presets import FIRST, all_presets
 from studio.settings import Settings
-from studio.ui import code_card, complaints_card, fit_card, form, long_run, parts, source_card, token_field, tracker_key
+from studio.ui import code_card, complaints_card, fit_card, form, long_run, mirror, parts, source_card, token_field, tracker_key
 from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
@@ -118,7 +118,8 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
         token = token_field.build(
             "train-token", "For private or gated models and datasets. Kept in memory and handed to the run, never written.")
     everything = data_fields | fields
-    complaints = complaints_card.of_settings(studio, everything)
+    now = mirror.of(everything, "form-now")
+    complaints = complaints_card.of_settings(studio, now)
     of_data = {name: field for name, field in everything.items() if name in source_choices.OF_DATA}
     settled = {name: field for name, field in everything.items() if name not in of_data}
     if not studio.has_users:
@@ -129,7 +130,7 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
         without = gr.Code(language="python", label="train.py: the same without the studio, by TRL", interactive=False,
                           buttons=["copy", "download"], elem_id="script")
     gr.HTML(parts.note("info", gpu.in_words(gpu.cards())), padding=False)
-    card = fit_card.build(studio, everything, token, complaints)
+    card = fit_card.build(studio, now, token, complaints)
     using = gr.Markdown(uses(defaults["data.source"]), elem_id="using")
     complaints.build()
     source_card.complete(studio, source, everything)
@@ -162,7 +163,10 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
         return [*form.updates(settings, everything),
                 *source_card.taken_over(studio, settings, f"Data is now as {Path(path).name} says, its edits and columns included.")]
 
-    def show_files(**values: Any) -> tuple[str, str]:
+    def show_files(text: str) -> Any:
+        values = now.said(text)
+        if values is None:
+            return gr.skip(), gr.skip()
         try:
             settings = studio.settings_of(values)
         except SettingsError as error:
@@ -185,8 +189,7 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     card.follow(form.fill(preset.input, choose, preset, [purpose, *settled.values()], trigger_mode="always_last", **QUIET))
     card.follow(form.fill(its_data.click, with_its_data, preset, [*of_data.values(), *source.outputs], **QUIET))
     card.follow(form.fill(load.upload, load_file, load, [*everything.values(), *source.outputs], **PRIVATE))
-    gr.on([as_file.expand, *(field.change for field in everything.values())], show_files, inputs_kwargs=everything, outputs=[code, without],
-          trigger_mode="always_last", **QUIET)
+    gr.on([as_file.expand, now.text.change], show_files, now.text, [code, without], trigger_mode="always_last", **QUIET)
     told = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([preset.change, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
     complaints.before(go.click, start, [token, wandb_key], [started, *question.outputs])

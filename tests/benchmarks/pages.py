@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import threading
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
@@ -53,12 +54,16 @@ def spent(process: psutil.Process) -> float:
 
 
 async def watched(studio: StudioProcess, pages: int, seconds: float, front: str = "run-head") -> dict[str, float]:
-    """So many pages, whose tab with the component `front` is before the others, for so long: waits in seconds, share of a core."""
+    """So many pages, each from an address of its own and with the tab of the component `front` before the others, for so long.
+
+    Gives waits in seconds, and the share of a core that the studio's process took.
+    """
     process = psutil.Process(studio.process.pid)
-    async with client(studio.url, studio.headers, connections=max(20, pages)) as http:
-        layout = await layout_of(http)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client(studio.url, studio.headers, address=f"127.0.1.{place + 1}")) for place in range(pages)]
+        layout = await layout_of(clients[0])
         tabs = {name: layout.timer_of(layout.by_id(name)) for name in ("run-head", "compare-head", "share-head")}
-        opened = [Page(http, layout, active={timer: name == front for name, timer in tabs.items()}) for _ in range(pages)]
+        opened = [Page(http, layout, active={timer: name == front for name, timer in tabs.items()}) for http in clients]
         for page in opened:
             await page.arrive()
         await asyncio.gather(*(page.stay(3) for page in opened))  # what looks once and then no more has looked

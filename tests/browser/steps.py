@@ -1,7 +1,9 @@
-"""What a person does on the page, as tests do it."""
+"""What a person does on the page, as tests do it, and what stands ready for it."""
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+
+from studio import runs
 
 LONG_MS = 180_000
 
@@ -35,3 +37,9 @@ def is_accessible(page: Page) -> None:
     """Fails with what axe finds wrong."""
     found = Axe().run(page).response["violations"]
     assert not found, [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+
+
+def moved(studio, run: runs.Run) -> runs.Run:
+    """A run that was made elsewhere, among the studio's: made there it would be started."""
+    studio.runs.mkdir(parents=True, exist_ok=True)
+    return runs.Run(run.folder.rename(studio.runs / run.name))

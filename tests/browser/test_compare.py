@@ -8,18 +8,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio import card, collected, events, jobs, runs, votes
-from tests.browser.steps import LONG_MS, load, tab
+from tests.browser.steps import LONG_MS, load, moved, tab
 from tests.jobs_at_work import practice, until
 from tests.tiny_run import tiny_base, tuned_run
 
 CODE = "    Fix this {{this}} ${7*7} <b>bold</b> &amp;:\n\tif x:\n\t\treturn 1\n\n"
 SYSTEM = "  Answer in one word.\n\tNever in two.\n"
-
-
-def moved(studio, run: runs.Run) -> runs.Run:
-    """A run that was made elsewhere, among the studio's: made there it would be started."""
-    studio.runs.mkdir(parents=True, exist_ok=True)
-    return runs.Run(run.folder.rename(studio.runs / run.name))
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,34 @@ def test_a_preset_fills_the_form_and_the_file(opened):
     expect(opened.get_by_text("A GPU was asked for")).to_be_visible()
 
 
+def test_a_preset_sets_off_each_event_a_few_times_however_many_fields_it_changes(opened):
+    """Each field tells of its change, and what follows from the form is worked out once they have settled."""
+    tab(opened, "Train")
+    expect(opened.locator("#fit")).to_contain_text("fits")
+    asked, timers = [], opened.evaluate(
+        "window.gradio_config.dependencies.filter(one => one.targets.some(([, event]) => event === 'tick')).map(one => one.id)")
+
+    def heard(request):
+        if request.method == "POST" and request.post_data_json["fn_index"] not in timers:
+            asked.append(request.post_data_json)
+
+    def is_quiet():
+        before = len(asked)
+        opened.wait_for_timeout(1500)
+        return len(asked) == before
+
+    opened.on("request", heard)
+    until(is_quiet, 30)  # the page has arrived
+    asked.clear()
+    opened.locator("#preset input").click()
+    opened.get_by_role("option", name="gpu-24gb").click()
+    expect(opened.locator("#field-model-quantization input")).to_have_value(re.compile("4 bits"))
+    until(is_quiet, 30)
+    events = [one["fn_index"] for one in asked]
+    assert len(set(events)) > 3 and max(map(events.count, events)) <= 3
+    assert all(len(one["data"]) < 20 for one in asked), "an event that takes in every field keeps the browser busy"
+
+
 def test_start_waits_for_what_fills_the_form_and_the_last_choice_counts(opened):
     """A preset's values come from the server: a start in between would use those before."""
     tab(opened, "Train")

@@ -1,14 +1,12 @@
-"""The whole way, clicked: practice run, curves, reload, finished, compare, merge, push. One studio, one Hub, in order."""
+"""The whole way, clicked: practice run, curves, reload, finished, compare, push. One studio, one Hub, in order."""
 
 import json
 import re
-from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from studio import events, gguf_file, runs
+from studio import events, runs
 from studio.summary import Summary
 from tests.browser.steps import LONG_MS, examine, is_accessible, load, tab
 from tests.jobs_at_work import said, until
@@ -174,6 +172,8 @@ def practice_steps(run) -> int:
 def test_a_checkpoint_answers_beside_the_run_and_a_kept_question_is_asked_of_both_at_once(opened, studio):
     run = runs.listed(studio.runs)[0]
     tab(opened, "Compare")
+    opened.get_by_role("button", name="Sampling").click()
+    opened.get_by_label("Temperature").fill("0")  # drawn by lot, an answer may be any
     opened.locator("#compare-first input").click()
     opened.get_by_role("option", name=f"Step {run.checkpointed[0]:,} of the run in view").click()
     expect(opened.locator("#compare-head")).to_contain_text(f"Left: the practice model after step {run.checkpointed[0]} of run {run.name}")
@@ -189,60 +189,14 @@ def test_a_checkpoint_answers_beside_the_run_and_a_kept_question_is_asked_of_bot
     opened.locator("#offered-questions input").click()
     expect(opened.get_by_role("option").first).to_contain_text(QUESTIONS[1])
     opened.keyboard.press("Escape")
+    opened.get_by_role("button", name="Sampling").click()
+    opened.get_by_label("Temperature").fill("0")
     opened.get_by_role("button", name="All that you keep, at once").click()
     opened.locator("#ask-all").click()
     row = opened.locator("#all-answers tbody tr")
     expect(row.locator("th")).to_have_text(QUESTIONS[1], timeout=LONG_MS)
     expect(opened.locator("#all-answers thead th")).to_have_text(["Question", "Base", "Tuned"])
     expect(row.locator("td").first).to_contain_text("Paris", timeout=LONG_MS)
-
-
-def test_a_merge_is_stopped_and_leaves_nothing(opened, studio):
-    tab(opened, "Share")
-    opened.locator("#merge").click()
-    opened.locator("#stop-merge").click()
-    expect(opened.locator("#merge-state")).to_contain_text("Stopped at your request; nothing half-made was left", timeout=LONG_MS)
-    expect(opened.locator("#stop-merge")).to_be_hidden()
-    assert not runs.listed(studio.runs)[0].merged.exists()
-
-
-def test_the_adapter_is_merged_and_checked(opened, studio):
-    tab(opened, "Share")
-    opened.locator("#merge").click()
-    expect(opened.locator("#merge-state")).to_contain_text("The merged model is in", timeout=LONG_MS)
-    assert (runs.listed(studio.runs)[0].merged / "model.safetensors").is_file()
-
-
-def test_the_merged_model_is_written_as_gguf_and_downloaded(opened, studio):
-    run = runs.listed(studio.runs)[0]
-    tab(opened, "Share")
-    opened.locator("#gguf").click()
-    expect(opened.locator("#gguf-state")).to_contain_text("The file says what the merged model says", timeout=LONG_MS)
-    with opened.expect_download() as download:
-        opened.locator("#download-gguf").click()
-    assert download.value.suggested_filename == f"{run.name}-Q8_0.gguf"
-    assert Path(download.value.path()).read_bytes() == gguf_file.of(run).read_bytes()
-
-
-def test_adapter_and_merged_model_are_downloaded_whole(opened, studio):
-    tab(opened, "Share")
-    run = runs.listed(studio.runs)[0]
-    for what, folder, weights in (("adapter", run.adapter, "adapter_model.safetensors"), ("merged", run.merged, "model.safetensors")):
-        with opened.expect_download() as download:
-            opened.locator(f"#download-{what}").click()
-        assert download.value.suggested_filename == f"{run.name}-{what}.zip"
-        with ZipFile(download.value.path()) as archive:
-            assert archive.read(f"{run.name}-{what}/{weights}") == (folder / weights).read_bytes()
-    opened.get_by_role("button", name="Use it in Python").click()
-    expect(opened.locator("#snippet")).to_contain_text(str(run.merged))
-
-
-def test_a_push_without_a_token_is_told_and_nothing_is_lost(opened, studio):
-    tab(opened, "Share")
-    opened.locator("#push-repo").locator("input, textarea").fill("friendly")
-    opened.locator("#push").click()
-    expect(opened.locator("#push-state")).to_contain_text("token", timeout=LONG_MS)
-    assert runs.listed(studio.runs)[0].adapter.is_dir()
 
 
 def test_the_adapter_is_pushed_privately_in_one_commit(opened, hub):
