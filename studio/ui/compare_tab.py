@@ -29,6 +29,8 @@ CHOICES = (
     ("compare-second", "with", "All answer from one loaded base, so nothing but the adapter differs."))
 OPEN = {"interactive": True, "placeholder": "Ask both the same"}
 """The question box while it takes a question."""
+CLOSED = {"interactive": False, "placeholder": "There is nobody to ask yet"}
+"""The question box until a run has come into view: a question that was asked before would be lost when it does."""
 
 
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
@@ -53,7 +55,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                              info="Becomes the better answer of a pair; the worse one is that of the second who is compared.")
             save = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
     kept = gr.HTML(elem_id="collected", padding=False)
-    question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **OPEN)
+    question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **CLOSED)
     said, filled, pair_fields = gr.State(Talk()), gr.State(""), [in_view, one, other]
     questions_card.build(studio, in_view, tab, question, system, said)
     with gr.Row():
@@ -175,7 +177,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking, asking_all], **QUIET)
-    for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.change):
+    for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.input):
         anew(afresh, looking, talk, cancels=[asking], **QUIET)
     judging = []
     for side, button in {**better, None: neither}.items():
@@ -185,7 +187,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     watch, changed = gr.Timer(2.0), news.build()
 
     watch.tick(lambda *given: news.digest(look(*given)), looking, changed, **QUIET)
-    for event in (changed.change, chosen_anew.then, one.input, other.input, blind.change, tab.select):
+    for event in (changed.change, chosen_anew.then, one.input, other.input, blind.input, tab.select):
         event(look, looking, [top, counted, stale], **QUIET)
     for event in (chosen_anew.then, one.input, other.input, tab.select, *(judgement.then for judgement in judging)):
         event(judged.look, pair_fields, judged.shown, **QUIET)
