@@ -12,11 +12,12 @@ import httpx
 
 @dataclass(frozen=True)
 class Tick:
-    """One event of a timer, or one that follows when a component has changed."""
+    """One event of a timer, or one that follows when a component has changed: `by` is which."""
 
     number: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    by: int | None = None
 
 
 class Layout:
@@ -29,7 +30,7 @@ class Layout:
 
     def set_off_by(self, component: int, event: str) -> list[Tick]:
         """The events on the server that a component's event sets off."""
-        return [Tick(one["id"], tuple(one["inputs"]), tuple(one["outputs"])) for one in self.dependencies
+        return [Tick(one["id"], tuple(one["inputs"]), tuple(one["outputs"]), component) for one in self.dependencies
                 if one["backend_fn"] and [component, event] in [list(target) for target in one["targets"]]]
 
     def by_id(self, elem_id: str) -> int:
@@ -69,7 +70,7 @@ class Page:
         begun = time.monotonic()
         answer = await self.http.post("/gradio_api/run/predict", json={
             "data": [self.values.get(place) for place in tick.inputs], "fn_index": tick.number, "session_hash": self.session,
-            "event_data": None, "trigger_id": None})
+            "event_data": None, "trigger_id": tick.by})
         self.waits.append(time.monotonic() - begun)
         if answer.status_code != 200:
             self.failures.append(f"{answer.status_code} {answer.text[:200]}")

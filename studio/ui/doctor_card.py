@@ -178,9 +178,9 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
                 gr.Button(visible=now.foreign), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
                 gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
 
-    def look(past: list, text: str, by_timer: bool = False) -> list[Any]:
+    def look(past: list, text: str, event: gr.EventData) -> list[Any]:
         values = complaints.now.said(text)
-        return [gr.skip()] * len(shown) if values is None else show(past, by_timer, **values)
+        return [gr.skip()] * len(shown) if values is None else show(past, event.target is watch, **values)
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
@@ -242,6 +242,6 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
     looking = {"inputs": [history, complaints.now.text], "outputs": shown, "trigger_mode": "always_last"}
-    tell(watch.tick(lambda past, text: look(past, text, by_timer=True), **looking, **QUIET))
-    tell(complaints.now.text.change(look, **looking, **QUIET))
+    # One event for both, so that one look follows the other: of two, what the form said before could be shown last.
+    tell(gr.on([watch.tick, complaints.now.text.change], look, **looking, **QUIET))
     return Doctor(folder, follow, edit)
