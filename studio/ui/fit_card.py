@@ -185,7 +185,7 @@ def build(studio: Studio, now: Mirror, token: Component, complaints: Complaints)
     def look_up(token: str, *named: str) -> str:
         with suppress(StudioError):  # the card tells what there is to be told
             model = studio.settings_of(dict(zip(NAMED, named, strict=True))).model
-            if on_hub(model):  # whoever works without the Hub is not made to ask it
+            if on_hub(model):  # a model on this machine needs no request to the Hub
                 PRICES.refresh()
             studio.shapes.find(model, token or None)
         return secrets.token_hex(4)

@@ -1,4 +1,4 @@
-"""What many fields say, as one hidden text that follows them: whoever works out something for the whole form listens to it."""
+"""The values of many fields as one hidden JSON text. Events that depend on the whole form listen to this text instead of every field."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from studio.ui.form import ACTS, Fields
 from studio.ui.studio import QUIET
 
 SETTLED_MS = 40
-"""For so long no field has changed: a preset changes thirty in one go, and typing goes on."""
+"""Milliseconds without a change before the fields are read: a preset changes many of them in one go."""
 
 _CHANGED = """() => {{
   const waiting = window.orpoSettling ??= new Map(), before = waiting.get({name});
@@ -26,9 +26,9 @@ _AWAITED = """
 _READ = """(...given) => {{
   const text = JSON.stringify(Object.fromEntries({names}.map((name, place) => [name, given[place] ?? null])));
   const seen = window.orpoMirrors ??= new Map(), fills = window.orpoFills ??= new Map();
-  if (seen.get({key}) === text) fills.delete({key});  // nobody will answer what has not changed
+  if (seen.get({name}) === text) fills.delete({key});  // an unchanged text sets off no event that would end the wait
   document.querySelectorAll(".{acts}").forEach((button) => button.inert = fills.size > 0);
-  seen.set({key}, text);
+  seen.set({name}, text);
   return text;
 }}"""
 
@@ -57,7 +57,7 @@ class Mirror:
             if not isinstance(values, dict) or set(values) != set(self.fields):
                 return None
             return {name: field.preprocess(values[name]) for name, field in self.fields.items()}
-        except (ValueError, TypeError, RecursionError, gr.Error):
+        except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, gr.Error):
             return None
 
 
@@ -69,6 +69,6 @@ def of(fields: dict[str, Component], elem_id: str, awaited: int | None = None) -
     changed = _CHANGED.format(name=json.dumps(elem_id), pause=SETTLED_MS, awaited=waits)
     for field in fields.values():
         field.change(None, None, settled, js=changed, **QUIET)
-    read = _READ.format(names=json.dumps(list(fields)), key=key, acts=ACTS)
+    read = _READ.format(names=json.dumps(list(fields)), name=json.dumps(elem_id), key=key, acts=ACTS)
     settled.change(None, [*fields.values()], text, js=read, **QUIET)
     return Mirror(text, fields)
