@@ -180,7 +180,9 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
 
     def look(past: list, text: str, event: gr.EventData) -> list[Any]:
         values = complaints.now.said(text)
-        return [gr.skip()] * len(shown) if values is None else show(past, event.target is watch, **values)
+        # By its kind: a page's events name a copy of a component that Gradio 6.31 has updated, with another id.
+        by_timer = isinstance(event.target, gr.Timer)
+        return [gr.skip()] * len(shown) if values is None else show(past, by_timer, **values)
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
