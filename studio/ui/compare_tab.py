@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ from studio.preferences.pairs import Pair
 from studio.ui import all_asked, news, pairing, parts, questions_card, votes_card
 from studio.ui.choices import Dropdown
 from studio.ui.seats import Seats, Side
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
 from studio.ui.talk import Talk, preferred, refuse_before_both_answered
 from studio.votes import NEITHER, Preferred
 
@@ -56,7 +57,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             save = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
     kept = gr.HTML(elem_id="collected", padding=False)
     question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **CLOSED)
-    said, filled, pair_fields = gr.State(Talk()), gr.State(""), [in_view, one, other]
+    said, filled, pair_fields = gr.State(Talk()), gr.Textbox(visible="hidden"), [in_view, one, other]
     questions_card.build(studio, in_view, tab, question, system, said)
     with gr.Row():
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
@@ -67,7 +68,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         sampling_fields = {name: gr.Number(value=value, label=label, info=info, precision=0 if isinstance(value, int) else None)
                            for name, (value, label, info) in pairing.SAMPLING.items()}
     asking_all = all_asked.build(studio, pair_fields, blind, system, sampling_fields)
-    lists = [choice, one, other, system, filled]
+    stale, changed = news.build(), news.build()
+    lists = [choice, one, other, system, filled, changed]
     talk = [question, *chats.values(), talks, collect, either, kept, said, *better.values(), neither]
 
     def seat(now: Talk) -> dict:
@@ -115,13 +117,13 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         many = f"{count:,} pair{'s' * (count != 1)} collected"
         return f"Kept as a pair: {many} so far. Under Data they can be learned from."
 
-    def write(name: str | None, now: Talk, text: str) -> tuple[str, Any]:
+    def write(name: str | None, now: Talk, text: str) -> tuple[str, Any, str]:
         """Keep the person's own answer as the better one."""
         try:
             told = keep(preferred(now, NEITHER, text or ""), name, secrets.token_hex(8))
         except StudioError as error:
-            return parts.note("warn", f"Not kept. {error}"), gr.skip()
-        return parts.note("good", told), ""
+            return parts.note("warn", f"Not kept. {error}"), gr.skip(), gr.skip()
+        return parts.note("good", told), "", news.again()
 
     def prefer(name: str | None, first: str | None, second: str | None, now: Talk, side: Side | None) -> dict:
         """Keep the pair that a choice makes; of a blind talk the vote as well, which then tells who sat where."""
@@ -142,26 +144,26 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         except StudioError as error:
             wrong = f"Not kept as a pair. {error}"
         notes = (parts.note("good", told) if told else "") + (parts.note("warn", wrong) if wrong else "")
-        return seat(now) | {kept: notes, either: gr.Row(visible=not told), counted: pairing.tally(studio, run, first, second)}
+        return seat(now) | {kept: notes, either: gr.Row(visible=not told), changed: news.again()}
 
     def undone(name: str | None, first: str | None, second: str | None, now: Talk, asked: gr.EventData) -> dict:
         """Take a judgement back. What was preferred openly can then be judged again; who sat where in a blind talk is known by now."""
         words, identity = votes_card.undo(studio, name, first, second, (asked._data or {}).get("id"))
         again = now.judged == identity and not now.seats.blind
-        return {kept: words, counted: pairing.tally(studio, studio.find(name), first, second),
+        return {kept: words, changed: news.again(),
                 **({said: replace(now, judged=""), either: gr.Row(visible=True)} if again else {})}
 
-    def offer(name: str | None, first: str | None, second: str | None, filled_for: str, anew: bool = False) -> dict:
-        """Who can be chosen now; what was chosen stays, unless it is no longer there or all is `anew`. Of a run that comes into
-        view the system prompt of its pairs is filled in. While there is nobody, the lists keep what they hold, out of sight."""
+    def offer(name: str | None, first: str | None, second: str | None, filled_for: str) -> dict:
+        """Who can be chosen now; what was chosen stays while it is there. For a run that has come into view everything is filled
+        anew, the system prompt with that of its pairs. While there is nobody, the lists keep what they hold, out of sight."""
         run = studio.find(name)
         listed = pairing.who_is_there(studio, run)
         if not listed:
-            return {choice: gr.Row(visible=False)}
-        keys = [key for _, key in listed]
+            return {choice: gr.Row(visible=False), filled: f"nobody of {name}", changed: news.again()}
+        keys, anew = [key for _, key in listed], filled_for != name
         chosen = [given if given in keys and not anew else usual for given, usual in zip((first, second), keys, strict=False)]
-        opening = {} if filled_for == name else {system: pairing.usual_system(studio, run), filled: name}
-        return {choice: gr.Row(visible=True), **opening,
+        opening = {system: pairing.usual_system(studio, run), filled: name} if anew else {}
+        return {choice: gr.Row(visible=True), changed: news.again(), **opening,
                 **{field: gr.Dropdown(listed, value=value) for field, value in zip((one, other), chosen, strict=True)}}
 
     def look(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple[str, str, str]:
@@ -170,25 +172,20 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         stale = f"{name} {first} {second}" if pairing.out_of_date(run, first, second) else ""
         return pairing.lead(studio, name, first, second, blind), pairing.tally(studio, run, first, second), stale
 
-    stale, looking = news.build(), [*pair_fields, blind]
-    for event in (tab.select, stale.change):
-        event(offer, [*pair_fields, filled], lists, **QUIET)
-    chosen_anew = in_view.change(lambda *given: offer(*given, anew=True), [*pair_fields, filled], lists, **QUIET)
+    def refresh(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple[str, ...]:
+        return *look(name, first, second, blind), judged.look(name, first, second)
+
+    looking = [*pair_fields, blind]
+    gr.on([in_view.change, tab.select, stale.change], offer, [*pair_fields, filled], lists, **QUIET, **LATEST)
     asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking, asking_all], **QUIET)
-    for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.input):
-        anew(afresh, looking, talk, cancels=[asking], **QUIET)
-    judging = []
+    gr.on([clear.click, filled.change, one.input, other.input, blind.input], afresh, looking, talk, cancels=[asking], **QUIET, **LATEST)
     for side, button in {**better, None: neither}.items():
-        judging.append(button.click(lambda *given, side=side: prefer(*given, side), [*pair_fields, said], [*talk, counted], **PRIVATE))
-    judging.append(save.click(write, [in_view, said, own], [kept, own], **PRIVATE))
-    judging.append(judged.shown.click(undone, [*pair_fields, said], [kept, counted, said, either], **PRIVATE))
-    watch, changed = gr.Timer(2.0), news.build()
-
+        button.click(partial(prefer, side=side), [*pair_fields, said], [*talk, changed], **PRIVATE)
+    save.click(write, [in_view, said, own], [kept, own, changed], **PRIVATE)
+    judged.shown.click(undone, [*pair_fields, said], [kept, changed, said, either], **PRIVATE)
+    watch = gr.Timer(2.0)
     watch.tick(lambda *given: news.digest(look(*given)), looking, changed, **QUIET)
-    for event in (changed.change, chosen_anew.then, one.input, other.input, blind.input, tab.select):
-        event(look, looking, [top, counted, stale], **QUIET)
-    for event in (chosen_anew.then, one.input, other.input, tab.select, *(judgement.then for judgement in judging)):
-        event(judged.look, pair_fields, judged.shown, **QUIET)
+    gr.on([changed.change, one.input, other.input, blind.input], refresh, looking, [top, counted, stale, judged.shown], **QUIET, **LATEST)
     return watch

@@ -25,7 +25,7 @@ from studio.ui import examined, form, parts
 from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
-from studio.ui.studio import PRIVATE, QUIET, Studio, looks_while, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, looks_while, refuse
 
 FIXES = 10
 """Findings that get a button; the gravest come first."""
@@ -243,7 +243,6 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     examined_after(form.fill(undo.click, undo_last, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
-    looking = {"inputs": [history, complaints.now.text], "outputs": shown, "trigger_mode": "always_last"}
-    # One event for both, so that one look follows the other: of two, what the form said before could be shown last.
-    tell(gr.on([watch.tick, complaints.now.text.change], look, **looking, **QUIET))
+    looking = {"inputs": [history, complaints.now.text], "outputs": shown}
+    tell(gr.on([watch.tick, complaints.now.text.change], look, **looking, **QUIET, **LATEST))
     return Doctor(folder, follow, edit)

@@ -25,12 +25,11 @@ from studio.two_steps import Trial
 from studio.ui import form, parts
 from studio.ui.complaints_card import Complaints
 from studio.ui.mirror import Mirror
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
 
 KINDS = {"fits": "good", "tight": "warn", "too large": "bad"}
 NAMED = ("model.name", "model.revision")
 """The fields that say which model is looked up."""
-LATEST = PRIVATE | {"trigger_mode": "always_last"}
 """For what is worked out anew at every change: only the last one counts."""
 
 
@@ -209,9 +208,9 @@ def build(studio: Studio, now: Mirror, token: Component, complaints: Complaints)
 
     named = [now.fields[name] for name in NAMED]
     asking = {"inputs": [token, *named], "outputs": looked}
-    gr.on([trigger for field in named for trigger in (field.blur, field.submit)], look_up, **asking, concurrency_limit=2, **LATEST)
+    gr.on([trigger for field in named for trigger in (field.blur, field.submit)], look_up, **asking, concurrency_limit=2, **PRIVATE, **LATEST)
     # The Hub takes its time, and the form may say something else by then: what is shown is always worked out for the form as it is.
-    gr.on([now.text.change, looked.change], count, now.text, inside, **LATEST)
+    gr.on([now.text.change, looked.change], count, now.text, inside, **PRIVATE, **LATEST)
     complaints.before(tried.click, begin, [token], [inside, watch])
     following = [inside, watch, tried, stop]
     watch.tick(follow_trial, now.text, following, **QUIET)

@@ -129,7 +129,9 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, se
 
     def follow(name: str | None) -> tuple:
         choices = listed(studio)
-        return show(choices, choose(choices, name))
+        chosen = choose(choices, name)
+        stays = {} if chosen == name else {"value": chosen}  # a value would undo what somebody chooses in this moment
+        return gr.Dropdown(choices, visible=bool(choices), **stays), gr.Column(visible=not choices)
 
     def bring_into_view(name: str) -> tuple:
         if not name:

@@ -1,7 +1,9 @@
 """Runs: one run as it happens, from queued to its last word."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -15,7 +17,7 @@ from studio.summary import Summary, duration, in_words, percent, size
 from studio.ui import explain, news, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.run_view import View, view
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
 WAITING = "One run computes at a time; this one starts by itself."
@@ -243,31 +245,14 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
                 html.told, {"run": name, "count": seen.reading.count, "others": dict(seen.counts)}, html.differing, html.answered,
                 read_log(name) if reads_log else gr.skip()]
 
-    def stop(name: str | None) -> None:
-        run = studio.find(name)
-        if run is not None:
-            jobs.stop(jobs.of(run))
-
-    def end_at_once(name: str | None) -> None:
-        run = studio.find(name)
-        if run is not None:
-            jobs.end(jobs.of(run))
-
-    def start_sooner(name: str | None) -> None:
+    def acts(act: Callable[[Run], object], refused: str, name: str | None) -> str:
         run = studio.find(name)
         try:
             if run is not None:
-                studio.queue.forward(run, studio.may_pass)
+                act(run)
         except StudioError as error:
-            refuse("Not moved", error)
-
-    def go_on(name: str | None) -> None:
-        run = studio.find(name)
-        try:
-            if run is not None:
-                studio.resume(run)
-        except StudioError as error:
-            refuse("Not resumed", error)
+            refuse(refused, error)
+        return news.again()
 
     def read_log(name: str | None) -> str:
         run = studio.find(name)
@@ -283,10 +268,12 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
     for event in (tab.select, in_view.change):
         event(offer, [in_view, overlaid], overlaid, **QUIET)
     watch.tick(tick, [in_view, overlaid], changed, **QUIET)
-    for event in (changed.change, in_view.change, tab.select, overlaid.change):
-        event(refresh, looking, outputs, concurrency_limit=None, **QUIET)
-    for button, act in ((halt, stop), (end, end_at_once), (sooner, start_sooner), (resume, go_on)):
-        button.click(act, in_view, None, **PRIVATE).then(refresh, looking, outputs, **QUIET)
+    gr.on([changed.change, in_view.change, tab.select, overlaid.change], refresh, looking, outputs, **QUIET, **LATEST)
+    for button, act, refused in ((halt, lambda run: jobs.stop(jobs.of(run)), "Not stopped"),
+                                 (end, lambda run: jobs.end(jobs.of(run)), "Not ended"),
+                                 (sooner, lambda run: studio.queue.forward(run, studio.may_pass), "Not moved"),
+                                 (resume, studio.resume, "Not resumed")):
+        button.click(partial(acts, act, refused), in_view, changed, **PRIVATE)
     log_fold.expand(read_log, in_view, log, **QUIET)
     log_fold.expand(lambda: True, None, reads_log, **QUIET)
     log_fold.collapse(lambda: False, None, reads_log, **QUIET)

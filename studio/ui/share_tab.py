@@ -17,7 +17,7 @@ from studio.summary import size as in_bytes
 from studio.ui import complaints_card, downloads, mirror, news, parts, token_field
 from studio.ui.choices import Radio
 from studio.ui.complaints_card import Place
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
 from studio.usage import What
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
@@ -191,10 +191,11 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                 *(gr.Button("Stopping …" if stands == "stopping" else "Stop", visible=bool(stands), interactive=stands == "at work")
                   for stands in at_work(run)))
 
-    def stop(name: str | None, kind: str) -> None:
+    def stop(name: str | None, kind: str) -> str:
         run = studio.find(name)
         if run is not None:
             jobs.stop(jobs.of(run, kind))
+        return news.again()
 
     def ready(name: str | None) -> Run:
         run = studio.find(name)
@@ -202,15 +203,16 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             raise StudioError(EMPTY if run is None else NOT_YET)
         return run
 
-    def start_merge(name: str | None) -> None:
+    def start_merge(name: str | None) -> str:
         try:
             run = ready(name)
             studio.chat.close()  # its model would keep the merge waiting
             jobs.request(jobs.of(run, "merge"), "{}\n", studio.secrets(run))
         except StudioError as error:
             refuse("Not started", error)
+        return news.again()
 
-    def start_writing(name: str | None, precision: str) -> None:
+    def start_writing(name: str | None, precision: str) -> str:
         try:
             run = ready(name)
             parcel.folder(run, "merged")
@@ -218,24 +220,24 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             jobs.request(jobs.of(run, "gguf"), GGUFRequest(precision=precision).to_yaml())
         except StudioError as error:
             refuse("Not started", error)
+        return news.again()
 
-    def start_push(name: str | None, token: str, **values: Any) -> list:
+    def start_push(name: str | None, token: str, **values: Any) -> list[str]:
         try:
             run = ready(name)
             jobs.request(jobs.of(run, "push"), PushRequest(**values).to_yaml(), account.entered(token) or studio.secrets(run))
         except StudioError as error:
             refuse("Not started", error)
-        return []
+        return [news.again()]
 
-    merge.click(start_merge, in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
-    write.click(start_writing, [in_view, precision], None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
-    complaints.before(push.click, start_push, [in_view, token], []).then(refresh, in_view, shown, **QUIET)
+    merge.click(start_merge, in_view, changed, **PRIVATE)
+    write.click(start_writing, [in_view, precision], changed, **PRIVATE)
+    complaints.before(push.click, start_push, [in_view, token], [changed])
     for kind, button in stops.items():
-        button.click(partial(stop, kind=kind), in_view, None, **PRIVATE).then(refresh, in_view, shown, **QUIET)
-    for typed in (push_fields["repo"].change, in_view.change, tab.select):
-        typed(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
+        button.click(partial(stop, kind=kind), in_view, changed, **PRIVATE)
+    gr.on([push_fields["repo"].change, in_view.change, tab.select], lambda name, repo: naming(studio, studio.find(name), repo),
+          [in_view, push_fields["repo"]], named, **QUIET, **LATEST)
     watch = gr.Timer(1.0)
     watch.tick(look, in_view, changed, **QUIET)
-    for event in (changed.change, in_view.change, tab.select):
-        event(refresh, in_view, shown, concurrency_limit=None, **QUIET)
+    gr.on([changed.change, in_view.change, tab.select], refresh, in_view, shown, **QUIET, **LATEST)
     return watch

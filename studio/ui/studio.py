@@ -33,6 +33,9 @@ QUIET = NOWHERE | {"queue": False, "api_visibility": "private"}
 PRIVATE = NOWHERE | {"api_visibility": "private"}
 """For what a person sets off and may wait for."""
 
+LATEST = {"trigger_mode": "always_last"}
+"""For an event with several triggers, which shows what is: it runs again for what was triggered while it ran."""
+
 GOOD_ENOUGH = 0.5
 """Seconds: how old a look at the runs may be that is handed to a page which only keeps in step."""
 

@@ -73,6 +73,29 @@ def test_compare_survives_a_run_without_an_adapter_that_comes_into_view(page, st
     expect(page.get_by_text("is not in the list of choices")).to_be_hidden()
 
 
+def test_a_run_that_is_chosen_while_the_list_of_runs_is_looked_at_stays_in_view(page, studio, run, failed):
+    held = []
+
+    def hold(route):
+        asked = route.request.post_data_json
+        held.append(route) if asked["fn_index"] in following else route.continue_()
+
+    following = []
+    page.route("**/run/predict*", hold)
+    page.goto(studio.page(f"/?run={run.name}"))
+    following += page.evaluate("""() => {
+        const view = window.gradio_config.components.find(one => one.props.elem_id === "in-view").id;
+        return window.gradio_config.dependencies.filter(one => one.outputs.includes(view) && one.outputs.length === 2
+            && one.targets.some(([, event]) => event === "change")).map(one => one.id); }""")
+    until(lambda: page.wait_for_timeout(200) or held, 20)  # the first look at the list, which asks what to show
+    view(page, failed.name)
+    tab(page, "Compare")
+    expect(page.locator("#compare-head")).to_contain_text("no adapter yet")
+    held.pop().continue_()
+    page.wait_for_timeout(1500)
+    expect(page.locator("#compare-head")).to_contain_text("no adapter yet")
+
+
 def test_what_is_asked_and_answered_is_kept_to_the_byte_and_shown_as_text(page, studio, run):
     before = len(pairs(studio))
     load(page, studio, f"/?run={run.name}")
