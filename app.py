@@ -146,7 +146,7 @@ def serve(home: Path, doors: Doors, door: socket.socket, models: tuple[Path, ...
     studio = Studio(home, queue, chat, who=lambda: visitor_of_event(doors.sessions), models=models, meter=meter, has_users=doors.named)
     try:
         config = uvicorn.Config(served(studio, doors, temporary), log_level="warning", server_header=False,
-                                http=connections.bounded(), backlog=BACKLOG,
+                                http=connections.bounded(), backlog=BACKLOG, timeout_keep_alive=connections.KEEP_ALIVE_SECONDS,
                                 proxy_headers=doors.proxied, forwarded_allow_ips=",".join(doors.proxies), ws="none",
                                 timeout_graceful_shutdown=2)
         collector.settle()

@@ -1,7 +1,7 @@
 """Connections, bounded before there is a request: so many at a time, so long for a request's head, and a log that cannot be filled.
 
 A server that takes any number of half-sent requests runs out of file descriptors, and asyncio then writes thousands of lines a
-second. Here the connection that has kept its request to itself for longest makes room for a new visitor.
+second. Here the connection that has asked nothing for longest, with half a request or none, makes room for a new visitor.
 """
 
 import asyncio
@@ -15,6 +15,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10
 """In which a request's head must have arrived whole, from its first byte or from the connection on."""
+KEEP_ALIVE_SECONDS = 75
+"""For which a connection is kept between two requests. Longer than a page is quiet, and than a proxy keeps a connection, which is a
+minute as a rule: a request that is sent while the connection is being closed is lost."""
 MOST = 1000
 """Connections at a time. A page that is open holds about three."""
 FOR_FILES = 400
@@ -34,17 +37,17 @@ def most() -> int:
 
 
 class Connection(H11Protocol):
-    """One visitor's connection. Those of which no whole head has arrived are known, oldest first."""
+    """One visitor's connection. Those of which no whole head has arrived since the last answer are known, oldest first."""
 
     most = MOST
-    half_sent: "OrderedDict[Connection, None]" = OrderedDict()
+    silent: "OrderedDict[Connection, None]" = OrderedDict()
     _impatient: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._wait_for_head()
         if len(self.connections) > self.most:
-            next(iter(self.half_sent)).give_up()  # there is one at least: this
+            next(iter(self.silent)).give_up()  # there is one at least: this
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_has_arrived()
@@ -56,20 +59,26 @@ class Connection(H11Protocol):
             return
         if self.conn.their_state is not h11.IDLE:
             self._head_has_arrived()
-        elif self not in self.half_sent:  # the beginning of one more request
+        elif self._impatient is None:  # the beginning of one more request
             self._wait_for_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.silent[self] = None  # uvicorn waits for the next request, KEEP_ALIVE_SECONDS
 
     def give_up(self) -> None:
         """Wait no longer. Nothing is answered: nothing was asked."""
+        end = self.transport.close if self._impatient is None else self.transport.abort  # the last answer may be on its way
         self._head_has_arrived()
-        self.transport.abort()
+        end()
 
     def _wait_for_head(self) -> None:
-        self.half_sent[self] = None
+        self.silent[self] = None
         self._impatient = self.loop.call_later(HEAD_SECONDS, self.give_up)
 
     def _head_has_arrived(self) -> None:
-        self.half_sent.pop(self, None)
+        self.silent.pop(self, None)
         if self._impatient is not None:
             self._impatient.cancel()
             self._impatient = None

@@ -191,6 +191,43 @@ def test_half_sent_requests_keep_nobody_out_and_fill_no_log(studio, anna, bert, 
 
 
 @pytest.mark.fault("T83")
+def test_connections_on_which_nothing_more_is_asked_keep_nobody_out(studio, bert, tries):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
+    opened = []
+    try:
+        with Meanwhile(studio, bert) as meanwhile:
+            for place in range(1100):
+                here = (f"127.0.{2 + place // 200}.{1 + place % 200}", 0)  # each address has a rate of its own
+                connection = socket.create_connection(("127.0.0.1", studio.port), timeout=10, source_address=here)
+                opened.append(connection)
+                connection.sendall(f"GET /login HTTP/1.1\r\nHost: 127.0.0.1:{studio.port}\r\n\r\n".encode())
+                assert b" 200 " in connection.recv(2000)
+            tries(len(opened))
+            begun = time.monotonic()
+            assert httpx.get(studio.url + "/login", timeout=10).status_code == 200
+            newcomer = time.monotonic() - begun
+        assert len(psutil.Process(studio.process.pid).net_connections()) <= connections.MOST + 20
+        assert newcomer < 1 and meanwhile.slowest < 1
+    finally:
+        for connection in opened:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.fault("T83")
+def test_a_connection_is_kept_while_a_page_is_quiet(studio):
+    connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=20)
+    for wait in (0, connections.HEAD_SECONDS + 1):  # longer than for half a request, and than a page that looks every five seconds
+        time.sleep(wait)
+        connection.request("GET", "/login")
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.read()
+        assert connection.sock, "http.client has to connect anew."
+    connection.close()
+
+
+@pytest.mark.fault("T83")
 def test_a_second_request_that_stays_half_sent_is_let_go_as_well(studio, anna):
     with raw(studio, anna, "GET /gradio_api/app_id HTTP/1.1") as connection:
         assert b" 200 " in connection.recv(2000)

@@ -57,7 +57,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             save = gr.Button("Save the pair", size="sm", elem_id="prefer-own")
     kept = gr.HTML(elem_id="collected", padding=False)
     question = gr.Textbox(label="Your question", elem_id="question", submit_btn="Ask both", **CLOSED)
-    said, filled, pair_fields = gr.State(Talk()), gr.Textbox(visible="hidden"), [in_view, one, other]
+    said, filled, pair_fields = gr.State(Talk()), gr.State(""), [in_view, one, other]
     questions_card.build(studio, in_view, tab, question, system, said)
     with gr.Row():
         halt = gr.Button("Stop answering", size="sm", elem_id="stop-answering")
@@ -153,16 +153,16 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         return {kept: words, changed: news.again(),
                 **({said: replace(now, judged=""), either: gr.Row(visible=True)} if again else {})}
 
-    def offer(name: str | None, first: str | None, second: str | None, filled_for: str) -> dict:
-        """Who can be chosen now; what was chosen stays while it is there. For a run that has come into view everything is filled
-        anew, the system prompt with that of its pairs. While there is nobody, the lists keep what they hold, out of sight."""
+    def offer(name: str | None, first: str | None, second: str | None, filled_for: str, anew: bool = False) -> dict:
+        """Who can be chosen now; what was chosen stays, unless it is no longer there or all is `anew`. Of a run that comes into
+        view the system prompt of its pairs is filled in. While there is nobody, the lists keep what they hold, out of sight."""
         run = studio.find(name)
         listed = pairing.who_is_there(studio, run)
         if not listed:
-            return {choice: gr.Row(visible=False), filled: f"nobody of {name}", changed: news.again()}
-        keys, anew = [key for _, key in listed], filled_for != name
+            return {choice: gr.Row(visible=False), changed: news.again()}
+        keys = [key for _, key in listed]
         chosen = [given if given in keys and not anew else usual for given, usual in zip((first, second), keys, strict=False)]
-        opening = {system: pairing.usual_system(studio, run), filled: name} if anew else {}
+        opening = {} if filled_for == name else {system: pairing.usual_system(studio, run), filled: name}
         return {choice: gr.Row(visible=True), changed: news.again(), **opening,
                 **{field: gr.Dropdown(listed, value=value) for field, value in zip((one, other), chosen, strict=True)}}
 
@@ -176,11 +176,13 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         return *look(name, first, second, blind), judged.look(name, first, second)
 
     looking = [*pair_fields, blind]
-    gr.on([in_view.change, tab.select, stale.change], offer, [*pair_fields, filled], lists, **QUIET, **LATEST)
+    gr.on([tab.select, stale.change], offer, [*pair_fields, filled], lists, **QUIET, **LATEST)
+    chosen_anew = in_view.change(partial(offer, anew=True), [*pair_fields, filled], lists, **QUIET)
     asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking, asking_all], **QUIET)
-    gr.on([clear.click, filled.change, one.input, other.input, blind.input], afresh, looking, talk, cancels=[asking], **QUIET, **LATEST)
+    for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.input):
+        anew(afresh, looking, talk, cancels=[asking], **QUIET)
     for side, button in {**better, None: neither}.items():
         button.click(partial(prefer, side=side), [*pair_fields, said], [*talk, changed], **PRIVATE)
     save.click(write, [in_view, said, own], [kept, own, changed], **PRIVATE)

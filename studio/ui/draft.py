@@ -33,7 +33,6 @@ TAB_OF_ADDRESS = """() => {
   const wanted = new URLSearchParams(location.search).get("tab");
   const tab = (id) => document.querySelector(`[role=tab][data-tab-id="${CSS.escape(id)}"]`);
   const untouched = tab("data")?.ariaSelected === "true";
-  window.orpoArrived = true;
   return wanted && untouched && tab(wanted) ? {__type__: "update", selected: wanted} : {__type__: "update"};
 }"""
 
@@ -46,19 +45,22 @@ UNTOUCHED = """(parcel, ...now) => {
 }"""
 """What somebody has changed while the page still arrived stays, and data are taken up as a whole or not at all."""
 
-ADDRESS_OF_TAB = """() => {
-  if (!window.orpoArrived) return;  // the first tab, which nobody has chosen
+ADDRESS_OF_TAB = """() => {{
+  const opening = window.orpoTab === undefined && {is_first};  // a page begins with its first tab, which nobody has chosen
+  window.orpoTab = {tab};
+  if (opening) return;
   const address = new URL(location);
-  address.searchParams.set("tab", TAB);
+  address.searchParams.set("tab", {tab});
   history.replaceState(history.state, "", address);
-}"""
+}}"""
 
 
 def tab_in_address(page: gr.Blocks, tabs: gr.Tabs, each: list[gr.Tab]) -> None:
     """The tab in front stands in the address, so that a reload, or a link, finds it."""
     page.load(None, None, tabs, js=TAB_OF_ADDRESS, **QUIET)
     for tab in each:
-        tab.select(None, None, None, js=ADDRESS_OF_TAB.replace("TAB", json.dumps(tab.id)), **QUIET)
+        js = ADDRESS_OF_TAB.format(tab=json.dumps(tab.id), is_first=json.dumps(tab is each[0]))
+        tab.select(None, None, None, js=js, **QUIET)
 
 
 def restored(studio: Studio, pages: list[Any]) -> tuple[drafts.Draft, str]:
