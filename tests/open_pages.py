@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -41,6 +42,12 @@ class Layout:
         """What a page asks when it is opened."""
         return [Tick(one["id"], tuple(one["inputs"]), tuple(one["outputs"])) for one in self.dependencies
                 if one["backend_fn"] and any(event == "load" for _, event in one["targets"])]
+
+    @property
+    def mirrors(self) -> list[tuple[list[str], list[int], int]]:
+        """The texts that hold many fields, which the browser writes: the fields' names, the fields, the text."""
+        found = ((one, re.search(r"Object\.fromEntries\((\[.*?\])\.map", str(one["js"]))) for one in self.dependencies if not one["backend_fn"])
+        return [(json.loads(names[1]), one["inputs"], one["outputs"][0]) for one, names in found if names]
 
     def timer_of(self, output: int) -> int:
         """The timer whose look, by itself or through a state, changes this component."""
@@ -95,6 +102,8 @@ class Page:
     async def arrive(self) -> None:
         for tick in self.layout.arrivals:
             await self.send(tick, follow=False)  # else so many pages that arrive at once would be told to wait
+        for names, fields, text in self.layout.mirrors:
+            self.values[text] = json.dumps(dict(zip(names, map(self.values.get, fields), strict=True)))
 
     async def look(self, timer: int) -> None:
         """What one tick of a timer sets off."""

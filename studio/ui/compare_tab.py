@@ -16,7 +16,7 @@ from studio.preferences.pairs import Pair
 from studio.ui import all_asked, news, pairing, parts, questions_card, votes_card
 from studio.ui.choices import Dropdown
 from studio.ui.seats import Seats, Side
-from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, TEXTS, Studio, refuse
 from studio.ui.talk import Talk, preferred, refuse_before_both_answered
 from studio.votes import NEITHER, Preferred
 
@@ -188,6 +188,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     save.click(write, [in_view, said, own], [kept, own, changed], **PRIVATE)
     judged.shown.click(undone, [*pair_fields, said], [kept, changed, said, either], **PRIVATE)
     watch = gr.Timer(2.0)
-    watch.tick(lambda *given: news.digest(look(*given)), looking, changed, **QUIET)
-    gr.on([changed.change, one.input, other.input, blind.input], refresh, looking, [top, counted, stale, judged.shown], **QUIET, **LATEST)
+    watch.tick(lambda *given: news.digest(look(*given)), looking, changed, **QUIET, **TEXTS)
+    gr.on([changed.change, one.input, other.input, blind.input], refresh, looking, [top, counted, stale, judged.shown],
+          **QUIET, **LATEST, **TEXTS)
     return watch

@@ -26,7 +26,7 @@ from studio.ui import (
     unreadable_card,
 )
 from studio.ui.choices import Dropdown
-from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, TEXTS, Studio, refuse
 
 TITLE = "ORPO Studio"
 CLAIM = "Teach a language model which answers you prefer."
@@ -147,7 +147,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, se
     arrived = page.load(load, remembered, [in_view, welcome], **QUIET)
     # In the browser, which knows whether somebody has chosen a tab meanwhile.
     arrived.then(None, in_view, tabs, js=RUNS_FIRST, **QUIET)
-    gr.Timer(2.0).tick(look, in_view, seen, **QUIET)
+    gr.Timer(2.0).tick(look, in_view, seen, **QUIET, **TEXTS)
     seen.change(follow, in_view, [in_view, welcome], concurrency_limit=None, **QUIET)
     first.click(practise, None, train.started, **PRIVATE)
     train.started.change(bring_into_view, train.started, [in_view, welcome, tabs, train.started], **QUIET)

@@ -17,7 +17,7 @@ from studio.summary import Summary, duration, in_words, percent, size
 from studio.ui import explain, news, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.run_view import View, view
-from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, TEXTS, Studio, refuse
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
 WAITING = "One run computes at a time; this one starts by itself."
@@ -191,10 +191,24 @@ def another_version(run: Run) -> str:
     return parts.note("info", told) if told else ""
 
 
-def resume_button(run: Run, status: str | None) -> gr.Button:
-    """Offers to go on with a run that ended before its end, if it left a checkpoint."""
-    step = run.last_checkpoint if status in ("stopped", "failed", "crashed") else None
-    return gr.Button(f"Resume after step {step}", visible=step is not None)
+@dataclass(frozen=True)
+class Offer:
+    """What can be done with a run as it stands: a button each. `stop` is what the button says, `resume` after which step."""
+
+    stop: str
+    end: bool
+    sooner: bool
+    resume: int | None
+    again: bool
+    further: bool
+
+
+def offer_of(seen: View) -> Offer:
+    """What can be done with the run in view. One that ended before its end is resumed, if it left a checkpoint."""
+    status, over = seen.status, seen.status in jobs.OVER
+    stop = "Cancel" if status == "queued" else seen.stop_word if seen.stopping else "Stop and keep the work"
+    return Offer(stop if status in (*jobs.ALIVE, "queued") else "", seen.stopping or seen.silence > 0, seen.before is not None,
+                 seen.run.last_checkpoint if status in ("stopped", "failed", "crashed") else None, over, over and seen.run.adapter.is_dir())
 
 
 def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
@@ -219,46 +233,50 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
     answered = gr.HTML("", elem_id="run-samples", padding=False)
     with gr.Accordion("Worker log", open=False) as log_fold:
         log = gr.Textbox(label="The end of worker.log", lines=12, max_lines=20, interactive=False)
-    changed, reads_log = news.build(), gr.State(False)
-    outputs = [top, halt, end, sooner, resume, again, further, told, charts, differing, answered, log]
+    # Two texts: an update makes Gradio build the component anew, and the buttons change seldom, the rest with each step.
+    changed, offered, reads_log = news.build(), news.build(), gr.State(False)
+    buttons, outputs = [halt, end, sooner, resume, again, further], [top, told, charts, differing, answered, log]
     beats = pulse.Pulse()
 
     def look(name: str | None, others: list[str]) -> View | None:
         run = studio.find(name)
         return view(studio, run, beats, overlay_card.chosen(studio, name, others)) if run is not None else None
 
-    def tick(name: str | None, others: list[str]) -> str:
+    def tick(name: str | None, others: list[str]) -> tuple[str, str]:
         seen = look(name, others)
-        return news.digest(seen.key if seen else ())
+        return news.digest(seen.key if seen else ()), news.digest(offer_of(seen) if seen else ())
 
     def refresh(name: str | None, reads_log: bool, others: list[str]) -> list:
         seen = look(name, others)
         if seen is None:
-            return [parts.empty(EMPTY), *[gr.Button(visible=False)] * 6, "", {"run": "", "count": 0}, "", "", ""]
-        status, run, stopping = seen.status, seen.run, seen.stopping
+            return [parts.empty(EMPTY), "", {"run": "", "count": 0}, "", "", ""]
         html = studio.views.of(seen.key, lambda: rendered(studio, seen))
-        return [html.top,
-                gr.Button("Cancel" if status == "queued" else seen.stop_word if stopping else "Stop and keep the work",
-                          visible=status in (*jobs.ALIVE, "queued"), interactive=not stopping),
-                gr.Button(visible=stopping or seen.silence > 0), gr.Button(visible=seen.before is not None), resume_button(run, status),
-                gr.Button(visible=status in jobs.OVER), gr.Button(visible=status in jobs.OVER and run.adapter.is_dir()),
-                html.told, {"run": name, "count": seen.reading.count, "others": dict(seen.counts)}, html.differing, html.answered,
+        return [html.top, html.told, {"run": name, "count": seen.reading.count, "others": dict(seen.counts)}, html.differing, html.answered,
                 read_log(name) if reads_log else gr.skip()]
 
-    def acts(act: Callable[[Run], object], refused: str, name: str | None) -> str:
+    def offer_buttons(name: str | None) -> list[gr.Button]:
+        seen = look(name, [])
+        if seen is None:
+            return [gr.Button(visible=False)] * len(buttons)
+        can = offer_of(seen)
+        return [gr.Button(can.stop, visible=can.stop != "", interactive=not seen.stopping), gr.Button(visible=can.end),
+                gr.Button(visible=can.sooner), gr.Button(f"Resume after step {can.resume}", visible=can.resume is not None),
+                gr.Button(visible=can.again), gr.Button(visible=can.further)]
+
+    def acts(act: Callable[[Run], object], refused: str, name: str | None) -> list[str]:
         run = studio.find(name)
         try:
             if run is not None:
                 act(run)
         except StudioError as error:
             refuse(refused, error)
-        return news.again()
+        return [news.again(), news.again()]
 
     def read_log(name: str | None) -> str:
         run = studio.find(name)
         return tail(run.folder / "worker.log") if run else ""
 
-    def offer(name: str | None, others: list[str]) -> gr.Dropdown:
+    def offer_others(name: str | None, others: list[str]) -> gr.Dropdown:
         found = overlay_card.offered(studio, name)
         names = [other for _, other in found]
         return gr.Dropdown(found, value=[other for other in others or [] if other in names], visible=bool(names))
@@ -266,14 +284,15 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
     watch = gr.Timer(1.0)
     looking = [in_view, reads_log, overlaid]
     for event in (tab.select, in_view.change):
-        event(offer, [in_view, overlaid], overlaid, **QUIET)
-    watch.tick(tick, [in_view, overlaid], changed, **QUIET)
-    gr.on([changed.change, in_view.change, tab.select, overlaid.change], refresh, looking, outputs, **QUIET, **LATEST)
+        event(offer_others, [in_view, overlaid], overlaid, **QUIET)
+    watch.tick(tick, [in_view, overlaid], [changed, offered], **QUIET, **TEXTS)
+    gr.on([offered.change, in_view.change, tab.select], offer_buttons, in_view, buttons, **QUIET, **LATEST)
+    gr.on([changed.change, in_view.change, tab.select, overlaid.change], refresh, looking, outputs, **QUIET, **LATEST, **TEXTS)
     for button, act, refused in ((halt, lambda run: jobs.stop(jobs.of(run)), "Not stopped"),
                                  (end, lambda run: jobs.end(jobs.of(run)), "Not ended"),
                                  (sooner, lambda run: studio.queue.forward(run, studio.may_pass), "Not moved"),
                                  (resume, studio.resume, "Not resumed")):
-        button.click(partial(acts, act, refused), in_view, changed, **PRIVATE)
+        button.click(partial(acts, act, refused), in_view, [changed, offered], **PRIVATE)
     log_fold.expand(read_log, in_view, log, **QUIET)
     log_fold.expand(lambda: True, None, reads_log, **QUIET)
     log_fold.collapse(lambda: False, None, reads_log, **QUIET)

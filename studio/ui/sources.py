@@ -14,7 +14,7 @@ from studio.settings import PRACTICE
 from studio.ui import form, news, source_card, token_field
 from studio.ui.choices import Dropdown, Radio
 from studio.ui.source_card import SourceCard
-from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, TEXTS, Studio, refuse
 
 FILE_TYPES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx"]
 RUNS_LISTED = 50
@@ -115,6 +115,6 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     form.fill(hub.input, choose, hub, [source, hub], trigger_mode="always_last", **QUIET)
     form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
     seen = news.build()
-    gr.Timer(5.0).tick(look, None, seen, **QUIET)
+    gr.Timer(5.0).tick(look, None, seen, **QUIET, **TEXTS)
     seen.change(available, None, [voted, again], **QUIET)
     return Sources(fields, token, card)

@@ -33,6 +33,10 @@ QUIET = NOWHERE | {"queue": False, "api_visibility": "private"}
 PRIVATE = NOWHERE | {"api_visibility": "private"}
 """For what a person sets off and may wait for."""
 
+TEXTS = {"postprocess": False}
+"""For an event that many pages set off every second and that returns texts alone, HTML or hidden ones: they are sent as they are.
+Gradio 6.31 otherwise hands each of them to a thread, and a hundred pages wait for threads."""
+
 LATEST = {"trigger_mode": "always_last"}
 """For an event with several triggers, which shows what is: it runs again for what was triggered while it ran."""
 
