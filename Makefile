@@ -22,7 +22,7 @@ practice: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	bash tests/install_browser.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests --ignore=tests/browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests/browser
 
 sweep: $(VENV)/.installed-dev
 	bash tests/install_browser.sh

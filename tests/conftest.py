@@ -28,6 +28,10 @@ def pytest_sessionfinish():
     shutil.rmtree(_home, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """A Hub of our own on loopback; workers that are started meanwhile talk to it."""

@@ -22,6 +22,7 @@ from studio.settings import Settings
 from studio.shape import Shapes
 from studio.summary import Summary
 
+pytestmark = pytest.mark.long
 QUESTIONS, HELD_OUT_PAIRS, SEED = 400, 300, 2026
 
 

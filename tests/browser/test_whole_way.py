@@ -13,6 +13,8 @@ from tests.jobs_at_work import said, until
 from tests.tiny_models import saved, tiny_model
 from tests.traps import with_code_of_its_own
 
+pytestmark = pytest.mark.long
+
 QUESTIONS = ("How many legs has a spider?", "What is the capital of France?", "How are you?", "What colour is snow?",
              "Is water wet?", "How many days has a week?")
 TABS = ("Data", "Train", "Runs", "Compare", "Share")

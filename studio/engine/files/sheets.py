@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from datetime import date, datetime, time
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-from openpyxl import load_workbook
-from openpyxl.workbook import Workbook
+from typing import TYPE_CHECKING, Any
 
 from studio.engine.files.lines import LOOKED, MORE_CELLS, Header, How, Line, checked, header, header_at
 from studio.errors import DataError
+
+if TYPE_CHECKING:
+    from openpyxl.workbook import Workbook
 
 MAX_UNPACKED = 512 * 1024**2
 """Bytes that all parts of a workbook may have together once unpacked."""
@@ -72,8 +72,10 @@ def _is_of_use(begin: Begin, how: How) -> bool:
 
 
 @contextmanager
-def _workbook(path: Path) -> Iterator[Workbook]:
+def _workbook(path: Path) -> Iterator["Workbook"]:
     """The open workbook. What the library stumbles over meanwhile becomes a DataError."""
+    from openpyxl import load_workbook  # a tenth of a second, which a run without sheets need not wait
+
     try:
         with open(path, "rb") as file:
             _refuse_bombs(file, path.name)
@@ -103,7 +105,7 @@ def _refuse_bombs(file: Any, name: str) -> None:
             raise DataError(f"{name} is packed more than {MAX_RATIO} times, as no sheet of texts is. Save its rows as CSV or Parquet.")
 
 
-def _filled(book: Workbook, named: str) -> list[tuple[Any, Begin]]:
+def _filled(book: "Workbook", named: str) -> list[tuple[Any, Begin]]:
     """Each sheet that can be seen, or was named, and has content, with its first rows."""
     found = []
     for sheet in book.worksheets:
