@@ -5,6 +5,7 @@ import asyncio
 import socket
 import threading
 import time
+from collections import Counter
 
 import psutil
 import pytest
@@ -40,6 +41,14 @@ def test_no_timer_returns_what_a_timer_takes_in(config):
     for one in ticks:
         returned = {place for place in one["outputs"] if kinds.get(place) != "state"}
         assert not returned & taken_in, f"{one['api_name']} returns {[kinds[place] for place in returned & taken_in]}"
+
+
+def test_no_two_events_that_run_again_for_what_came_meanwhile_listen_to_the_same_change(config):
+    """Gradio 6.31 then runs all of them again for each that waited: two changes in quick succession chase each other for ever."""
+    listening = Counter((component, event) for one in config["dependencies"] if one["backend_fn"] and one["trigger_mode"] == "always_last"
+                        for component, event in one["targets"] if component is not None)
+    names = {one["id"]: one["props"].get("elem_id") or one["type"] for one in config["components"]}
+    assert not [(names[component], event) for (component, event), count in listening.items() if count > 1]
 
 
 def test_no_event_makes_statistics_of_all_that_came_before(tmp_path):

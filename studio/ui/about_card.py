@@ -6,6 +6,7 @@ import gradio as gr
 
 from studio import about
 from studio.errors import StudioError
+from studio.ui import news
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 
@@ -23,6 +24,10 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
         found = about.of(run) if run is not None else about.About()
         return found.title, found.notes
 
+    def seen(name: str | None, title: str, notes: str) -> list[Any]:
+        """Only what another page has changed: what is being written here stays."""
+        return [gr.skip() if here == there else there for here, there in zip((title, notes), shown(name), strict=True)]
+
     def keep(name: str | None, title: str, notes: str) -> tuple[Any, Any]:
         run = studio.find(name)
         if run is None:
@@ -34,6 +39,6 @@ def build(studio: Studio, in_view: gr.Dropdown) -> None:
         gr.Info(f"Saved with run {run.name}.")
         return kept.title, kept.notes
 
-    for look in (card.expand, in_view.change):
-        look(shown, in_view, [title, notes], **QUIET)
+    news.own(in_view.change).change(shown, in_view, [title, notes], **QUIET)
+    card.expand(seen, [in_view, title, notes], [title, notes], **QUIET)
     save.click(keep, [in_view, title, notes], [title, notes], **PRIVATE)

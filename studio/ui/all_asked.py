@@ -9,7 +9,7 @@ from gradio.events import Dependency
 from studio import questions
 from studio.chat import Answers
 from studio.errors import StudioError
-from studio.ui import pairing, parts
+from studio.ui import news, pairing, parts
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.ui.talk import SILENT, Talk
 
@@ -44,6 +44,6 @@ def build(studio: Studio, pair_fields: list[gr.Dropdown], blind: gr.Checkbox, sy
 
     asking = ask.click(ask_all, [*pair_fields, blind, system], table, inputs_kwargs=sampling_fields, concurrency_limit=1, **PRIVATE)
     in_view, first, second = pair_fields
-    for event in (in_view.change, first.input, second.input):
+    for event in (news.own(in_view.change).change, first.input, second.input):
         event(lambda: "", None, table, cancels=[asking], **QUIET)
     return asking

@@ -14,7 +14,7 @@ from studio import collected, votes
 from studio.errors import StudioError
 from studio.preferences.pairs import Pair
 from studio.ui import all_asked, news, pairing, parts, questions_card, votes_card
-from studio.ui.choices import Dropdown
+from studio.ui.choices import Dropdown, once_closed, with_choices
 from studio.ui.seats import Seats, Side
 from studio.ui.studio import LATEST, PRIVATE, QUIET, TEXTS, Studio, refuse
 from studio.ui.talk import Talk, preferred, refuse_before_both_answered
@@ -164,7 +164,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         chosen = [given if given in keys and not anew else usual for given, usual in zip((first, second), keys, strict=False)]
         opening = {} if filled_for == name else {system: pairing.usual_system(studio, run), filled: name}
         return {choice: gr.Row(visible=True), changed: news.again(), **opening,
-                **{field: gr.Dropdown(listed, value=value) for field, value in zip((one, other), chosen, strict=True)}}
+                **{field: with_choices(listed, held, wanted) for field, held, wanted
+                   in zip((one, other), (first, second), chosen, strict=True)}}
 
     def look(name: str | None, first: str | None, second: str | None, blind: bool) -> tuple[str, str, str]:
         """What the page shows of the pair; and a text that changes when the lists must be offered anew."""
@@ -176,8 +177,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         return *look(name, first, second, blind), judged.look(name, first, second)
 
     looking = [*pair_fields, blind]
-    gr.on([tab.select, stale.change], offer, [*pair_fields, filled], lists, **QUIET, **LATEST)
-    chosen_anew = in_view.change(partial(offer, anew=True), [*pair_fields, filled], lists, **QUIET)
+    gr.on([tab.select, stale.change], offer, [*pair_fields, filled], lists, **once_closed(one, other), **QUIET, **LATEST)
+    chosen_anew = news.own(in_view.change).change(partial(offer, anew=True), [*pair_fields, filled], lists, **QUIET)
     asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
     halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking, asking_all], **QUIET)

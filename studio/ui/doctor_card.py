@@ -244,5 +244,5 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
     looking = {"inputs": [history, complaints.now.text], "outputs": shown}
-    tell(gr.on([watch.tick, complaints.now.text.change], look, **looking, **QUIET, **LATEST))
+    tell(gr.on([watch.tick, complaints.now.changed().change], look, **looking, **QUIET, **LATEST))
     return Doctor(folder, follow, edit)

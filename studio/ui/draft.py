@@ -10,7 +10,7 @@ from studio import drafts, fingerprints, presets, source_choices
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.source_choices import SOURCE, Identity
-from studio.ui import form, parts, source_card
+from studio.ui import form, news, parts, source_card
 from studio.ui.mirror import Mirror
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import QUIET, Studio
@@ -126,6 +126,6 @@ def build(page: gr.Blocks, studio: Studio, card: SourceCard, everything: form.Fi
     shown = [preset, *everything.values()]
     restoring.then(None, [parcel, *shown], shown, js=UNTOUCHED, **QUIET)
     known = presets.all_presets()
-    preset.change(lambda name: known[name].purpose if name in known else gr.skip(), preset, purpose, **QUIET)
-    gr.on([preset.change, now.text.change], keep, [this, last, card.whose, card.history, preset, now.text], None,
-          js=f"(...given) => [...{PAGE_ID}, ...given.slice(2)]", trigger_mode="always_last", **QUIET)
+    news.own(preset.change).change(lambda name: known[name].purpose if name in known else gr.skip(), preset, purpose, **QUIET)
+    news.own(preset.change, now.text.change).change(keep, [this, last, card.whose, card.history, preset, now.text], None,
+                                                    js=f"(...given) => [...{PAGE_ID}, ...given.slice(2)]", **QUIET)

@@ -211,7 +211,7 @@ def build(studio: Studio, now: Mirror, token: Component, complaints: Complaints)
     typed = [trigger for field in named for trigger in (field.blur, field.submit)]
     gr.on(typed, look_up, **asking, concurrency_limit=2, **PRIVATE, **LATEST)
     # The Hub takes its time, and the form may say something else by then: what is shown is always worked out for the form as it is.
-    gr.on([now.text.change, looked.change], count, now.text, inside, **PRIVATE, **LATEST)
+    gr.on([now.changed().change, looked.change], count, now.text, inside, **PRIVATE, **LATEST)
     complaints.before(tried.click, begin, [token], [inside, watch])
     following = [inside, watch, tried, stop]
     watch.tick(follow_trial, now.text, following, **QUIET)

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from studio.ui import news
 from studio.ui.form import ACTS, Fields
 from studio.ui.studio import QUIET
 
@@ -46,6 +47,10 @@ class Mirror:
 
     text: gr.Textbox
     fields: Fields
+
+    def changed(self) -> gr.Textbox:
+        """A text that becomes another one whenever this one does, to be rendered here, for a single event that listens to it."""
+        return news.own(self.text.change)
 
     def said(self, text: str) -> dict[str, Any] | None:
         """The values by name, as an event that takes in the fields gets them; None for a text that is none of this mirror's.

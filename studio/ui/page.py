@@ -25,7 +25,7 @@ from studio.ui import (
     trash_card,
     unreadable_card,
 )
-from studio.ui.choices import Dropdown
+from studio.ui.choices import Dropdown, once_closed, with_choices
 from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, TEXTS, Studio, refuse
 
 TITLE = "ORPO Studio"
@@ -129,9 +129,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, se
 
     def follow(name: str | None) -> tuple:
         choices = listed(studio)
-        chosen = choose(choices, name)
-        stays = {} if chosen == name else {"value": chosen}  # a value would undo what somebody chooses in this moment
-        return gr.Dropdown(choices, visible=bool(choices), **stays), gr.Column(visible=not choices)
+        return with_choices(choices, name, choose(choices, name), visible=bool(choices)), gr.Column(visible=not choices)
 
     def bring_into_view(name: str) -> tuple:
         if not name:
@@ -148,7 +146,7 @@ def _keep_in_step(page, studio: Studio, in_view, welcome, tabs, first, train, se
     # In the browser, which knows whether somebody has chosen a tab meanwhile.
     arrived.then(None, in_view, tabs, js=RUNS_FIRST, **QUIET)
     gr.Timer(2.0).tick(look, in_view, seen, **QUIET, **TEXTS)
-    seen.change(follow, in_view, [in_view, welcome], concurrency_limit=None, **QUIET)
+    seen.change(follow, in_view, [in_view, welcome], **once_closed(in_view), **QUIET)
     first.click(practise, None, train.started, **PRIVATE)
     train.started.change(bring_into_view, train.started, [in_view, welcome, tabs, train.started], **QUIET)
-    in_view.change(lambda name: name, in_view, remembered, **QUIET)
+    news.own(in_view.change).change(lambda name: name, in_view, remembered, **QUIET)

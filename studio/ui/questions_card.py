@@ -7,8 +7,8 @@ import gradio as gr
 
 from studio import questions
 from studio.errors import StudioError
-from studio.ui import pairing, talk
-from studio.ui.choices import Dropdown
+from studio.ui import news, pairing, talk
+from studio.ui.choices import Dropdown, once_closed
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 from studio.ui.talk import Talk
 
@@ -53,8 +53,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab, question: gr.Textbo
         return offer(name)
 
     offered.input(take, [in_view, offered], [question, system, offered], **QUIET)
-    for event in (tab.select, in_view.change):
-        event(offer, in_view, [row, offered], **QUIET)
+    news.own(tab.select, in_view.change).change(offer, in_view, [row, offered], **once_closed(offered), **QUIET)
     for button, how, told, wrong in ((keep, questions.keep, "Kept.", "Not kept"),
                                      (forget, questions.forget, "Forgotten.", "Not forgotten")):
         button.click(lambda *given, how=how, told=told, wrong=wrong: change(how, *given, told, wrong),

@@ -17,7 +17,7 @@ from studio.summary import Summary, duration, in_words, percent, size
 from studio.ui import explain, news, overlay_card, parts
 from studio.ui.charts import live_charts
 from studio.ui.run_view import View, view
-from studio.ui.studio import LATEST, PRIVATE, QUIET, TEXTS, Studio, refuse
+from studio.ui.studio import PRIVATE, QUIET, TEXTS, Studio, refuse
 
 EMPTY = "No run yet. Start the practice run above, or choose your pairs under Data and press Start under Train."
 WAITING = "One run computes at a time; this one starts by itself."
@@ -283,11 +283,12 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
 
     watch = gr.Timer(1.0)
     looking = [in_view, reads_log, overlaid]
-    for event in (tab.select, in_view.change):
-        event(offer_others, [in_view, overlaid], overlaid, **QUIET)
+    news.own(tab.select, in_view.change).change(offer_others, [in_view, overlaid], overlaid, **QUIET)
     watch.tick(tick, [in_view, overlaid], [changed, offered], **QUIET, **TEXTS)
-    gr.on([offered.change, in_view.change, tab.select], offer_buttons, in_view, buttons, **QUIET, **LATEST)
-    gr.on([changed.change, in_view.change, tab.select, overlaid.change], refresh, looking, outputs, **QUIET, **LATEST, **TEXTS)
+    news.tell(offered, in_view.change, tab.select)
+    offered.change(offer_buttons, in_view, buttons, **QUIET)
+    news.tell(changed, in_view.change, tab.select, overlaid.change)
+    changed.change(refresh, looking, outputs, **QUIET, **TEXTS)
     for button, act, refused in ((halt, lambda run: jobs.stop(jobs.of(run)), "Not stopped"),
                                  (end, lambda run: jobs.end(jobs.of(run)), "Not ended"),
                                  (sooner, lambda run: studio.queue.forward(run, studio.may_pass), "Not moved"),

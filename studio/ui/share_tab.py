@@ -17,7 +17,7 @@ from studio.summary import size as in_bytes
 from studio.ui import complaints_card, downloads, mirror, news, parts, token_field
 from studio.ui.choices import Radio
 from studio.ui.complaints_card import Place
-from studio.ui.studio import LATEST, PRIVATE, QUIET, TEXTS, Studio, refuse
+from studio.ui.studio import PRIVATE, QUIET, TEXTS, Studio, refuse
 from studio.usage import What
 
 EMPTY = "Choose a run that has ended, above: its adapter can then be downloaded, merged and pushed from here."
@@ -235,9 +235,10 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     complaints.before(push.click, start_push, [in_view, token], [changed])
     for kind, button in stops.items():
         button.click(partial(stop, kind=kind), in_view, changed, **PRIVATE)
-    gr.on([push_fields["repo"].change, in_view.change, tab.select], lambda name, repo: naming(studio, studio.find(name), repo),
-          [in_view, push_fields["repo"]], named, **QUIET, **LATEST)
+    to_name = news.own(push_fields["repo"].change, in_view.change, tab.select)
+    to_name.change(lambda name, repo: naming(studio, studio.find(name), repo), [in_view, push_fields["repo"]], named, **QUIET)
     watch = gr.Timer(1.0)
     watch.tick(look, in_view, changed, **QUIET, **TEXTS)
-    gr.on([changed.change, in_view.change, tab.select], refresh, in_view, shown, **QUIET, **LATEST)
+    news.tell(changed, in_view.change, tab.select)
+    changed.change(refresh, in_view, shown, **QUIET)
     return watch

@@ -12,7 +12,7 @@ from studio.errors import StudioError
 from studio.runs import Run
 from studio.settings import PRACTICE
 from studio.ui import form, news, source_card, token_field
-from studio.ui.choices import Dropdown, Radio
+from studio.ui.choices import Dropdown, Radio, once_closed, with_choices
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import GOOD_ENOUGH, PRIVATE, QUIET, TEXTS, Studio, refuse
 
@@ -94,10 +94,10 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     def look() -> str:
         return news.digest((collected.count(studio.root), tuple(used_before(studio.root, earlier(GOOD_ENOUGH)))))
 
-    def available() -> tuple[Any, ...]:
+    def available(chosen: str | None) -> tuple[Any, ...]:
         count, names = collected.count(studio.root), used_before(studio.root, earlier(GOOD_ENOUGH))
         return (gr.Button(f"Use the {count:,} pair{'s' * (count != 1)} from Compare", visible=count > 0),
-                gr.Dropdown(names, value=None, visible=bool(names)))
+                with_choices(names, chosen, None, visible=bool(names)))
 
     def take(name: str | None) -> list[Any]:
         try:
@@ -116,5 +116,5 @@ def build(studio: Studio, defaults: dict[str, Any]) -> Sources:
     form.fill(again.input, take, again, [*fields.values(), *card.outputs], trigger_mode="always_last", **PRIVATE)
     seen = news.build()
     gr.Timer(5.0).tick(look, None, seen, **QUIET, **TEXTS)
-    seen.change(available, None, [voted, again], **QUIET)
+    seen.change(available, again, [voted, again], **once_closed(again), **QUIET)
     return Sources(fields, token, card)

@@ -6,8 +6,8 @@ import gradio as gr
 
 from studio import trash
 from studio.errors import StudioError
-from studio.ui import parts
-from studio.ui.choices import Dropdown
+from studio.ui import news, parts
+from studio.ui.choices import Dropdown, once_closed, with_choices
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 SHOWN = 50
@@ -27,13 +27,14 @@ def build(studio: Studio, seen: gr.Textbox) -> None:
         throw = gr.Button("Move it to the trash", size="sm", variant="stop", elem_id="throw-unreadable")
     shown = [card, told, choice]
 
-    def show() -> tuple[Any, ...]:
+    def show(chosen: str | None) -> tuple[Any, ...]:
         found = listed(studio)
         names = [name for name, _ in found[:SHOWN]]
+        stays = chosen if chosen in names else names[0] if names else None
         more = parts.note("info", f"And {len(found) - SHOWN:,} more.") if len(found) > SHOWN else ""
         return (gr.Accordion(visible=bool(found)),
                 parts.note("warn", WORDS) + parts.table(("Folder", "Why"), found[:SHOWN]) + more if found else "",
-                gr.Dropdown(names, value=names[0] if names else None))
+                with_choices(names, chosen, stays))
 
     def throw_away(name: str | None) -> tuple[Any, ...]:
         entry = next((entry for entry in studio.entries() if entry.reason and entry.run.name == name), None)
@@ -43,7 +44,7 @@ def build(studio: Studio, seen: gr.Textbox) -> None:
             trash.throw_away(entry.run)
         except StudioError as error:
             refuse("Not thrown away", error)
-        return show()
+        return show(name)
 
-    seen.change(show, None, shown, **QUIET)
+    news.own(seen.change).change(show, choice, shown, **once_closed(choice), **QUIET)
     throw.click(throw_away, choice, shown, **PRIVATE)

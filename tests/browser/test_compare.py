@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,40 @@ def test_a_run_that_is_chosen_while_the_list_of_runs_is_looked_at_stays_in_view(
     held.pop().continue_()
     page.wait_for_timeout(1500)
     expect(page.locator("#compare-head")).to_contain_text("no adapter yet")
+
+
+def test_a_list_that_is_open_gets_other_choices_once_it_is_closed(page, studio, run, failed, tmp_path):
+    load(page, studio, f"/?run={run.name}")
+    page.locator("#in-view input").click()
+    offered = page.locator("#in-view [role=option]")
+    expect(offered.filter(has_text=run.name)).to_be_visible()
+    before = offered.count()
+    new = moved(studio, runs.create(tmp_path, practice()))
+    page.wait_for_timeout(4500)  # the list is looked at every two seconds
+    assert offered.count() == before
+
+    def is_offered() -> bool:
+        page.locator("h1").first.click()
+        page.locator("#in-view input").click()
+        return offered.filter(has_text=new.name).count() > 0
+
+    page.keyboard.press("Escape")
+    until(lambda: page.wait_for_timeout(1500) or is_offered(), 20)
+    shutil.rmtree(new.folder)
+
+
+def test_notes_that_are_being_written_are_not_undone_by_those_that_are_read(page, studio, run):
+    held = []
+    load(page, studio, f"/?run={run.name}")
+    page.wait_for_timeout(3000)
+    page.route("**/run/predict*", lambda route: held.append(route))
+    page.get_by_role("button", name="Title and notes").click()
+    until(lambda: page.wait_for_timeout(200) or held, 20)
+    page.locator("#run-notes textarea").fill("Ten epochs were too many.")
+    for route in held:
+        route.continue_()
+    page.wait_for_timeout(1000)
+    expect(page.locator("#run-notes textarea")).to_have_value("Ten epochs were too many.")
 
 
 def test_what_is_asked_and_answered_is_kept_to_the_byte_and_shown_as_text(page, studio, run):

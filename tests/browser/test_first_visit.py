@@ -88,8 +88,9 @@ def test_a_preset_sets_off_each_event_a_few_times_however_many_fields_it_changes
     tab(opened, "Train")
     expect(opened.locator("#fit")).to_contain_text("fits")
     following, asked = set(opened.evaluate("""() => {
-        const form = window.gradio_config.components.find(one => one.props.elem_id === "form-now").id;
-        return window.gradio_config.dependencies.filter(one => one.targets.some(([id]) => id === form)
+        const form = window.gradio_config.components.find(one => one.props.elem_id === "form-now").id, { dependencies } = window.gradio_config;
+        const told = dependencies.filter(one => one.targets.some(([id]) => id === form)).flatMap(one => one.outputs);
+        return dependencies.filter(one => one.backend_fn && one.targets.some(([id]) => told.includes(id))
             && !one.targets.some(([, event]) => event === "tick")).map(one => one.id); }""")), []
     opened.on("request", lambda request: asked.append(request.post_data_json) if request.method == "POST" else None)
     opened.locator("#preset input").click()
