@@ -9,7 +9,7 @@ BOUNDS = {"greater_than": ("more than", "gt"), "greater_than_equal": ("at least"
 
 
 def problems_of(error: ValidationError) -> dict[str, str]:
-    """Pydantic's complaints as ours, by field name: {"training.beta": "0 is out of range. Enter more than 0.0."}."""
+    """Pydantic's complaints as ours, by field name: {"training.beta": "0 is out of range. Enter more than 0."}."""
     problems = {}
     for detail in error.errors():
         name = ".".join(str(part) for part in detail["loc"])
@@ -20,7 +20,9 @@ def problems_of(error: ValidationError) -> dict[str, str]:
             text = str(context["error"])
         elif kind in BOUNDS:
             words, bound = BOUNDS[kind]
-            text = f"{value} is out of range. Enter {words} {context[bound]}."
+            limit = context[bound]
+            limit = int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+            text = f"{value} is out of range. Enter {words} {limit}."
         elif kind == "literal_error":
             text = f"{value} is not one of the choices. Choose {context['expected']}."
         elif kind == "extra_forbidden":

@@ -83,7 +83,11 @@ def test_what_shows_no_progress_has_no_place_to_show_it(config):
 @pytest.mark.parametrize("name", ["runs", "compare", "share"])
 def test_a_tab_that_comes_to_the_front_looks_at_once(config, name):
     tab = next(part["id"] for part in config["components"] if part["type"] == "tabitem" and part["props"].get("id") == name)
-    assert any([tab, "select"] in event["targets"] and event["backend_fn"] for event in config["dependencies"])
+    told = [text for event in config["dependencies"] if [tab, "select"] in event["targets"] and not event["backend_fn"] for text in event["outputs"]]
+    looking = [[tab, "select"], *([text, "change"] for text in told)]
+    heads = {part["id"] for part in config["components"] if part["props"].get("elem_id") in ("run-head", "compare-first", "share-head")}
+    assert any(event["backend_fn"] and heads & {*event["outputs"]} and any(target in looking for target in event["targets"])
+               for event in config["dependencies"])
 
 
 def test_the_page_process_stays_under_400_megabytes_and_starts_quickly(studio):

@@ -109,7 +109,8 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         seats, run = Seats(blind=blind), studio.find(name)
         with suppress(StudioError):  # which `lead` tells
             seats = Seats(pairing.called(run, pairing.of_form(run, first, second)), blind) if run is not None else seats
-        return seat(Talk(seats)) | {question: gr.Textbox(**OPEN), talks: gr.Row(visible=False), collect: gr.Column(visible=False), kept: ""}
+        return seat(Talk(seats)) | {question: gr.Textbox(**(CLOSED if run is None else OPEN)), talks: gr.Row(visible=False),
+                                    collect: gr.Column(visible=False), kept: ""}
 
     def keep(pair: Pair, name: str | None, identity: str) -> str:
         """Keep a pair. Returns how many there are now, in words. Raises StudioError."""
@@ -181,7 +182,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     chosen_anew = news.own(in_view.change).change(partial(offer, anew=True), [*pair_fields, filled], lists, **QUIET)
     asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
                              concurrency_limit=1, **PRIVATE)
-    halt.click(lambda: gr.Textbox(**OPEN), None, question, cancels=[asking, asking_all], **QUIET)
+    halt.click(lambda name: gr.Textbox(**(OPEN if name else CLOSED)), in_view, question, cancels=[asking, asking_all], **QUIET)
     for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.input):
         anew(afresh, looking, talk, cancels=[asking], **QUIET)
     for side, button in {**better, None: neither}.items():

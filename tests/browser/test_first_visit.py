@@ -18,6 +18,8 @@ def test_every_tab_says_the_next_step_when_there_is_no_run(opened):
     for name, words in (("Data", "Examine the pairs"), ("Runs", "No run yet"), ("Compare", "Choose a run"), ("Share", "Choose a run")):
         tab(opened, name)
         expect(opened.get_by_text(re.compile(words)).locator("visible=true").first).to_be_visible()
+    tab(opened, "Compare")
+    expect(opened.locator("#question").locator("input, textarea")).to_be_disabled()  # there is nobody to ask
 
 
 def test_the_page_is_interactive_within_three_seconds(page, studio):

@@ -113,7 +113,7 @@ def test_what_is_wrong_stays_said_in_its_field_and_above_start_until_it_is_mende
     opened.locator("#start").scroll_into_view_if_needed()
     opened.locator("#start").click()
     above = opened.locator("#complaints")
-    expect(above.locator("li")).to_have_text(["Learning rate: 5 is out of range. Enter at most 1.0.", "Batch: 0 is out of range. Enter at least 1."])
+    expect(above.locator("li")).to_have_text(["Learning rate: 5 is out of range. Enter at most 1.", "Batch: 0 is out of range. Enter at least 1."])
     expect(field(opened, "training.learning_rate")).to_be_focused()
     expect(field(opened, "training.learning_rate")).to_be_in_viewport()
     opened.wait_for_timeout(3000)  # longer than any timer takes to answer
