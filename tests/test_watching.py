@@ -6,6 +6,10 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from itertools import count as count_up
+from itertools import cycle
 
 import psutil
 import pytest
@@ -137,20 +141,24 @@ def memory(studio: StudioProcess) -> float:
 def test_five_thousand_ticks_of_every_tab_and_five_hundred_sessions_leave_the_memory_as_it_was(studio, tries):
     at_work(studio.runs)
 
-    async def ticks(count: int) -> None:
-        async with client(studio.url, studio.headers) as http:
-            page = Page(http, await layout_of(http))
+    async def from_many(count: int, look: Callable) -> None:
+        """So many looks, each from another of fifty addresses: each has a rate of its own."""
+        async with AsyncExitStack() as stack:
+            clients = cycle([await stack.enter_async_context(client(studio.url, studio.headers, address=f"127.0.1.{place + 1}"))
+                             for place in range(50)])
+            page = Page(next(clients), await layout_of(next(clients)))
             await page.arrive()
-            for _ in range(count // len(page.layout.timers)):
-                for timer in page.layout.timers:
-                    await page.look(timer)
+            for _ in range(count):
+                page.http = next(clients)
+                await look(page)
             assert not page.failures, page.failures[:3]
 
+    async def ticks(count: int) -> None:
+        place = count_up()
+        await from_many(count, lambda page: page.look([*page.layout.timers][next(place) % len(page.layout.timers)]))
+
     async def visits(count: int) -> None:
-        async with client(studio.url, studio.headers) as http:
-            layout = await layout_of(http)
-            for _ in range(count):
-                await Page(http, layout).arrive()
+        await from_many(count, lambda page: Page(page.http, page.layout).arrive())
 
     asyncio.run(ticks(500))
     asyncio.run(visits(60))
