@@ -60,7 +60,7 @@ class Complaints:
     def build(self) -> None:
         """Add the place where all are said."""
         self.summary.render()
-        self.now.changed().change(self._mended, [self.said, self.now.text], self._outputs, trigger_mode="always_last", **QUIET)
+        self.now.changed().change(self._mended, [self.said, self.now.text], self._outputs, **QUIET)
 
     def before(self, trigger: Callable[..., Dependency], act: Callable[..., Any], inputs: list[Component], outputs: list[Component],
                **options: Any) -> Dependency:

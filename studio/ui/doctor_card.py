@@ -243,6 +243,5 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     examined_after(form.fill(undo.click, undo_last, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
-    looking = {"inputs": [history, complaints.now.text], "outputs": shown}
-    tell(gr.on([watch.tick, complaints.now.changed().change], look, **looking, **QUIET, **LATEST))
+    tell(gr.on([watch.tick, complaints.now.changed().change], look, [history, complaints.now.text], shown, **QUIET, **LATEST))
     return Doctor(folder, follow, edit)

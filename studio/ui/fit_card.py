@@ -30,7 +30,6 @@ from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
 KINDS = {"fits": "good", "tight": "warn", "too large": "bad"}
 NAMED = ("model.name", "model.revision")
 """The fields that say which model is looked up."""
-"""For what is worked out anew at every change: only the last one counts."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a timer tells that something is to be shown anew: by a hidden text, that is another one whenever what it stands for has changed.
+"""How a part of the page learns that it is to be shown anew: by a hidden text, that is another one whenever what it stands for has changed.
 
 Not by a gr.State: in Gradio 6.31 the browser hears of a changed state only from an event in the queue. The server closes the queue's
 stream when no event is pending, and the answer to one that is sent in that moment can be lost: its timer would never tick again.

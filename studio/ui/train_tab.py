@@ -17,7 +17,7 @@ from studio.ui import code_card, complaints_card, fit_card, form, long_run, mirr
 from studio.ui.choices import Dropdown
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
-from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
+from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, refuse
 
 SECTIONS = {"model": "the model", "adapter": "the adapter", "training": "training", "evaluation": "evaluation"}
 NO_PRESET = "There is no such preset any more, so nothing was filled in. Choose one from the list."
@@ -189,7 +189,7 @@ def build(studio: Studio, data_fields: form.Fields, source: SourceCard, defaults
     card.follow(form.fill(preset.input, choose, preset, [purpose, *settled.values()], trigger_mode="always_last", **QUIET))
     card.follow(form.fill(its_data.click, with_its_data, preset, [*of_data.values(), *source.outputs], **QUIET))
     card.follow(form.fill(load.upload, load_file, load, [*everything.values(), *source.outputs], **PRIVATE))
-    gr.on([as_file.expand, now.changed().change], show_files, now.text, [code, without], trigger_mode="always_last", **QUIET)
+    gr.on([as_file.expand, now.changed().change], show_files, now.text, [code, without], **QUIET, **LATEST)
     told = [data_fields[name] for name in ("data.source", "data.also", "data.edits")]
     gr.on([preset.change, *(field.change for field in told)], tell_data, [preset, *told], [using, its_data], **QUIET)
     complaints.before(go.click, start, [token, wandb_key], [started, *question.outputs])

@@ -75,13 +75,11 @@ def test_compare_survives_a_run_without_an_adapter_that_comes_into_view(page, st
 
 
 def test_a_run_that_is_chosen_while_the_list_of_runs_is_looked_at_stays_in_view(page, studio, run, failed):
-    held = []
+    held, following = [], []
 
     def hold(route):
-        asked = route.request.post_data_json
-        held.append(route) if asked["fn_index"] in following else route.continue_()
+        held.append(route) if route.request.post_data_json["fn_index"] in following else route.continue_()
 
-    following = []
     page.route("**/run/predict*", hold)
     page.goto(studio.page(f"/?run={run.name}"))
     following += page.evaluate("""() => {
