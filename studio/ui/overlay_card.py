@@ -14,7 +14,7 @@ from studio.runs import Run
 from studio.settings import choices
 from studio.summary import Summary, duration, percent, span
 from studio.ui import form, parts
-from studio.ui.choices import Dropdown
+from studio.ui.choices import Dropdown, with_choices
 from studio.ui.studio import Studio
 
 MOST = 3
@@ -29,6 +29,13 @@ def offered(studio: Studio, name: str | None) -> list[tuple[str, str]]:
     """The newest other runs that have begun, label and name."""
     others = (entry for entry in studio.entries() if not entry.reason and entry.run.name != name and entry.status not in (None, "queued"))
     return [(about.called(entry.title, entry.run), entry.run.name) for entry in islice(others, OFFERED)]
+
+
+def offer(studio: Studio, name: str | None, others: list[str]) -> dict[str, Any]:
+    """The update of the field for the run in view: those that are laid over it stay, if they can."""
+    found = offered(studio, name)
+    names = [other for _, other in found]
+    return with_choices(found, others, [other for other in others if other in names], visible=bool(names))
 
 
 def chosen(studio: Studio, name: str | None, others: list[str] | None) -> list[Run]:

@@ -16,6 +16,7 @@ from studio.runs import Run
 from studio.summary import Summary, duration, in_words, percent, size
 from studio.ui import explain, news, overlay_card, parts
 from studio.ui.charts import live_charts
+from studio.ui.choices import once_closed
 from studio.ui.run_view import View, view
 from studio.ui.studio import PRIVATE, QUIET, TEXTS, Studio, refuse
 
@@ -276,14 +277,10 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> RunsTab:
         run = studio.find(name)
         return tail(run.folder / "worker.log") if run else ""
 
-    def offer_others(name: str | None, others: list[str]) -> gr.Dropdown:
-        found = overlay_card.offered(studio, name)
-        names = [other for _, other in found]
-        return gr.Dropdown(found, value=[other for other in others or [] if other in names], visible=bool(names))
-
     watch = gr.Timer(1.0)
     looking = [in_view, reads_log, overlaid]
-    news.own(tab.select, in_view.change).change(offer_others, [in_view, overlaid], overlaid, **QUIET)
+    news.own(tab.select, in_view.change).change(partial(overlay_card.offer, studio), [in_view, overlaid], overlaid,
+                                                **once_closed(overlaid), **QUIET)
     watch.tick(tick, [in_view, overlaid], [changed, offered], **QUIET, **TEXTS)
     news.tell(offered, in_view.change, tab.select)
     offered.change(offer_buttons, in_view, buttons, **QUIET)
