@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download
 
-from studio import events, hub_access, names, pasted, plain_yaml
+from studio import events, hub_access, names, pasted, plain_yaml, unfinished
 from studio.errors import SettingsError, StudioError, explain
 from studio.runs import Run, owner_of
 from studio.settings import Settings
@@ -68,7 +67,8 @@ def bring_back(room: Path, wanted: Found, token: str | None = None,
     if (room / wanted.name).exists():
         raise StudioError(f"Run {wanted.name} is here already. Choose it in the list of runs.")
     room.mkdir(parents=True, exist_ok=True)
-    draft = room / f".back-{secrets.token_hex(4)}"
+    unfinished.clear_forgotten(room)
+    draft = unfinished.unique(room)
     try:
         if owner_of(room):
             hub_access.refuse_without(wanted.repo, "model", token)

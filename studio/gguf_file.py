@@ -38,6 +38,6 @@ class GGUFRequest(Section):
 
 
 def of(run: Run) -> Path | None:
-    """The file, if it was written; there is one at most."""
-    found = [path for path in sorted(run.job(KIND).glob("[!.]*.gguf")) if path.is_file() and not path.is_symlink()]
-    return found[-1] if found else None
+    """The file, if it was written. The latest one, where a job was killed before it could remove the one before."""
+    found = [path for path in run.job(KIND).glob("[!.]*.gguf") if path.is_file() and not path.is_symlink()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -28,7 +28,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from studio import events, names, processes, stored_settings
+from studio import events, names, processes, stored_settings, unfinished
 from studio.errors import StudioError
 from studio.settings import Settings
 from studio.stored_settings import Stored
@@ -138,7 +138,8 @@ def create(root: Path, settings: Settings, keeper: processes.Worker | None = Non
     root.mkdir(parents=True, exist_ok=True)
     while (root / (name := _new_name(settings))).exists():
         pass  # four characters collide now and then where many runs begin in one minute
-    draft = root / f".{name}"
+    unfinished.clear_forgotten(root)
+    draft = unfinished.named(root, name)
     try:
         draft.mkdir()
         (draft / SETTINGS).write_text(settings.to_yaml(), encoding="utf-8")

@@ -1,11 +1,10 @@
 """Runs that somebody threw away: they lie in the trash of their room, whole, until they are put back or deleted."""
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 
-from studio import jobs, names, runs
+from studio import jobs, names, runs, unfinished
 from studio.errors import BusyError, StudioError
 from studio.runs import Run
 
@@ -53,7 +52,8 @@ def delete(room: Path, name: str) -> None:
     """Delete a thrown away run for good. Raises StudioError where it is not in the trash, or cannot be deleted."""
     if name not in thrown_away(room):
         raise StudioError(f"There is no run {str(name)[:80]!r} in the trash. Choose one from the list.")
-    gone = room / FOLDER / f".gone-{secrets.token_hex(4)}"
+    unfinished.clear_forgotten(room / FOLDER)
+    gone = unfinished.unique(room / FOLDER)
     try:
         os.replace(room / FOLDER / name, gone)  # so that half of it is never put back
         shutil.rmtree(gone)

@@ -39,8 +39,15 @@ CASES = {
     "T64": "a canary token through every path", "T65": "what looks like a token, and what does not", "T66": "fields for secrets",
     "T67": "markup in models, data, logs and answers", "T68": "deleting a run",
     "T73": "libraries missing or too old", "T74": "gates over the code", "T75": "every refusal says what to do", "T76": "the tests' closed network",
+    "T79": "a file named by its path where an upload is expected", "T80": "a run from the Hub with the settings of others",
+    "T81": "what another user fetched with a token", "T82": "a page that dies while it starts a worker",
+    "T83": "bodies past every limit, half-sent requests, many sign-ins", "T84": "made-up addresses, many names, many right sign-ins",
+    "T85": "one odd run folder among others", "T86": "texts of growing length against every pattern",
+    "T87": "what left the studio, read by other programs and versions", "T88": "a base, a template, texts or defaults that do not suit",
+    "T89": "a kill at any moment of merge, GGUF, examination, export", "T90": "thousands of ticks, hundreds of sessions and watchers",
+    "T91": "a taken port, a worker that cannot be written down", "T92": "a token in any field, Cancel while starting, a foreign tokenizer",
 }
-STARRED = {"T11", "T15", "T19", "T20", "T22", "T25", "T28", "T30", "T31", "T41", "T46", "T49", "T55", "T61", "T64"}
+STARRED = {"T11", "T15", "T19", "T20", "T22", "T25", "T28", "T30", "T31", "T41", "T46", "T49", "T55", "T61", "T64", "T79", "T80", "T82", "T90"}
 """The cases that every test run tries; the others' slow tests have a run of their own."""
 
 

@@ -53,7 +53,7 @@ def test_checkpoints_go_to_a_private_repository_of_which_the_last_one_is_kept(hu
     below = f"runs/{whole.name}"
     assert repo.private and {f"{below}/settings.yaml", f"{below}/events.jsonl", f"{below}/checkpoint/step-00000006/manifest.json"} <= files
     assert {name.split("/")[3] for name in files if "/checkpoint/" in name} == {"step-00000006"}
-    assert not list(whole.folder.glob(".sending-*")) and not heard(whole, events.Failed)
+    assert not list(whole.folder.glob(".draft-*")) and not heard(whole, events.Failed)
 
 
 @pytest.mark.fault("T43")

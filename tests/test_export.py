@@ -142,7 +142,7 @@ def test_tool_calls_that_parquet_would_change_are_refused_there_and_kept_as_json
     job = examined([called(number, given) for number, given in enumerate(MIXED)])
     refused = exported(job, to="parquet")
     assert jobs.status(refused) == "failed" and reason(refused).startswith("The tool calls in these pairs hold values of different kinds")
-    assert export.result(refused) is None and not list(refused.folder.glob("*.parquet")) and not (refused.folder / ".drafts").exists()
+    assert export.result(refused) is None and not list(refused.folder.glob("*.parquet")) and not list(refused.folder.glob(".draft-*"))
     found = pairs_of(export.result(finished(job, to="jsonl")))
     assert [one.prompt[2]["tool_calls"][0]["function"]["arguments"] for one in found] == list(MIXED)
 
@@ -195,7 +195,7 @@ def test_an_export_ends_when_it_is_asked_to_and_leaves_nothing(examined):
     until(lambda: events.last(events.read(job.log), events.Progressed))
     jobs.stop(job)
     until(lambda: jobs.status(job) in jobs.OVER, seconds=20)
-    assert jobs.status(job) == "stopped" and export.result(job) is None and not (job.folder / ".drafts").exists()
+    assert jobs.status(job) == "stopped" and export.result(job) is None and not list(job.folder.glob(".draft-*"))
 
 
 def test_a_full_disk_is_told_in_words_and_leaves_nothing(examined):
@@ -205,7 +205,7 @@ def test_a_full_disk_is_told_in_words_and_leaves_nothing(examined):
     subprocess.run([sys.executable, "-m", "studio.engine.export", str(job.folder)], stdin=subprocess.DEVNULL, capture_output=True,
                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)))
     assert reason(job).startswith("The disk is full: ")
-    assert export.result(job) is None and not (job.folder / ".drafts").exists()
+    assert export.result(job) is None and not list(job.folder.glob(".draft-*"))
 
 
 # --- the Hub ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import faults
+
 PROJECT = Path(__file__).resolve().parent.parent
 MODULES = sorted((PROJECT / "studio").rglob("*.py")) + [PROJECT / "app.py"]
 
@@ -150,3 +152,10 @@ def test_the_gate_closes_on(gate, line):
     "name.startswith('hf_')", "path.is_relative_to(root)", "os.open(path, os.O_RDONLY)", "inbox.open()"])
 def test_no_gate_closes_on_what_is_sound(line):
     assert not [gate.__name__ for gate in GATES if list(gate(ast.parse(line)))]
+
+
+def test_the_table_of_faults_holds_every_case_that_a_test_names_and_every_case_has_a_test():
+    marks = [call for path in (PROJECT / "tests").rglob("test_*.py") for name, call in calls(ast.parse(path.read_text(encoding="utf-8")))
+             if name == "pytest.mark.fault"]
+    assert {arg.value for call in marks for arg in call.args} == set(faults.CASES)
+    assert set(faults.CASES) >= faults.STARRED

@@ -50,6 +50,7 @@ MARKED = {
 }
 
 
+@pytest.mark.fault("T88")
 @pytest.mark.parametrize("mark", MARKED)
 def test_marks_of_any_template_are_named_with_their_side_and_row(mark):
     found = findings([*sound(), MARKED[mark]])["markup"]
@@ -126,6 +127,7 @@ def test_code_markup_and_json_that_belong_to_the_answer_are_not_found(one):
     assert not NEW & findings([*sound(), one]).keys()
 
 
+@pytest.mark.fault("T88")
 def test_conversations_in_cells_are_read_and_answers_that_are_json_stay_what_they_are():
     turns = [[{"role": "user", "content": f"Q{at}?"}, {"role": "assistant", "content": f"A{at}."}] for at in range(3)]
     rows = [{"prompt": one[0]["content"], "chosen": json.dumps(one), "rejected": json.dumps([one[0], {"role": "assistant", "content": "No."}])} for one in turns]
@@ -144,6 +146,7 @@ def test_a_damaged_list_among_others_is_a_row_that_says_so():
     assert list(recognise(list(rows[0]), rows).read(enumerate(rows)))[-1].reason.startswith("hold a damaged list in “chosen”")
 
 
+@pytest.mark.fault("T88")
 def test_model_names_are_never_answers():
     rows = [{"question": f"Q{at}?", "model_a": "north-7b", "model_b": "south-8b", "winner": "model_a"} for at in range(3)]
     with pytest.raises(Exception, match="“model_a” and “model_b” hold the names of models .such as “north-7b”. and not what they answered"):

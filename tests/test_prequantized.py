@@ -131,6 +131,7 @@ def gguf(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.fault("T88")
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_a_base_that_comes_prequantized_is_refused_by_the_name_of_its_method(kind, asked):
     engine, page = asked[0][f"someone/odd-{list(QUANTIZED).index(kind)}"]
@@ -201,6 +202,7 @@ def test_chat_merge_and_doctor_refuse_a_base_that_has_become_prequantized(tmp_pa
 # --- by what is stored, where the config keeps silent -----------------------------------------------------------------
 
 
+@pytest.mark.fault("T88")
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_prequantized_weights_without_a_word_in_the_config_are_known_by_their_type(quantization, tmp_path):
     base = with_maps(said_to_be(tmp_path / "base"), in_8_bits)

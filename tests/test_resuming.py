@@ -102,7 +102,7 @@ def test_a_worker_that_was_killed_goes_on_exactly(queue, whole, kills):
         until(lambda: jobs.status(jobs.of(run)) == "crashed")
         queue.resume(run)
     assert ended(run) == "finished", log_of(run)
-    assert not list(run.folder.glob(".pairs-*"))
+    assert not list(run.folder.glob(".draft-*"))
     is_as_if_nothing_had_happened(run, whole)
 
 

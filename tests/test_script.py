@@ -53,6 +53,7 @@ def download(settings: Settings, folder) -> None:
     file.rename(folder / file.name)
 
 
+@pytest.mark.fault("T87")
 @pytest.mark.parametrize("changes", [
     {}, pytest.param({"model.template": "chatml", "training.gradient_checkpointing": "full", "training.max_length": 1024}, marks=pytest.mark.slow)],
     ids=["the practice model", "a base that gets ChatML"])

@@ -108,6 +108,7 @@ def elsewhere(tmp_path_factory):
         yield found, runs
 
 
+@pytest.mark.fault("T87")
 @pytest.mark.parametrize("name", [f"{template} {way}" for template in ("own", "chatml") for way in (
     "adapter PEFT", "adapter pipeline", "adapter page", "merged transformers", "merged pipeline", "merged page")])
 def test_the_snippet_runs_without_the_studio_and_says_the_same(elsewhere, name):

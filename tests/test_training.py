@@ -31,7 +31,7 @@ def trained(root, **changes):
 def failure(root, **changes):
     run, how = trained(root, **changes)
     assert how == "failed", log_of(run)
-    assert not run.adapter.exists() and not (run.folder / ".adapter").exists()
+    assert not run.adapter.exists() and not list(run.folder.glob(".draft-*"))
     reason = heard(run, events.Failed)[0].reason
     assert "Traceback" not in reason and reason.endswith(".")
     assert "Traceback" in log_of(run)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from studio import unfinished
 from studio.errors import StudioError
 
 MANIFEST, FORMAT = "manifest.json", 1
@@ -44,7 +44,7 @@ class Checkpoint:
 def write(parent: Path, step: int, identity: dict[str, Any], tensors: dict[str, Tensors], facts: dict[str, Any]) -> Checkpoint:
     """Seal a checkpoint into `parent`. Raises OSError where the disk does not take it, and then nothing of it is left."""
     parent.mkdir(exist_ok=True)
-    target, draft = parent / f"step-{step:08d}", parent / f".draft-{secrets.token_hex(4)}"
+    target, draft = parent / f"step-{step:08d}", unfinished.unique(parent)
     draft.mkdir()
     try:
         for name, content in tensors.items():
@@ -146,15 +146,14 @@ def prune(parent: Path, keep: int) -> None:
         except StudioError:
             continue  # it may still tell somebody something, and takes no other one's place
         whole += 1
-    for left in parent.glob(".*-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    unfinished.clear(parent)
 
 
 def remove(folder: Path) -> None:
     """Remove a checkpoint so that no half of it can be taken for one."""
-    gone = folder.with_name(f".gone-{secrets.token_hex(4)}")
+    gone = unfinished.unique(folder.parent)
     os.replace(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    unfinished.remove(gone)
 
 
 def refuse_if_changed(checkpoint: Checkpoint, now: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ Nothing is lost in silence: every row is a pair or is counted with the reason wh
 """
 
 import json
-import shutil
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from studio import fingerprints, plan
+from studio import fingerprints, plan, unfinished
 from studio.engine import drawing, sources
 from studio.engine.files.lines import Line
 from studio.engine.sources import Source
@@ -32,7 +31,7 @@ from studio.preferences.recognition import recognise
 from studio.settings import DataSettings
 from studio.shelf import Shelf, Shelving
 
-LAID = ".pairs-"
+LAID = f"{unfinished.PREFIX}pairs-"
 SAMPLE = 200
 """Rows by which a format is recognised."""
 UNCHECKED = ("The edits name rows by number and do not say which data they were made for: that the numbers fit these data was not "
@@ -224,8 +223,6 @@ def read(settings: DataSettings, token: str | None = None, folder: Path | None =
 
     Raises DataError if there are fewer than two to learn from, or rows that are no pair and may not be left out.
     """
-    for left in folder.glob(f"{LAID}*") if folder else ():  # by a worker that was killed
-        shutil.rmtree(left, ignore_errors=True)
     stream, laid = Stream(settings, token), TemporaryDirectory(prefix=LAID, dir=folder)
     shelving, held_out, keys = Shelving(Path(laid.name)), bytearray(), array("Q")
     for seen in stream:

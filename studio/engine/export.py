@@ -6,7 +6,6 @@ run holds out by itself are the run's: here every pair is there once, and only w
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from studio import events
+from studio import events, unfinished
 from studio.engine import columns, dataset_card, hub
 from studio.engine.data import Stream
 from studio.engine.stopping import StopRequested
@@ -49,14 +48,13 @@ def export(desk: Desk) -> events.Event | None:
 
 @contextmanager
 def _drafts(folder: Path) -> Iterator[Path]:
-    """A hidden folder to write into, gone at the end; also one that a killed worker left."""
-    drafts = folder / ".drafts"
-    shutil.rmtree(drafts, ignore_errors=True)
+    """A hidden folder to write into, gone at the end."""
+    drafts = unfinished.named(folder, "files")
     drafts.mkdir()
     try:
         yield drafts
     finally:
-        shutil.rmtree(drafts, ignore_errors=True)
+        unfinished.remove(drafts)
 
 
 # --- the pairs --------------------------------------------------------------------------------------------------------

@@ -5,14 +5,13 @@ The file is read back by transformers, whose reader is not ours, and must say wh
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import gguf
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from studio import events, gguf_file, seal
+from studio import events, gguf_file, seal, unfinished
 from studio.engine import proof, snapshot, space, vocabulary
 from studio.engine.ggml import shape, tensors
 from studio.engine.ggml import vocabulary as words
@@ -43,23 +42,23 @@ def write(desk: Desk) -> events.Event | None:
     wanted = tensors.Type.Q8_0 if asked.precision == "q8_0" else sixteen
     there = tensors.listed(run.merged, config, wanted)
     refuse_if_short(sum(tensor.bytes for tensor in there) + MARGIN, desk.folder)
-    draft, target = desk.folder / ".draft.gguf", desk.folder / f"{run.name}-{wanted.name}.gguf"
+    target = desk.folder / f"{run.name}-{wanted.name}.gguf"
+    draft = unfinished.named(desk.folder, target.name)
     try:
         if not _write(desk, run, config, tokenizer, there, draft, wanted) or desk.asked_to_stop:
             return events.Stopped(step=0)
         desk.enter("checking")
         desk.say(events.Noted(_proven(run, config, tokenizer, draft, asked.precision)))
         with desk.stopping.undisturbed():
+            os.replace(draft, target)  # first: whenever the job is killed, there is a whole file
             for old in desk.folder.glob("*.gguf"):
-                if old != draft:
+                if old != target:
                     old.unlink()
-            os.replace(draft, target)
             desk.say(events.Saved(step=0, path=target.name))
     except StopRequested:
         return events.Stopped(step=0)
     finally:
-        with suppress(FileNotFoundError):
-            draft.unlink()
+        draft.unlink(missing_ok=True)
     return None
 
 

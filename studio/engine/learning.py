@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from studio import collector, events, plan, practice, questions, runs, seal
+from studio import collector, events, plan, practice, questions, runs, seal, unfinished
 from studio.begun import Begun
 from studio.engine import adapter, checkpoints, evaluate, model, portable
 from studio.engine.asking import Asker
@@ -208,8 +208,8 @@ def save(tuned: PeftModel, tokenizer, run: Run) -> None:
         if weight.requires_grad and not torch.isfinite(weight).all():
             raise StudioError(f"The adapter's {name} holds numbers that are not finite, so it was not saved. "
                               "Lower the learning rate and start again.")
-    draft = run.folder / ".adapter"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = unfinished.named(run.folder, run.adapter.name)
+    unfinished.remove(draft)
     tuned.save_pretrained(draft, save_embedding_layers=False)
     (draft / "README.md").unlink(missing_ok=True)  # PEFT's is a form to fill in; the studio writes its own when pushing
     portable.save_tokenizer(tokenizer, draft)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from studio import events
+from studio import events, unfinished
 from studio.engine import adapter, model, portable, proof, snapshot, space, vocabulary
 from studio.engine.stopping import StopRequested
 from studio.engine.worker import Desk, work
@@ -44,6 +44,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     if not run.adapter.is_dir():
         raise StudioError("This run has no adapter yet. Let it train to the end, then merge.")
     desk.enter("loading")
+    _settle(run.merged)
     adapter.check(run, desk.token)
     tokenizer = vocabulary.read(run.adapter, run.name)
     source = snapshot.of(adapter.pinned(run), desk.token)
@@ -106,9 +107,9 @@ def _in_words(difference: float, effect: float, prompts: int) -> Iterator[str]:
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """A hidden folder to write into: it takes the place of `folder` when all went well and vanishes when not."""
-    draft, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
-    for leftover in (draft, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    draft, old = unfinished.named(folder.parent, folder.name), _replaced(folder)
+    unfinished.remove(draft)
+    _settle(folder)
     draft.mkdir()
     try:
         yield draft
@@ -118,6 +119,19 @@ def whole(folder: Path) -> Iterator[Path]:
     if folder.exists():
         os.replace(folder, old)
     os.replace(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> Path:
+    """Where the result before waits while the new one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _settle(folder: Path) -> None:
+    """End what a job did not that was killed while it replaced a result: one of the two is there, and only one."""
+    old = _replaced(folder)
+    if old.exists() and not folder.exists():
+        os.replace(old, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -5,14 +5,13 @@ neither waits for it nor fails of it.
 """
 
 import os
-import secrets
 import shutil
 import threading
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from studio import events
+from studio import events, unfinished
 from studio.adoption import FOLDER
 from studio.engine import hub
 from studio.engine.checkpoints import Checkpoint
@@ -35,7 +34,7 @@ class Offsite:
 
     def send(self, checkpoint: Checkpoint) -> None:
         """Let a checkpoint be sent as soon as the one before is. Returns at once."""
-        draft = self.run.folder / f".sending-{secrets.token_hex(4)}"
+        draft = unfinished.unique(self.run.folder)
         draft.mkdir()
         for path in checkpoint.folder.iterdir():
             os.link(path, draft / path.name)  # it may be pruned before its turn comes

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from huggingface_hub.constants import HF_HOME
 from transformers import PreTrainedTokenizerBase
 
+from studio import unfinished
 from studio.begun import tells_the_time
 from studio.engine import bounds, fidelity, texts
 from studio.engine.asking import Asking, Common
@@ -103,7 +103,9 @@ def tokenize(found: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_leng
     folder = cache / _digest(found, tokenizer, max_length, moment)
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=cache))
+        unfinished.clear_forgotten(cache)
+        draft = unfinished.unique(cache)
+        draft.mkdir()
         try:
             _write(draft, found, tokenizer, max_length, progress, moment)
             _settle(draft, folder)

@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import shutil
 import signal
 import stat
 import sys
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from studio import credentials, events, processes, pulse
+from studio import credentials, events, processes, pulse, unfinished
 from studio.engine import bounds, space, turn
 from studio.engine.stopping import Stopping, leave, led_to
 from studio.errors import StudioError, disk_is_full, explain
@@ -30,7 +29,6 @@ SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
 PROGRESS_SECONDS = 0.5
 """Progress is said no more often than a page looks."""
 STANDARD_OUTPUTS = (1, 2)
-LAUNCHER = ".lock"
 PATIENCE = 3
 """So many times HF_HUB_DOWNLOAD_TIMEOUT (10 s, if nobody has set it) the Hub may stay silent: a commit takes its time."""
 
@@ -129,6 +127,7 @@ def _work(desk: Desk, task: Callable[[Desk], events.Event | None], computes: boo
     signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
     threading.Thread(target=_beat, args=[desk.folder], daemon=True, name="pulse").start()
     threading.Thread(target=_outlive_the_log, daemon=True, name="output").start()
+    unfinished.clear(desk.folder)
     space.set_aside(desk.folder)
     _limit_silence()
     desk.stopping.watch(lambda: _last_resort(desk))
@@ -165,9 +164,7 @@ def _stopped(desk: Desk) -> events.Stopped:
 
 def _last_resort(desk: Desk) -> None:
     """What a job says that is ended in the middle of a library's call; of what it was making nothing is left."""
-    for draft in desk.folder.glob(".*") if desk.folder.parent.joinpath("settings.yaml").is_file() else ():
-        if draft.name not in (processes.LOCK, LAUNCHER):
-            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+    unfinished.clear(desk.folder)
     space.use_up(desk.folder)
     desk.say(_stopped(desk))
 
