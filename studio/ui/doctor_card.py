@@ -21,8 +21,8 @@ from studio.share import FILE
 from studio.shelf import Shelf
 from studio.source_choices import EDITS, EDITS_FOR, History, Values
 from studio.summary import Summary
-from studio.ui import examined, form, parts
-from studio.ui.choices import Dropdown
+from studio.ui import examined, form, news, parts
+from studio.ui.choices import Dropdown, once_closed, with_choices
 from studio.ui.complaints_card import Complaints
 from studio.ui.source_card import SourceCard
 from studio.ui.studio import LATEST, PRIVATE, QUIET, Studio, looks_while, refuse
@@ -167,8 +167,9 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
                     "keep": gr.Button("Keep only these", size="sm", elem_id="keep-rows"),
                     "hold out": gr.Button("Hold these out to measure on", size="sm", elem_id="hold-out-rows")}
     watch, folder, offered, history = gr.Timer(1.0), gr.State(""), gr.State(()), source.history
+    listed = news.build()
     changed = [everything[name] for name in CHANGED_BY_FIXES]
-    shown = [seen, lengths, watch, cancel, strip, undo, folder, offered, by_column, value, *fixes]
+    shown = [seen, lengths, watch, cancel, strip, undo, folder, offered, by_column, listed, *fixes]
 
     def show(past: list, by_timer: bool = False, **values: Any) -> list[Any]:
         now = view(studio, values)
@@ -176,7 +177,13 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         can_undo = bool(past or values["data.edits"]) and not now.at_work
         return [now.html, now.lengths, looks_while(now.at_work, by_timer), gr.Button(visible=now.at_work),
                 gr.Button(visible=now.foreign), gr.Button(visible=can_undo), str(now.folder or ""), now.offers,
-                gr.Accordion(visible=bool(now.columns)), gr.Dropdown(list(now.columns), value=None), *buttons]
+                gr.Accordion(visible=bool(now.columns)), news.digest(now.columns), *buttons]
+
+    def offer(folder: str, held: str | None) -> dict[str, Any]:
+        """While nothing is examined the list keeps what it holds, out of sight."""
+        found = examination.found(Job("examine", Path(folder))) if folder else None
+        columns = values_of(found.columns) if found else ()
+        return with_choices(list(columns), held, held if held in dict(columns).values() else None) if columns else gr.skip()
 
     def look(past: list, text: str, event: gr.EventData) -> list[Any]:
         values = complaints.now.said(text)
@@ -243,5 +250,6 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
     examined_after(form.fill(undo.click, undo_last, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)
+    listed.change(offer, [folder, value], value, **once_closed(value), **QUIET, **LATEST)
     tell(gr.on([watch.tick, complaints.now.changed().change], look, [history, complaints.now.text], shown, **QUIET, **LATEST))
     return Doctor(folder, follow, edit)

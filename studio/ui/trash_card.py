@@ -7,7 +7,7 @@ import gradio as gr
 
 from studio import shares, trash, uploads
 from studio.errors import BusyError, StudioError
-from studio.ui.choices import Dropdown
+from studio.ui.choices import Dropdown, once_closed, with_choices
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 
@@ -26,16 +26,18 @@ def build(studio: Studio, in_view: gr.Dropdown, started: gr.State) -> None:
             one = gr.Button("Delete this run", size="sm", variant="stop", elem_id="delete-run")
             everything = gr.Button("Empty the trash", size="sm", variant="stop", elem_id="empty-trash")
             upload = gr.Button("Delete this upload", size="sm", variant="stop", elem_id="delete-upload")
-    state = [thrown, back, brought, deleting, one, everything, upload, sure]
+    state, chosen = [thrown, back, brought, deleting, one, everything, upload, sure], [thrown, brought]
 
-    def shown() -> tuple[Any, ...]:
+    def shown(run: str | None, upload: str | None) -> tuple[Any, ...]:
+        """All of it; a run and an upload that were chosen stay so for as long as they are there."""
         found, files = trash.thrown_away(studio.root), uploads.kept(studio.root)
         sizes = [(f"{path.name} ({path.stat().st_size / 1e6:,.1f} MB)", str(path)) for path in files]
-        return (gr.Dropdown(found, value=found[0] if found else None, visible=bool(found)), gr.Button(visible=bool(found)),
-                gr.Dropdown(sizes, value=sizes[0][1] if sizes else None, visible=bool(sizes)), gr.Row(visible=bool(found or files)),
-                gr.Button(visible=bool(found)), gr.Button(visible=len(found) > 1), gr.Button(visible=bool(files)), False)
+        return (with_choices(found, run, _kept(run, found), visible=bool(found)), gr.Button(visible=bool(found)),
+                with_choices(sizes, upload, _kept(upload, [path for _, path in sizes]), visible=bool(sizes)),
+                gr.Row(visible=bool(found or files)), gr.Button(visible=bool(found)), gr.Button(visible=len(found) > 1),
+                gr.Button(visible=bool(files)), False)
 
-    def delete(what: Callable[[], None], sure: bool) -> tuple[Any, ...]:
+    def delete(what: Callable[[], object], sure: bool, *chosen: str | None) -> tuple[Any, ...]:
         try:
             if not sure:
                 raise StudioError("Tick “Yes, delete for good” first: what is deleted cannot be got back.")
@@ -43,40 +45,45 @@ def build(studio: Studio, in_view: gr.Dropdown, started: gr.State) -> None:
         except StudioError as error:
             refuse("Not deleted", error)
         shares.forget_size(studio.root)
-        return shown()
+        return shown(*chosen)
 
-    def delete_run(name: str | None, sure: bool) -> tuple[Any, ...]:
-        return delete(lambda: trash.delete(studio.root, name or ""), sure)
+    def delete_run(sure: bool, run: str | None, upload: str | None) -> tuple[Any, ...]:
+        return delete(lambda: trash.delete(studio.root, run or ""), sure, run, upload)
 
-    def empty(sure: bool) -> tuple[Any, ...]:
-        return delete(lambda: [trash.delete(studio.root, name) for name in trash.thrown_away(studio.root)], sure)
+    def empty(sure: bool, *chosen: str | None) -> tuple[Any, ...]:
+        return delete(lambda: [trash.delete(studio.root, name) for name in trash.thrown_away(studio.root)], sure, *chosen)
 
-    def delete_upload(path: str | None, sure: bool) -> tuple[Any, ...]:
-        return delete(lambda: remove_upload(studio, path), sure)
+    def delete_upload(sure: bool, run: str | None, upload: str | None) -> tuple[Any, ...]:
+        return delete(lambda: remove_upload(studio, upload), sure, run, upload)
 
-    def throw_away(name: str | None) -> tuple[Any, ...]:
+    def throw_away(name: str | None, *chosen: str | None) -> tuple[Any, ...]:
         run = studio.find(name)
         try:
             if run is not None:
                 trash.throw_away(run)
         except StudioError as error:
             refuse("Not thrown away", error)
-        return shown()
+        return shown(*chosen)
 
-    def put_back(name: str | None) -> tuple[Any, ...]:
+    def put_back(run: str | None, upload: str | None) -> tuple[Any, ...]:
         try:
-            trash.put_back(studio.root, name or "")
+            trash.put_back(studio.root, run or "")
         except StudioError as error:
             refuse("Not put back", error)
-            return *shown(), gr.skip()
-        return *shown(), name
+            return *shown(run, upload), gr.skip()
+        return *shown(run, upload), run
 
-    card.expand(shown, None, state, **QUIET)
-    throw.click(throw_away, in_view, state, **PRIVATE)
-    back.click(put_back, thrown, [*state, started], **PRIVATE)
-    one.click(delete_run, [thrown, sure], state, **PRIVATE)
-    everything.click(empty, sure, state, **PRIVATE)
-    upload.click(delete_upload, [brought, sure], state, **PRIVATE)
+    card.expand(shown, chosen, state, **once_closed(*chosen), **QUIET)
+    throw.click(throw_away, [in_view, *chosen], state, **PRIVATE)
+    back.click(put_back, chosen, [*state, started], **PRIVATE)
+    one.click(delete_run, [sure, *chosen], state, **PRIVATE)
+    everything.click(empty, [sure, *chosen], state, **PRIVATE)
+    upload.click(delete_upload, [sure, *chosen], state, **PRIVATE)
+
+
+def _kept(chosen: str | None, offered: list[str]) -> str | None:
+    """What a list holds: what was chosen, where it is offered, else the first."""
+    return chosen if chosen in offered else offered[0] if offered else None
 
 
 def remove_upload(studio: Studio, path: str | None) -> None:

@@ -100,6 +100,23 @@ def test_an_answer_that_comes_late_does_not_end_the_looking(opened, tmp_path):
     expect(opened.locator("#examination .verdict")).to_contain_text("ready with losses", timeout=60_000)
 
 
+def test_a_column_s_value_that_was_chosen_stays_while_the_form_changes(opened, tmp_path):
+    source_is(opened, write(tmp_path / "columns.jsonl", [row(at, source=("books", "web", "letters")[at % 3]) for at in range(30)]))
+    examine(opened)
+    opened.locator("#by-column").get_by_role("button", name="Choose rows by a column").click()
+    opened.locator("#column-value input").click()
+    opened.get_by_role("option", name=re.compile("source = books")).click()
+    rows = opened.locator("#field-data-rows").locator("input")
+    rows.fill("20")
+    rows.press("Tab")
+    expect(opened.locator("#by-column")).to_be_hidden()
+    examine(opened)
+    expect(opened.locator("#column-value input")).to_have_value(re.compile("source = books"))
+    opened.locator("#drop-rows").click()
+    expect(opened.locator("#examination")).to_contain_text("were taken out by edits", timeout=60_000)
+    expect(opened.locator("#column-value input")).to_have_value("")
+
+
 @pytest.mark.slow
 def test_rows_are_held_out_and_dropped_by_a_column_s_value(opened, tmp_path):
     rows = [row(at, split="test" if at % 4 == 0 else "train", source="web" if at % 3 else "books") for at in range(60)]
