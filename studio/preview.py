@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from studio import credentials
+from studio import credentials, shares
 from studio.errors import DataError
 from studio.jobs import PROJECT
 from studio.settings import Settings
@@ -13,6 +16,9 @@ from studio.settings import Settings
 PROGRAM = ["-m", "studio.engine.look"]
 SECONDS = 300
 """Longest wait for a tokenizer that must be downloaded first."""
+HEARTBEAT_SECONDS = 0.3
+at_work: Counter[str] = Counter()
+"""Processes that make tokens now, by whom they are for."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +37,46 @@ class Tokens:
     seal: str
 
 
-def look(settings: Settings, pair: dict, token: str | None = None, owner: str = "") -> Tokens:
-    """A pair (prompt, chosen and rejected as messages) in tokens, for a user or the person at this machine.
+def look(settings: Settings, pair: dict, token: str | None = None, owner: str = "") -> Iterator[Tokens | None]:
+    """A pair (prompt, chosen and rejected as messages) in tokens, for a user or the person at this machine; None while it is waited for.
 
-    Raises DataError with the process's two sentences.
+    Closing the iterator ends the process. Raises DataError with the process's two sentences, and BusyError where a user has as
+    many processes as one may have.
     """
+    shares.refuse_another_helper(owner, at_work[owner])
+    at_work[owner] += 1
+    try:
+        yield from _made(settings, pair, token, owner)
+    finally:
+        at_work[owner] -= 1
+
+
+def _made(settings: Settings, pair: dict, token: str | None, owner: str) -> Iterator[Tokens | None]:
     handed = credentials.handed_over(owner, {"token": token} if token else {})
     request = json.dumps({"settings": settings.model_dump(), **handed,
                           "pair": {name: pair[name] for name in ("prompt", "chosen", "rejected", "tools") if name in pair}})
-    try:
-        done = subprocess.run([sys.executable, *PROGRAM], cwd=PROJECT, input=request, env=credentials.environment(owner),
-                              capture_output=True, text=True, encoding="utf-8", timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        raise DataError(f"The tokenizer of {settings.model.name} was not there within {SECONDS // 60} minutes. "
-                        "Check the connection, then try again.") from None
-    lines = done.stdout.splitlines()
+    end = time.monotonic() + SECONDS
+    with subprocess.Popen([sys.executable, *PROGRAM], cwd=PROJECT, env=credentials.environment(owner), stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8") as process:
+        try:
+            while (said := _heard(process, request)) is None:
+                request = None  # it is on its way
+                if time.monotonic() > end:
+                    raise DataError(f"The tokenizer of {settings.model.name} was not there within {SECONDS // 60} minutes. "
+                                    "Check the connection, then try again.")
+                yield None
+        finally:
+            process.kill()
+    lines = said.splitlines()
     answer = json.loads(lines[-1]) if lines else {"error": "Making the tokens ended without an answer. Try again."}
     if "error" in answer:
         raise DataError(answer["error"])
-    return Tokens(**answer)
+    yield Tokens(**answer)
+
+
+def _heard(process: subprocess.Popen, request: str | None) -> str | None:
+    """All that a process said that is handed a request, or None while it has not ended."""
+    try:
+        return process.communicate(request, timeout=HEARTBEAT_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        return None

@@ -87,6 +87,12 @@ def refuse_another_run(room: Path, index: Index) -> None:
                         "Wait for one to end, or stop one first.")
 
 
+def refuse_another_helper(owner: str, at_work: int) -> None:
+    """Raises BusyError where a user has as many short processes of the page, `at_work`, as one may have of the others."""
+    if owner and at_work >= each.processes:
+        raise BusyError(f"{at_work} of your pages wait for tokens, which is the most that one user may have. Cancel one of them.")
+
+
 def refuse_another_process(folder: Path) -> None:
     """Raises BusyError, or NoSpaceError, where the owner of a job's folder has as many workers, or as much on the disk, as one may have."""
     room = next((parent for parent in folder.absolute().parents[:3] if runs.owner_of(parent)), None)

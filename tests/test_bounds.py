@@ -10,10 +10,10 @@ import psutil
 import pytest
 from tokenizers import Regex, normalizers
 
-from studio import events, examination, jobs, preview
+from studio import events, examination, jobs, preview, shares
 from studio.engine import texts, tokens
 from studio.engine.vocabulary import load_tokenizer
-from studio.errors import DataError
+from studio.errors import BusyError, DataError
 from studio.jobs import Job
 from studio.preferences.pairs import Pair
 from studio.settings import ModelSettings
@@ -89,7 +89,24 @@ def test_a_pair_whose_tokens_are_never_made_is_told_instead_of_shown(tmp_path, m
     program = SMALL + "import runpy; runpy.run_module('studio.engine.look', run_name='__main__')"
     monkeypatch.setattr(preview, "PROGRAM", ["-c", program])
     with pytest.raises(DataError, match="took more than 0.3 GB of memory"):
-        preview.look(settings, pair.row())
+        list(preview.look(settings, pair.row()))
+
+
+@pytest.mark.fault("T92")
+def test_waiting_for_a_pair_s_tokens_can_be_cancelled_and_a_user_has_so_many_of_these_processes(tmp_path, monkeypatch):
+    settings = practice(**{"model.name": with_normalizer(tmp_path / "base", NEVER_ENDS)})
+    pair = Pair([{"role": "user", "content": WORDS}], [{"role": "assistant", "content": "a"}], [{"role": "assistant", "content": "b"}])
+    before = set(psutil.Process().children(recursive=True))
+    waiting = [preview.look(settings, pair.row(), owner="ada") for _ in range(shares.each.processes)]
+    assert [next(each) for each in waiting] == [None] * len(waiting)
+    with pytest.raises(BusyError, match="most that one user may have"):
+        next(preview.look(settings, pair.row(), owner="ada"))
+    begun = set(psutil.Process().children(recursive=True)) - before
+    assert begun
+    for each in waiting:
+        each.close()
+    assert preview.at_work["ada"] == 0
+    until(lambda: not any(process.is_running() for process in begun), 5)
 
 
 def test_long_pairs_are_taken_a_few_at_once_and_in_their_order():

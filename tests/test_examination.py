@@ -247,7 +247,8 @@ def test_a_private_dataset_is_read_with_the_token_at_its_commit(root, hub, tmp_p
 
 def test_a_pair_is_shown_token_by_token_as_the_model_reads_it(practised):
     _, shelf = practised
-    seen = preview.look(Settings(), shelf[0])
+    *waited, seen = preview.look(Settings(), shelf[0])
+    assert waited and not any(waited) and not preview.at_work[""]
     assert "".join(seen.chosen[: seen.prompt]) == "".join(seen.rejected[: seen.prompt])
     assert shelf[0]["chosen"][-1]["content"] in "".join(seen.chosen[seen.prompt :])
     html = examined.as_read(seen)

@@ -42,7 +42,7 @@ def build(studio: Studio, pair_fields: list[gr.Dropdown], blind: gr.Checkbox, sy
         except StudioError as error:
             yield refuse("Not asked", error)
 
-    asking = ask.click(ask_all, [*pair_fields, blind, system], table, inputs_kwargs=sampling_fields, concurrency_limit=1, **PRIVATE)
+    asking = ask.click(ask_all, [*pair_fields, blind, system], table, inputs_kwargs=sampling_fields, **PRIVATE)
     in_view, first, second = pair_fields
     for event in (news.own(in_view.change).change, first.input, second.input):
         event(lambda: "", None, table, cancels=[asking], **QUIET)

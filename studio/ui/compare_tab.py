@@ -181,7 +181,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     gr.on([tab.select, stale.change], offer, [*pair_fields, filled], lists, **once_closed(one, other), **QUIET, **LATEST)
     chosen_anew = news.own(in_view.change).change(partial(offer, anew=True), [*pair_fields, filled], lists, **QUIET)
     asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
-                             concurrency_limit=1, **PRIVATE)
+                             **PRIVATE)
     halt.click(lambda name: gr.Textbox(**(OPEN if name else CLOSED)), in_view, question, cancels=[asking, asking_all], **QUIET)
     for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.input):
         anew(afresh, looking, talk, cancels=[asking], **QUIET)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 LINE_END = re.compile(r"(\r\n|\r|\n)")
+MAKING = "Making the tokens …"
 COMPARED = 2000
 """Lines of a text before and after that are compared, to find those that are as they were."""
 Texts = tuple[str, str, str]
@@ -82,15 +84,17 @@ def with_line_ends_of(was: str, text: str) -> str:
     return "".join(line + end for line, end in zip(lines, [*ends, ""], strict=True))
 
 
-def as_read(settings: Settings, folder: Path, place: int, token: str) -> str:
-    """The pair at a place token by token, or why it cannot be shown so."""
+def as_read(settings: Settings, folder: Path, place: int, token: str) -> Iterator[str]:
+    """The pair at a place token by token, or why it cannot be shown so; before that, again and again, that it is being made."""
     shelf = Shelf(folder)
     if not 0 <= place < len(shelf):
-        return parts.note("info", "Choose a row first: enter its number, or find it by its words.")
+        yield parts.note("info", "Choose a row first: enter its number, or find it by its words.")
+        return
     try:
-        return examined.as_read(preview.look(settings, shelf[place], token or None, runs.owner_of_job(folder)))
+        for tokens in preview.look(settings, shelf[place], token or None, runs.owner_of_job(folder)):
+            yield parts.progress(None, None, MAKING) if tokens is None else examined.as_read(tokens)
     except StudioError as error:
-        return parts.note("bad", str(error))
+        yield parts.note("bad", str(error))
 
 
 def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Textbox) -> None:
@@ -106,6 +110,7 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
             swap = gr.Button("Swap its answers", size="sm", elem_id="swap-pair")
             drop = gr.Button("Drop it", size="sm", elem_id="drop-pair")
             read = gr.Button("Show it as the model reads it", size="sm", elem_id="as-read")
+            leave = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel-tokens")
         tokens = gr.HTML(elem_id="pair-tokens", padding=False)
         with gr.Accordion("Change its words", open=False, elem_id="rewrite"):
             asked = gr.Textbox(label="Question (its last turn)", lines=2, elem_id="rewrite-prompt")
@@ -138,11 +143,14 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
     def move(folder: str, place: int, step: int) -> list[Any]:
         return look(folder, beside(Path(folder), place, step))
 
-    def read_it(folder: str, token: str, place: int, **values: Any) -> str:
+    def read_it(folder: str, token: str, place: int, **values: Any) -> Iterator[tuple[str, gr.Button]]:
         try:
-            return as_read(studio.settings_of(values), Path(folder), place, token)
+            settings = studio.settings_of(values)
         except SettingsError as error:
-            return parts.note("bad", form.in_words(error.problems))
+            yield parts.note("bad", form.in_words(error.problems)), gr.Button(visible=False)
+            return
+        for html in as_read(settings, Path(folder), place, token):
+            yield html, gr.Button(visible=MAKING in html)
 
     def rewrite(folder: str, place: int, *texts: str) -> str:
         try:
@@ -159,9 +167,8 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
     search.submit(find, [folder, search, place], [*shown, *texts], trigger_mode="always_last", **PRIVATE)
     back.click(lambda folder, place: move(folder, place, -1), [folder, place], [*shown, *texts], **PRIVATE)
     forth.click(lambda folder, place: move(folder, place, 1), [folder, place], [*shown, *texts], **PRIVATE)
-    read.click(read_it, [folder, token, place], tokens, inputs_kwargs=everything, concurrency_limit=2, api_visibility="private",
-               show_progress="minimal")
-    pair.change(lambda: "", None, tokens, **QUIET)
+    reading = read.click(read_it, [folder, token, place], [tokens, leave], inputs_kwargs=everything, **PRIVATE)
+    gr.on([leave.click, pair.change], lambda: ("", gr.Button(visible=False)), None, [tokens, leave], cancels=[reading], **QUIET)
     doctor.edit(swap.click, of_this("swap"), [folder, place])
     doctor.edit(drop.click, of_this("drop"), [folder, place])
     doctor.edit(save.click, rewrite, [folder, place, *texts])

@@ -16,6 +16,8 @@ from studio.ui.theme import launch_options
 
 WAITING_EVENTS = 300
 """Events that may wait in line before the next one is turned away."""
+AT_ONCE = 10
+"""Events of one kind that are worked on at the same time. Gradio's own is one: what takes one user minutes would be everybody's wait."""
 LOOKS_FOR_EVENTS = 0.02
 """Seconds between looks at that line while it is empty. Gradio's own thousandth keeps an idle studio busy: 6 % of a core."""
 LOOKS_FOR_PROGRESS = 1.0
@@ -35,7 +37,7 @@ def visitor_of_event(pages: Sessions) -> Visitor:
 
 def served(studio: Studio, doors: Doors, temporary) -> ASGIApp:
     """The whole application. `temporary` is where uploads arrive."""
-    page = build(studio).queue(max_size=WAITING_EVENTS)
+    page = build(studio).queue(max_size=WAITING_EVENTS, default_concurrency_limit=AT_ONCE)
     page._queue.sleep_when_free = LOOKS_FOR_EVENTS
     page._queue.progress_update_sleep_when_free = LOOKS_FOR_PROGRESS
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import expect
 
@@ -46,6 +47,30 @@ def test_the_practice_pairs_are_examined_and_any_of_them_is_shown_token_by_token
     expect(opened.locator("#pair")).to_contain_text("Row 17")
     opened.locator("#as-read").click()
     expect(opened.locator("#pair-tokens .token.scored").first).to_be_visible(timeout=30_000)
+
+
+def test_a_pair_s_tokens_that_do_not_come_are_cancelled_and_keep_no_other_page_waiting(opened, studio):
+    def of_the_tokenizer() -> list[psutil.Process]:
+        return [one for one in psutil.Process(studio.process.pid).children() if "studio.engine.look" in one.cmdline()]
+
+    examine(opened)
+    opened.locator("#as-read").click()
+    held, = until(of_the_tokenizer)
+    held.suspend()
+    expect(opened.locator("#pair-tokens")).to_contain_text("Making the tokens")
+    other = opened.context.new_page()
+    load(other, studio)
+    examine(other)
+    other.locator("#as-read").click()
+    expect(other.locator("#pair-tokens .token.scored").first).to_be_visible()
+    other.close()
+    opened.locator("#cancel-tokens").click()
+    expect(opened.locator("#pair-tokens")).not_to_contain_text("Making the tokens")
+    expect(opened.locator("#cancel-tokens")).to_be_hidden()
+    until(lambda: not held.is_running(), 5)
+    opened.locator("#as-read").click()
+    expect(opened.locator("#pair-tokens .token.scored").first).to_be_visible()
+    expect(opened.locator("#cancel-tokens")).to_be_hidden()
 
 
 def test_a_bad_file_is_made_ready_by_clicks_and_stays_as_it_is(opened, tmp_path):
