@@ -1,11 +1,13 @@
 """What must be installed, looked at before anything is imported: an old library fails late and with other words."""
 
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
-OLDEST = {"gradio": "6.31", "huggingface_hub": "2.4", "pydantic": "2", "torch": "2.11", "transformers": "5.17", "peft": "0.21",
+OLDEST = {"gradio": "6.31", "huggingface_hub": "1.33", "pydantic": "2", "torch": "2.11", "transformers": "5.17", "peft": "0.21",
           "datasets": "5.0.1"}
 """What the code has run with; newer ones may do."""
 
@@ -20,6 +22,14 @@ def missing() -> str:
         return ""
     told = "; ".join(filter(None, (f"missing: {', '.join(absent)}" if absent else "", f"too old: {', '.join(old)}" if old else "")))
     return f"The studio cannot start: {told}. Run pip install -r requirements.txt, or make run, which does it for you."
+
+
+@cache
+def torch_is_built_for_cards() -> bool:
+    """Whether the installed torch was built for CUDA or ROCm, as its file of versions says: importing it takes seconds."""
+    package = find_spec("torch")
+    file = Path(package.origin).with_name("version.py") if package and package.origin else None
+    return bool(file and file.is_file() and re.search(r"^(?:cuda|hip)\b[^=]*= *'", file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def _named() -> list[str]:

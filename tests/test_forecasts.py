@@ -55,7 +55,7 @@ def test_the_table_names_what_the_client_names_and_leaves_out_several_cards():
     table = {one.slug for one in hardware.TABLE}
     assert table <= client
     left = {slug for slug in client - table if not slug.endswith(("x2", "x4", "x8")) and not slug.startswith("zero")}
-    assert left == {"rtx-pro-6000"}  # its speed and price are not published where the table's are from
+    assert left <= {"rtx-pro-6000"}  # older clients do not name it; its speed and price are not published where the table's are from
 
 
 def listed(name: str, pretty: str, memory: str, dollars: float, card: str = "", count: str = "1") -> dict:

@@ -159,3 +159,7 @@ def test_the_table_of_faults_holds_every_case_that_a_test_names_and_every_case_h
              if name == "pytest.mark.fault"]
     assert {arg.value for call in marks for arg in call.args} == set(faults.CASES)
     assert set(faults.CASES) >= faults.STARRED
+
+
+def test_every_folder_of_tests_is_a_package_so_that_two_files_of_one_name_can_be_run_together():
+    assert all((path.parent / "__init__.py").is_file() for path in (PROJECT / "tests").rglob("test_*.py"))

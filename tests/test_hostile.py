@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from studio import jobs, parcel, runs
 from studio.engine import adapter, checkpoints, rendering, snapshot
@@ -275,7 +275,10 @@ def other_weights(base: Path) -> None:
     tiny = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
         next(tiny.parameters()).add_(1e-2)
+    settings = (base / "generation_config.json").read_bytes()
+    tiny.generation_config = GenerationConfig()  # the base's own may not be saved again
     tiny.save_pretrained(base)
+    (base / "generation_config.json").write_bytes(settings)
 
 
 def other_shape(base: Path, **changes) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from studio import installed
 from studio.jobs import PROJECT
@@ -31,3 +32,9 @@ def test_newer_libraries_will_do(monkeypatch):
 def test_a_studio_without_its_libraries_says_so_instead_of_a_traceback():
     started = subprocess.run([sys.executable, "-S", "-E", "app.py"], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert started.returncode != 0 and "missing: gradio" in started.stderr and "Traceback" not in started.stderr
+
+
+def test_what_torch_was_built_for_is_read_without_importing_it():
+    asked = "import sys; from studio.installed import torch_is_built_for_cards as built; print(built(), 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", asked], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
+    assert said == [str(bool(torch.version.cuda or torch.version.hip)), "False"]
