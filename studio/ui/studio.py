@@ -45,12 +45,12 @@ GOOD_ENOUGH = 0.5
 
 
 def refuse(what: str, why: StudioError | str) -> Any:
-    """Tell whoever set off the event what was not done, and why. Returns what leaves every output as it is.
+    """Tell whoever set off the event what was not done, and why, until they close it. Returns what leaves every output as it is.
 
     Not by raising gr.Error: Gradio 6.31 covers the outputs with the word Error, and prints a traceback for what was merely
     mistyped. Of an event outside the queue (QUIET) nothing is told.
     """
-    gr.Warning(escape(f"{what}. {why}"))  # Gradio takes it for HTML, and shows no title of ours
+    gr.Warning(escape(f"{what}. {why}"), duration=None)  # Gradio takes it for HTML, and shows no title of ours
     return gr.skip()
 
 

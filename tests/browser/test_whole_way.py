@@ -97,12 +97,14 @@ def test_base_and_tuned_answer_side_by_side_and_differ(opened):
         expect(bot).to_have_count(2)
         answers[side] = bot.all_inner_texts()
     assert answers["left"] != answers["right"]
-    # What cannot be asked is told, and covers nothing.
+    # What cannot be asked is told until it is closed, and covers nothing.
     opened.get_by_label("Temperature").fill("9")
     question.fill("How are you?")
     question.press("Enter")
     expect(opened.get_by_text("Not asked")).to_be_visible()
     expect(opened.get_by_text("Temperature: 9 is out of range.")).to_be_visible()
+    expect(opened.locator(".toast-body")).to_be_visible()
+    expect(opened.locator(".toast-body .timer")).to_have_count(0)
     expect(question).to_have_value("How are you?")
     expect(opened.get_by_text("Error", exact=True)).to_be_hidden()
     assert [opened.locator(f"#chat-{side} .assistant p").all_inner_texts() for side in answers] == list(answers.values())
