@@ -1,5 +1,8 @@
 """What a person does on the page, as tests do it, and what stands ready for it."""
 
+from contextlib import suppress
+
+import psutil
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
@@ -43,3 +46,12 @@ def moved(studio, run: runs.Run) -> runs.Run:
     """A run that was made elsewhere, among the studio's: made there it would be started."""
     studio.runs.mkdir(parents=True, exist_ok=True)
     return runs.Run(run.folder.rename(studio.runs / run.name))
+
+
+def running(studio, program: str) -> list[psutil.Process]:
+    """The page's own processes that run a program of the engine."""
+    found = []
+    for one in psutil.Process(studio.process.pid).children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            found += [one] if program in one.cmdline() else []
+    return found

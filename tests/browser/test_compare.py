@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio import card, collected, events, jobs, runs, votes
-from tests.browser.steps import LONG_MS, load, moved, tab
+from tests.browser.steps import LONG_MS, load, moved, running, tab
 from tests.jobs_at_work import practice, until
 from tests.tiny_run import tiny_base, tuned_run
 
@@ -72,6 +72,29 @@ def test_compare_survives_a_run_without_an_adapter_that_comes_into_view(page, st
     expect(page.locator("#compare-head")).to_contain_text(run.name)
     ask(page, "How many legs has a spider?")
     expect(page.get_by_text("is not in the list of choices")).to_be_hidden()
+
+
+def test_a_question_that_waits_for_another_page_s_answers_shows_that_it_waits(page, studio, run):
+    load(page, studio, f"/?run={run.name}")
+    tab(page, "Compare")
+    ask(page, "First?")
+    other = page.context.new_page()
+    load(other, studio, f"/?run={run.name}")
+    tab(other, "Compare")
+    chat, = running(studio, "studio.engine.chat")
+    chat.suspend()
+    try:
+        for asking, text in ((page, "Second?"), (other, "Third?")):
+            question = asking.locator("#question").locator("input, textarea")
+            question.fill(text)
+            question.press("Enter")
+            until(lambda asking=asking, text=text: asking.wait_for_timeout(50) or said(asking, "right", "user")[-1:] == [text], 10)
+            expect(question).to_be_disabled()
+    finally:
+        chat.resume()
+    for asking in (page, other):
+        expect(asking.locator("#collect")).to_be_visible(timeout=LONG_MS)
+    other.close()
 
 
 def test_a_run_that_is_chosen_while_the_list_of_runs_is_looked_at_stays_in_view(page, studio, run, failed):

@@ -4,16 +4,14 @@ import gzip
 import json
 import re
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import expect
 
 from studio import practice
 from studio.preferences.edits import parse
-from tests.browser.steps import LONG_MS, examine, is_accessible, load, source_is
+from tests.browser.steps import LONG_MS, examine, is_accessible, load, running, source_is
 from tests.jobs_at_work import until
 
 
@@ -51,16 +49,9 @@ def test_the_practice_pairs_are_examined_and_any_of_them_is_shown_token_by_token
 
 
 def test_a_pair_s_tokens_that_do_not_come_are_cancelled_and_keep_no_other_page_waiting(opened, studio):
-    def of_the_tokenizer() -> list[psutil.Process]:
-        found = []
-        for one in psutil.Process(studio.process.pid).children():
-            with suppress(psutil.Error):  # it has ended meanwhile
-                found += [one] if "studio.engine.look" in one.cmdline() else []
-        return found
-
     examine(opened)
     opened.locator("#as-read").click()
-    held, = until(of_the_tokenizer)
+    held, = until(lambda: running(studio, "studio.engine.look"))
     held.suspend()
     expect(opened.locator("#pair-tokens")).to_contain_text("Making the tokens")
     other = opened.context.new_page()
