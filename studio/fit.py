@@ -7,7 +7,7 @@ A measurement (`studio.two_steps`) is better than any of this.
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from studio.installed import torch_is_built_for_cards
+from studio.installed import torch_build
 from studio.settings import Settings
 from studio.shape import Shape
 from studio.summary import size
@@ -111,7 +111,7 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)
-    libraries = LIBRARIES[kind] + (BUILT_FOR_CARDS if kind == "cpu" and torch_is_built_for_cards() else 0)
+    libraries = LIBRARIES[kind] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
     room = USABLE * (free - model - adapter - libraries)
     each = kept_by_a_layer(settings, shape, kind, longest)
     if settings.training.gradient_checkpointing == "auto":

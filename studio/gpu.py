@@ -11,13 +11,17 @@ from typing import Literal
 import psutil
 
 from studio.errors import NoSpaceError, StudioError
-from studio.settings import Settings
+from studio.installed import TorchBuild, torch_build
+from studio.settings import PRACTICE, Settings
 from studio.summary import size
 
-QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
+QUERY = ["nvidia-smi", "--query-gpu=uuid,name,memory.total,memory.used,driver_version", "--format=csv,noheader,nounits"]
 APPS = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
 SMALLEST_FREE = 200 * 10**6
 """Bytes below which no run is begun: its log, adapter and held-out pairs need some room."""
+VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
+"""The oldest driver for Linux that runs programs built for a CUDA of that generation, after NVIDIA's table of compatibility."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,13 @@ class Card:
     name: str
     total: int
     used: int
+    uuid: str = ""
+    driver: str = ""
+    """The version of the machine's driver."""
+
+    @property
+    def free(self) -> int:
+        return self.total - self.used
 
 
 @dataclass(frozen=True)
@@ -40,16 +51,70 @@ class Place:
 
 def place(settings: Settings) -> Place | None:
     """Where these settings would compute here; None when they ask for a GPU and there is none."""
-    found = cards() if settings.model.device != "cpu" else []
-    if found:
-        return Place("cuda", found[0].name, found[0].total - found[0].used)
+    card = the_one(cards()) if settings.model.device != "cpu" else None
+    if card is not None:
+        return Place("cuda", card.name, card.free)
     return None if settings.model.device == "gpu" else Place("cpu", "cpu", psutil.virtual_memory().available)
 
 
 def cards() -> list[Card]:
-    """The NVIDIA cards of this machine; none when the driver is not there or does not answer."""
-    return [Card(name.strip(), int(total) * 2**20, int(used) * 2**20)
-            for name, total, used in (line.split(",") for line in _asked(QUERY) if line.count(",") == 2)]
+    """The NVIDIA cards of this machine that CUDA_VISIBLE_DEVICES shows; none when the driver is not there or does not answer."""
+    rows = ([part.strip() for part in line.split(",")] for line in _asked(QUERY))
+    return _visible([Card(row[1], int(row[2]) * 2**20, int(row[3]) * 2**20, uuid=row[0], driver=row[4])
+                     for row in rows if len(row) == 5 and row[2].isdigit() and row[3].isdigit()])
+
+
+def _visible(found: list[Card]) -> list[Card]:
+    """Of all cards those that a process of this environment would see, in its order."""
+    shown = os.environ.get(VISIBLE)
+    if shown is None or "MIG-" in shown:  # a part of a card, of which this query knows nothing
+        return found
+    chosen = []
+    for part in map(str.strip, shown.split(",")):
+        named = found[int(part) : int(part) + 1] if part.isdigit() else [card for card in found if part and card.uuid.startswith(part)]
+        if len(named) != 1:
+            break  # as CUDA has it: what stands behind a card that is not there is not seen either
+        chosen += named
+    return chosen
+
+
+def the_one(found: list[Card]) -> Card | None:
+    """The card that a worker takes: the one with the most free memory, or the first where numbers may mean others to CUDA."""
+    return max(found, key=lambda card: card.free, default=None) if not _is_unsure(found) else found[0]
+
+
+def _is_unsure(found: list[Card]) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES numbers cards of different kinds: CUDA counts the fastest first, the driver by their slots."""
+    numbered = any(part.strip().isdigit() for part in os.environ.get(VISIBLE, "").split(","))
+    return numbered and os.environ.get(ORDER) != "PCI_BUS_ID" and len({card.name for card in found}) > 1
+
+
+def take_one() -> None:
+    """Let this process see one card only, chosen before CUDA is there: with several, transformers would train on all of them at once."""
+    found = cards()
+    card = the_one(found)
+    if len(found) > 1 and card is not None and card.uuid and not _is_unsure(found):
+        os.environ[VISIBLE] = card.uuid
+
+
+def unused(found: list[Card], torch: TorchBuild) -> str:
+    """Why this torch cannot use the machine's cards, and what to do, as far as versions tell; nothing where it can."""
+    if not found or torch.hip:
+        return ""
+    card = found[0]
+    if not torch.cuda:
+        why, then = "was built without CUDA", "Install a torch that is built for CUDA"
+    elif (oldest := OLDEST_DRIVERS.get(_major(torch.cuda), 0)) > _major(card.driver) > 0:
+        why = f"was built for CUDA {torch.cuda}, which needs a driver of version {oldest} or newer, and this machine's is {card.driver}"
+        then = "Update the driver, or install a torch that is built for an older CUDA"
+    else:
+        return ""
+    return f"This machine has an {card.name} that torch cannot use: torch {torch.version} {why}. {then}; or set Device to cpu."
+
+
+def _major(version: str) -> int:
+    first = version.partition(".")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def _asked(query: list[str]) -> list[str]:
@@ -101,8 +166,11 @@ def others_in_words(found: list[Other]) -> str:
 def in_words(found: list[Card]) -> str:
     """This machine in a sentence."""
     if found:
-        listed = ", ".join(f"{card.name} ({size(card.total - card.used)} of {size(card.total)} free)" for card in found)
-        return f"This machine has {listed}."
+        if words := unused(found, torch_build()):
+            return words
+        listed = ", ".join(f"{card.name} ({size(card.free)} of {size(card.total)} free)" for card in found)
+        several = f" Runs compute on one of them, now the {the_one(found).name} with the most free memory." if len(found) > 1 else ""
+        return f"This machine has {listed}.{several}"
     memory = size(psutil.virtual_memory().total)
     return (f"This machine has no GPU that the studio can use: runs compute on {os.cpu_count()} CPU cores with {memory} of memory. "
             "The practice preset is made for that.")
@@ -113,9 +181,12 @@ def refuse_what_cannot_start(settings: Settings, root: Path, on_disk: float = 0)
 
     `on_disk` is what the run's adapter and checkpoints take, in bytes, as far as that is known.
     """
-    if settings.model.device == "gpu" and not cards() and not Path("/dev/kfd").exists():
+    found = cards() if settings.model.device != "cpu" else []
+    if settings.model.device == "gpu" and not found and not Path("/dev/kfd").exists():
         raise StudioError("A GPU was asked for and this machine has none. "
                           "Set Device to auto or cpu, or start the studio on a machine with a GPU.")
+    if (words := unused(found, torch_build())) and settings.model.name != PRACTICE:
+        raise StudioError(words)
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):

@@ -1,6 +1,7 @@
 """What must be installed, looked at before anything is imported: an old library fails late and with other words."""
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,12 +25,23 @@ def missing() -> str:
     return f"The studio cannot start: {told}. Run pip install -r requirements.txt, or make run, which does it for you."
 
 
+@dataclass(frozen=True)
+class TorchBuild:
+    """The installed torch's version, and that of the CUDA or ROCm for which it was built, empty where it was not."""
+
+    version: str = ""
+    cuda: str = ""
+    hip: str = ""
+
+
 @cache
-def torch_is_built_for_cards() -> bool:
-    """Whether the installed torch was built for CUDA or ROCm, as its file of versions says: importing it takes seconds."""
+def torch_build() -> TorchBuild:
+    """As torch's file of versions says: importing it takes seconds."""
     package = find_spec("torch")
     file = Path(package.origin).with_name("version.py") if package and package.origin else None
-    return bool(file and file.is_file() and re.search(r"^(?:cuda|hip)\b[^=]*= *'", file.read_text(encoding="utf-8"), re.MULTILINE))
+    text = file.read_text(encoding="utf-8") if file and file.is_file() else ""
+    said = dict(re.findall(r"^(__version__|cuda|hip)\b[^=\n]*= *'([^']*)'", text, re.MULTILINE))
+    return TorchBuild(said.get("__version__", ""), said.get("cuda", ""), said.get("hip", ""))
 
 
 def _named() -> list[str]:

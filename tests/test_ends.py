@@ -88,7 +88,7 @@ def build(*inputs):
     trainer.add_callback(Tracker())
     return trainer
 learning.orpo.build = build
-sys.exit(work(train.train, computes=True))
+sys.exit(work(train.train, lambda desk: "cpu"))
 """
 
 
@@ -138,7 +138,7 @@ elif where == "writing":
     without_memory(checkpoints, "save_file", 4)  # the second of its files of tensors
 elif where == "measuring":
     without_memory(evaluate, "measure", 2)  # the first was the base's
-sys.exit(work(train.train, computes=True))
+sys.exit(work(train.train, lambda desk: "cpu"))
 """
 
 

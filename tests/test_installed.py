@@ -35,6 +35,6 @@ def test_a_studio_without_its_libraries_says_so_instead_of_a_traceback():
 
 
 def test_what_torch_was_built_for_is_read_without_importing_it():
-    asked = "import sys; from studio.installed import torch_is_built_for_cards as built; print(built(), 'torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", asked], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
-    assert said == [str(bool(torch.version.cuda or torch.version.hip)), "False"]
+    asked = "import sys; from studio.installed import torch_build; print(repr(torch_build()), 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", asked], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()
+    assert said == f"{installed.TorchBuild(torch.__version__, torch.version.cuda or '', torch.version.hip or '')!r} False"

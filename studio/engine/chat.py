@@ -29,6 +29,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from studio import gpu
 from studio.candidates import Candidate
 from studio.chat import IDLE_SECONDS, Ready, Sampling
 from studio.engine import bounds, turn
@@ -54,6 +55,7 @@ def main() -> int:
     bounds.ends_with(partial(_fail, wire))
     began = time.monotonic()
     try:
+        gpu.take_one()
         held = turn.take(desk.folder, "chat")  # noqa: F841 (until this process ends)
         duet = Duet(Run(desk.folder), desk.token, desk.consent)
         wire.say(ready=asdict(Ready(duet.device, round(time.monotonic() - began, 1))))

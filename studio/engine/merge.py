@@ -153,4 +153,4 @@ def _listed(value) -> list:
 
 
 if __name__ == "__main__":
-    sys.exit(work(merge, computes=True))
+    sys.exit(work(merge, computes_on=lambda desk: "cpu"))

@@ -1,19 +1,50 @@
 """What to compute on, and how precisely."""
 
+from functools import cache
+
 import torch
 
+from studio import gpu
 from studio.errors import StudioError
-from studio.settings import ModelSettings
+from studio.installed import torch_build
+from studio.settings import PRACTICE, ModelSettings
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def device(settings: ModelSettings) -> torch.device:
-    """What to compute on. Raises StudioError if a GPU is asked for and there is none."""
-    if settings.device == "gpu" and not torch.cuda.is_available():
+    """What to compute on. Raises StudioError if a GPU is asked for and there is none, or if there is one that torch cannot use:
+    a large model is never trained on the CPU without a word.
+    """
+    if settings.device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if settings.device == "gpu" or settings.name != PRACTICE:
+        _refuse_unused_cards()
+    if settings.device == "gpu":
         raise StudioError("A GPU was asked for and this machine has none that torch can use. "
                           "Set Device to auto or cpu, or start the studio on a machine with a GPU.")
-    return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cpu")
+
+
+def name(settings: ModelSettings) -> str:
+    """What that is called: the card's name, or cpu."""
+    return torch.cuda.get_device_name() if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+@cache
+def _cards() -> list[gpu.Card]:
+    return gpu.cards()
+
+
+def _refuse_unused_cards() -> None:
+    found = _cards()
+    if not found:
+        return
+    raise StudioError(gpu.unused(found, torch_build()) or (
+        f"This machine has an {found[0].name}, and torch {torch.__version__} for CUDA {torch.version.cuda} does not find it "
+        f"with driver {found[0].driver}. Restart the machine, or update the driver; or set Device to cpu."))
 
 
 def compute_dtype(settings: ModelSettings) -> torch.dtype:

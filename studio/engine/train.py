@@ -6,7 +6,7 @@ Reads settings.yaml, says what happens in events.jsonl, leaves held_out.jsonl an
 import sys
 
 from studio import begun, events
-from studio.engine import data, material
+from studio.engine import data, material, precision
 from studio.engine.vocabulary import chatml_in_words, load_tokenizer
 from studio.engine.worker import Desk, work
 from studio.runs import Run
@@ -34,4 +34,4 @@ def train(desk: Desk) -> events.Event | None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(train, computes=True, finishes=("training", "saving")))
+    sys.exit(work(train, lambda desk: precision.name(Run(desk.folder).settings.model), finishes=("training", "saving")))

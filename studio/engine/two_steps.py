@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from studio import collector, events
 from studio.begun import Begun
-from studio.engine import model
+from studio.engine import model, precision
 from studio.engine.material import download, gather, refuse_what_cannot_run
 from studio.engine.orpo import packing
 from studio.engine.orpo import trainer as orpo
@@ -84,4 +84,4 @@ def _short(settings: Settings) -> Settings:
 
 
 if __name__ == "__main__":
-    sys.exit(work(two_steps, computes=True))
+    sys.exit(work(two_steps, lambda desk: precision.name(Settings.from_file(desk.folder / "request.yaml").model)))

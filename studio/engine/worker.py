@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from studio import credentials, events, processes, pulse, unfinished
+from studio import credentials, events, gpu, processes, pulse, unfinished
 from studio.engine import bounds, space, turn
 from studio.engine.stopping import Stopping, leave, led_to
 from studio.errors import StudioError, disk_is_full, explain
@@ -23,7 +23,9 @@ from studio.redaction import redact
 from studio.remote_code import SECRET
 
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
-          "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
+          "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+          # Passes are of ever other sizes, and would leave a card's memory in pieces that none of them fits into.
+          "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 
 
 PROGRESS_SECONDS = 0.5
@@ -93,11 +95,12 @@ class Desk:
         return self.secrets.get("token")
 
 
-def work(task: Callable[[Desk], events.Event | None], computes: bool = False, finishes: Iterable[str] = ()) -> int:
+def work(task: Callable[[Desk], events.Event | None], computes_on: Callable[[Desk], str] | None = None,
+         finishes: Iterable[str] = ()) -> int:
     """Run one job as this process: `python -m studio.engine.<kind> FOLDER`, secrets as JSON on standard input.
 
-    The task returns its last word, or None for Finished; one that computes waits for its turn first. Asked to stop, it ends in
-    any phase but those that it `finishes`. Returns the exit code: 1 when it failed.
+    The task returns its last word, or None for Finished; one that computes waits for its turn first, and is told by the name of
+    what it `computes_on`. Asked to stop, it ends in any phase but those that it `finishes`. Returns the exit code: 1 when it failed.
     """
     folder, secrets = Path(sys.argv[1]), _secrets()
     if secrets is None:
@@ -109,7 +112,7 @@ def work(task: Callable[[Desk], events.Event | None], computes: bool = False, fi
     with processes.one_launcher(folder):  # whatever a page wrote down that has launched another one, or died before it could
         processes.write(folder, processes.me())
     with closing(lock):
-        return _work(Desk(folder, secrets, frozenset(finishes)), task, computes)
+        return _work(Desk(folder, secrets, frozenset(finishes)), task, computes_on)
 
 
 def _leave_to_another(folder: Path) -> int:
@@ -122,7 +125,7 @@ def _leave_to_another(folder: Path) -> int:
     return 0
 
 
-def _work(desk: Desk, task: Callable[[Desk], events.Event | None], computes: bool) -> int:
+def _work(desk: Desk, task: Callable[[Desk], events.Event | None], computes_on: Callable[[Desk], str] | None) -> int:
     # SIGTERM (a container that stops, a systemd unit) ends the step, not the work.
     signal.signal(signal.SIGTERM, lambda *_: (desk.folder / "stop").touch())
     threading.Thread(target=_beat, args=[desk.folder], daemon=True, name="pulse").start()
@@ -133,9 +136,12 @@ def _work(desk: Desk, task: Callable[[Desk], events.Event | None], computes: boo
     desk.stopping.watch(lambda: _last_resort(desk))
     bounds.ends_with(partial(_fail, desk))
     try:
-        desk.say(events.Started(device=_device() if computes else "", versions=_versions()))
-        lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes else None
-        stopped = computes and lock is None and desk.asked_to_stop
+        if computes_on:
+            _refuse_several_processes()
+            gpu.take_one()
+        desk.say(events.Started(device=computes_on(desk) if computes_on else "", versions=_versions()))
+        lock = turn.take(desk.folder, task.__name__, _waiting(desk)) if computes_on else None
+        stopped = computes_on and lock is None and desk.asked_to_stop
         last_word = events.Stopped(step=0) if stopped else task(desk) or events.Finished()
         desk.stopping.over()
         desk.say(last_word)
@@ -258,10 +264,12 @@ class about:
         return False
 
 
-def _device() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def _refuse_several_processes() -> None:
+    """Raises StudioError under torchrun or the like: each process would train an adapter of its own, and one of them be kept."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count not in ("", "1"):
+        raise StudioError(f"This run was started as {count} processes (WORLD_SIZE), and a run computes on one card. "
+                          "Start it without torchrun, or unset WORLD_SIZE.")
 
 
 def _versions() -> dict[str, str]:

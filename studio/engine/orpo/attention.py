@@ -125,9 +125,16 @@ def _spelled_out(softcap: float | None, sinks: torch.Tensor | None):
 
 
 def _takes_varlen(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """The kernel computes in 16 bits, on heads up to 256 wide, from Ampere on."""
+    """The kernel computes in 16 bits, on heads up to 256 wide in steps of 8, from Ampere on."""
+    width = query.shape[-1]
     return (varlen_attn is not None and query.dtype in (torch.bfloat16, torch.float16)
-            and query.shape[-1] == value.shape[-1] <= 256 and torch.cuda.get_device_capability(query.device) >= (8, 0))
+            and width == value.shape[-1] <= 256 and width % 8 == 0 and _capability(query.device) >= (8, 0))
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    """A card's, which every layer of every pass asks for."""
+    return torch.cuda.get_device_capability(device)
 
 
 def _one_call(query, key, value, layout: Layout, scaling: float | None, window: int | None) -> torch.Tensor:

@@ -156,13 +156,14 @@ def _streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: 
     sum of exp(logit - highest), the same sum weighted with the words' weights, and the target's logit.
     """
     rows, words = len(hidden), len(head.weight)
-    if not hidden.is_cuda:  # no product of 16-bit factors into float32 there
+    narrow = _multiplies_16_bits(hidden)
+    if not narrow:
         hidden = hidden.float()
     highest = hidden.new_full((rows, 1), torch.finfo(torch.float32).min, dtype=torch.float32)
     total, at_target = torch.zeros_like(highest), torch.zeros_like(highest)
     pull = torch.zeros(rows, hidden.shape[1], dtype=torch.float32, device=hidden.device) if wanted else None
     for part in _even_parts(words, len(block) // rows, STRIDE):
-        weight = head.weight[part] if hidden.is_cuda else head.weight[part].float()
+        weight = head.weight[part] if narrow else head.weight[part].float()
         logits = block[: rows * len(weight)].view(rows, -1)
         head.capped(_product(hidden, weight.t(), out=logits), part)
         place = targets - part.start
@@ -184,11 +185,16 @@ def _streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: 
     return logps, push.sub_(pull.div_(total)).mul_(head.scale)
 
 
+def _multiplies_16_bits(factor: torch.Tensor) -> bool:
+    """Whether a product of 16-bit factors can be summed up into float32: on CUDA, and not on ROCm, which calls itself cuda as well."""
+    return factor.is_cuda and not torch.version.hip
+
+
 def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """left @ right summed up and returned in float32, also for 16-bit factors: rounding logits to 16 bits costs digits."""
     if left.dtype == torch.float32:
         return torch.mm(left, right, out=out)
-    if not left.is_cuda:
+    if not _multiplies_16_bits(left):
         return torch.mm(left.float(), right.float(), out=out)
     return torch.mm(left, right, out_dtype=torch.float32, **({} if out is None else {"out": out}))
 

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from studio.engine.orpo import packing
+from studio.engine.orpo import packing, relief
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 
@@ -73,11 +73,13 @@ def measure(scorer: Scorer, pair: Encoded) -> Kept:
     batch = scorer.batch(packing.weigh([pair], 1, scorer.scope))
     was_training = scorer.model.training
     scorer.model.train()
-    state = torch.random.get_rng_state()  # LoRA dropout draws; the run's own numbers must not depend on this look
-    with scorer.attending(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        scores, _ = scorer.score(batch)
-    torch.random.set_rng_state(state)
-    scorer.model.train(was_training)
+    draws = relief.Draws()  # LoRA's dropout draws; the run's own numbers must not depend on this look
+    try:
+        with scorer.attending(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            scores, _ = scorer.score(batch)
+    finally:
+        draws.again()
+        scorer.model.train(was_training)
     config = scorer.causal.config.get_text_config()
     tokens, width = batch.ids.numel(), scorer.causal.get_input_embeddings().weight.element_size() * config.hidden_size
     del scores

@@ -4,15 +4,15 @@ import gc
 
 import torch
 
-OF_THE_CPU = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
-"""What torch says in a plain RuntimeError where the machine's memory, not a card's, has run out."""
+WORDS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says in other errors: of the machine's memory, of what CUDA itself takes from a card, of cuBLAS's workspace."""
 
 
 def ran_out(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, of a card or of the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OF_THE_CPU)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 def release() -> None:

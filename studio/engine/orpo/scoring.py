@@ -1,15 +1,16 @@
 """A model's log-probabilities of pairs, by packed rows where it allows them, by padded rows where it does not.
 
-Which it is, is decided from the model's config and proved on the longest and the shortest pair: packed together, they must
-give the hidden states that four separate forward passes by the model's own code give. Training and measuring both come
-through here.
+Which it is, is decided from the model's config and proved on the longest and the shortest pair: packed together, they must give
+the hidden states that four separate forward passes by the same layers give. That our layers do what the model's own do is judged
+before, layer by layer, each on what the model hands it. Training and measuring both come through here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel
 
 from studio.engine.orpo import layers, lora, packing
@@ -24,8 +25,13 @@ KNOWN_LAYERS = {"full_attention", "sliding_attention", "attention"}
 """Kinds of layers in which a token's place is all that matters; others carry a state from token to token."""
 
 AGREES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
-"""How far packed hidden states may be from separate ones, relative to their size; int8 bases round by what shares a batch."""
+"""How far hidden states may be from those that were computed another way, relative to their size, on average over a stretch: a
+prompt, or one of its answers. int8 bases round by what shares a batch."""
 AGREES_INT8 = 0.1
+LAYER_AGREES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+"""The same of what a single layer makes of what it is handed, by our code and by the model's own."""
+SINGLE = 10
+"""So many times as far those of a single token may be: rounding in 16 bits is uneven, and grows with the depth of a model."""
 
 
 class Scorer:
@@ -37,7 +43,7 @@ class Scorer:
         self._forwards = (lora.fused(model) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal)
         self._attending = False
         self.head = Head(self.causal)
-        self.packed, self.reason = False, "packing was not tried"
+        self.packed, self.reason, self.remark = False, "packing was not tried", ""
         config = self.causal.config.get_text_config()
         self.balances_experts = bool(getattr(config, "output_router_logits", False))
         self.router_weight = float(getattr(config, "router_aux_loss_coef", 0.0))
@@ -45,10 +51,10 @@ class Scorer:
     def choose(self, pairs: Sequence[Encoded]) -> "Scorer":
         """Decide for packed or padded rows by the longest and the shortest of the pairs. Returns itself."""
         self.packed, self.reason = True, ""
-        why_not = _known_not_to_pack(self.causal)
-        if not why_not:
-            by_length = sorted(pairs, key=lambda pair: packing.cost(pair, packed=True))
-            why_not = self._disagreement([by_length[-1], by_length[0]])
+        by_length = sorted(pairs, key=lambda pair: packing.cost(pair, packed=True))
+        tried = [by_length[-1], by_length[0]]
+        separate = self._check_layers(tried)
+        why_not = _known_not_to_pack(self.causal) or self._disagreement(tried, separate)
         if why_not:
             self.packed, self.reason = False, why_not
         return self
@@ -57,8 +63,8 @@ class Scorer:
         """One sentence for the log of a run."""
         if self.packed:
             return ("Pairs are packed: each prompt is computed once and nothing is padding. "
-                    f"Checked on the longest and the shortest: {self.reason}.")
-        return f"Pairs are padded and grouped by length, not packed, because {self.reason}."
+                    f"Checked on the longest and the shortest: {self.reason}.{self.remark}")
+        return f"Pairs are padded and grouped by length, not packed, because {self.reason}.{self.remark}"
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -124,29 +130,59 @@ class Scorer:
     # --- the proof ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _disagreement(self, pairs: list[Encoded]) -> str:
+    def _check_layers(self, pairs: list[Encoded]) -> torch.Tensor:
+        """The hidden states of these pairs' texts, each computed by itself, with our layers where these do what the model's own do.
+
+        Each layer is judged on what the model hands it. What it rounds would grow through a deep model's other layers, and tell nothing.
+        """
+        off: dict[nn.Module, float] = {}
+        with evaluating(self.causal), self.computing():
+            with replaced({module: _beside(module, ours, off) for module, ours in self._forwards.items()}):
+                self._separate(pairs)
+            wrong = {module: apart for module, apart in off.items() if not apart <= self._limit(LAYER_AGREES)}
+            if wrong:
+                kinds = {type(module).__name__ for module in wrong}
+                self._forwards = {module: ours for module, ours in self._forwards.items() if type(module).__name__ not in kinds}
+                self.remark = (f" Layers of the kind {', '.join(sorted(kinds))} compute by the model's own code: with ours what they "
+                               f"make differs by {max(wrong.values()):.1e} of its size.")
+            with replaced(self._forwards):
+                return self._separate(pairs)
+
+    @torch.no_grad()
+    def _disagreement(self, pairs: list[Encoded], separate: torch.Tensor) -> str:
         """Why packing would be wrong, or nothing. Sets `reason` to how well both ways agree."""
         try:
-            with evaluating(self.causal):
-                with replaced(self._forwards), branching(self.causal), self.computing():
-                    packed, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
-                with self.computing():
-                    separate = [self._alone(tokens) for pair in pairs for tokens in (pair.chosen, pair.rejected)]
+            with evaluating(self.causal), replaced(self._forwards), branching(self.causal), self.computing():
+                hidden, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a family's code raises when it is handed what it does not know
             return f"this model cannot be run on packed rows ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
-        off = _relative(_unpacked(packed[0], pairs), torch.cat(separate))
-        limit = AGREES_INT8 if getattr(self.causal, "is_loaded_in_8bit", False) else AGREES.get(packed.dtype, 1e-4)
-        if not off <= limit:
-            return f"packed and separate rows differ for this model (by {off:.1e} of the hidden states, {limit:.0e} allowed)"
-        how = f"differ by {off:.0e} from" if off else "are"
-        self.reason = f"hidden states {how} those of separate rows"
+        packed = _unpacked(hidden[0], pairs)
+        if off := self._apart(packed, separate, pairs):
+            return f"packed and separate rows differ for this model ({off})"
+        mean = _deviations(packed, separate).mean().item()
+        self.reason = f"hidden states {f'differ by {mean:.0e} from' if mean else 'are'} those of separate rows"
         return ""
 
-    def _alone(self, tokens: Sequence[int]) -> torch.Tensor:
-        ids = torch.tensor([list(tokens)], device=self.model.device)
-        return self.causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+    def _limit(self, limits: dict[torch.dtype, float]) -> float:
+        """What these limits say of the precision that the model computes in."""
+        in_8_bits = getattr(self.causal, "is_loaded_in_8bit", False)
+        return AGREES_INT8 if in_8_bits else limits.get(self.causal.get_input_embeddings().weight.dtype, limits[torch.float32])
+
+    def _separate(self, pairs: list[Encoded]) -> torch.Tensor:
+        """The hidden states of all texts, chosen, rejected, chosen, ..., each in a pass of its own."""
+        texts = (torch.tensor([list(text)], device=self.model.device) for pair in pairs for text in (pair.chosen, pair.rejected))
+        return torch.cat([self.causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in texts])
+
+    def _apart(self, one: torch.Tensor, other: torch.Tensor, pairs: list[Encoded]) -> str:
+        """How far two ways to the same hidden states are apart, where that is more than is allowed; else nothing."""
+        limit, off = self._limit(AGREES), _deviations(one, other)
+        mean, single = max(stretch.mean().item() for stretch in off.split(_stretches(pairs))), off.max().item()
+        if mean <= limit and single <= SINGLE * limit:
+            return ""
+        return (f"by {mean:.1e} of their size over a prompt or answer and {single:.1e} at a token, "
+                f"{limit:.0e} and {SINGLE * limit:.0e} allowed")
 
 
 def _known_not_to_pack(causal: PreTrainedModel) -> str:
@@ -168,6 +204,28 @@ def _unpacked(hidden: torch.Tensor, pairs: list[Encoded]) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _relative(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference of a token's state, relative to the states' mean size."""
-    return ((one - other).float().norm(dim=-1).max() / other.float().norm(dim=-1).mean()).item()
+def _stretches(pairs: list[Encoded]) -> list[int]:
+    """The lengths of prompt and answer of each text, in the order of `_unpacked`."""
+    made = []
+    for pair in pairs:
+        common = packing.shared(pair)
+        made += [common, len(pair.chosen) - common, common, len(pair.rejected) - common]
+    return [length for length in made if length]
+
+
+def _beside(module: nn.Module, ours: Callable[..., torch.Tensor], off: dict[nn.Module, float]) -> Callable[..., torch.Tensor]:
+    """A module's own forward pass, which notes how far ours is from it on the same input."""
+    own = module.forward
+
+    def forward(*inputs, **options) -> torch.Tensor:
+        made, other = own(*inputs, **options), ours(*inputs, **options)
+        apart = ((made - other).float().norm() / made.float().norm().clamp_min(torch.finfo(torch.float32).tiny)).item()
+        off[module] = max(off.get(module, 0.0), apart)
+        return made
+
+    return forward
+
+
+def _deviations(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """By token the difference of two states, (tokens,), relative to the states' mean size."""
+    return (one - other).float().norm(dim=-1) / other.float().norm(dim=-1).mean()

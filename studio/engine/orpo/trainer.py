@@ -26,6 +26,10 @@ TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
 """Tokens per pass: enough to keep the device busy. More only costs memory, except that a quantized base is read anew each pass."""
 
 
+TYPICAL = 512
+"""Tokens of the pair by which is measured what a token keeps. Of the shortest, what a pass keeps whatever its length would weigh most."""
+
+
 class BlownUpError(StudioError):
     """A loss or gradient that is no finite number, found before the optimizer took it. `step` is the last sound one."""
 
@@ -114,15 +118,25 @@ class ORPOTrainer(Trainer):
             self.on_relief(words)
             draws.again()
 
-    def fit_the_memory(self, short: Encoded) -> None:
-        """Settle how large passes are and which layers are recomputed by what a pass of one short pair keeps, and by what is free."""
+    def fit_the_memory(self, pairs: Sequence[Encoded]) -> None:
+        """Settle how large passes are and which layers are recomputed by what a pass of one of the pairs keeps, and by what is free."""
         device_ = self.scorer.model.device
         enough = memory.ENOUGH.get(device_.type, memory.ENOUGH["cuda"])
         # With a router's loss the passes are what the settings say.
         least = self.budget if self.scorer.balances_experts else max(self._longest, min(self.budget, enough))
-        kept = memory.measure(self.scorer, short)
+        kept = self._kept_of(typical(pairs), min(pairs, key=packing.size))
         self.budget, every = kept.plan(self.budget, least, memory.free_bytes(device_))
         self.recompute(every)
+
+    def _kept_of(self, usual: Encoded, shortest: Encoded) -> memory.Kept:
+        """What the model keeps of the usual pair, or of the shortest where the memory does not take that one."""
+        try:
+            return memory.measure(self.scorer, usual)
+        except Exception as error:
+            if not relief.ran_out(error):
+                raise
+        relief.release()
+        return memory.measure(self.scorer, shortest)
 
     def relieve(self) -> str:
         """Take less memory from now on, for the same result: smaller passes first, then more recomputing. What changed, in words.
@@ -204,6 +218,11 @@ class _Rows(torch.utils.data.Dataset):
         return self.pairs[place]
 
 
+def typical(pairs: Sequence[Encoded]) -> Encoded:
+    """The pair whose length is nearest to TYPICAL."""
+    return min(pairs, key=lambda pair: abs(packing.size(pair) - TYPICAL))
+
+
 def token_budget(training: TrainingSettings, longest: int, device_type: str) -> int:
     """Tokens per pass: never more than `batch_size` of the longest pairs take, and no more than keeps the device busy."""
     return max(longest, min(training.batch_size * longest, TOKENS_AT_ONCE.get(device_type, TOKENS_AT_ONCE["cuda"])))
@@ -219,7 +238,7 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder, warmup), tokenizer)
     wanted = settings.training.gradient_checkpointing
     if wanted == "auto":
-        trainer.fit_the_memory(min(pairs, key=packing.size))
+        trainer.fit_the_memory(pairs)
     else:
         trainer.recompute(1 if wanted == "full" else 0)
     return trainer
@@ -229,7 +248,7 @@ def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> Tr
     """The settings in transformers' words."""
     training, precision = settings.training, compute_dtype(settings.model)
     on_cpu = device(settings.model).type == "cpu"
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(folder / "trainer"),
         learning_rate=training.learning_rate, lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup_steps if warmup is None else warmup,
@@ -241,3 +260,6 @@ def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> Tr
         seed=training.seed, report_to="none", logging_steps=1, logging_nan_inf_filter=False,
         save_strategy="no", eval_strategy="no", disable_tqdm=True, remove_unused_columns=False,
         dataloader_pin_memory=False)
+    # Of several cards that it sees transformers would make a step as many times larger, and copy the model onto each.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
