@@ -170,7 +170,8 @@ class TrainingSettings(Section):
     """Ends after so many optimizer steps, whatever the epochs say. Empty: no limit."""
     optimizer: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor"],
                          Field(title="Optimizer")] = "adamw_torch"
-    """Who takes the steps. The 8-bit ones save memory; the paged ones survive short peaks on a GPU."""
+    """Who takes the steps. The 8-bit ones save a little memory, of the adapter alone, and take longer; the paged ones survive short
+    peaks on a GPU with less than 12 GB."""
     weight_decay: Annotated[float, Field(ge=0, le=1, title="Weight decay")] = 0.0
     """Pull of the adapter's weights towards zero."""
     max_grad_norm: Annotated[float, Field(gt=0, title="Gradient clipping")] = 1.0

@@ -80,6 +80,14 @@ def test_with_two_pretended_cards_in_sight_a_step_holds_no_more_pairs(tmp_path, 
     assert trainer.arguments(settings, tmp_path).train_batch_size == 8
 
 
+@pytest.mark.parametrize(("kind", "chosen", "used"), [("cuda", "adamw_torch", "adamw_torch_fused"), ("cpu", "adamw_torch", "adamw_torch"),
+                                                      ("cuda", "paged_adamw_8bit", "paged_adamw_8bit")])
+def test_on_a_pretended_card_all_weights_are_stepped_by_one_kernel(tmp_path, monkeypatch, kind, chosen, used):
+    monkeypatch.setattr(trainer, "device", lambda settings: torch.device(kind))
+    monkeypatch.setattr(trainer, "compute_dtype", lambda settings: torch.float32)
+    assert trainer.arguments(Settings.from_form(**{"training.optimizer": chosen}), tmp_path).optim == used
+
+
 def test_a_run_that_torchrun_starts_as_several_processes_is_refused_in_a_sentence(tmp_path):
     run = runs.create(tmp_path, practice())
     done = subprocess.run([sys.executable, "-m", "studio.engine.train", str(run.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL,

@@ -248,13 +248,15 @@ def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> Tr
     """The settings in transformers' words."""
     training, precision = settings.training, compute_dtype(settings.model)
     on_cpu = device(settings.model).type == "cpu"
+    # One kernel for all weights on a card; on a CPU a run that is resumed must end bit for bit as with the checkpoint's own.
+    optimizer = "adamw_torch_fused" if training.optimizer == "adamw_torch" and not on_cpu else training.optimizer
     made = TrainingArguments(
         output_dir=str(folder / "trainer"),
         learning_rate=training.learning_rate, lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup_steps if warmup is None else warmup,
         # A whole optimizer step is one batch of the loader's: the passes within are ours.
         per_device_train_batch_size=training.batch_size * training.accumulation, gradient_accumulation_steps=1,
-        num_train_epochs=training.epochs, max_steps=training.max_steps or -1, optim=training.optimizer,
+        num_train_epochs=training.epochs, max_steps=training.max_steps or -1, optim=optimizer,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm,
         bf16=precision is torch.bfloat16, fp16=precision is torch.float16 and not on_cpu, use_cpu=on_cpu,
         seed=training.seed, report_to="none", logging_steps=1, logging_nan_inf_filter=False,
