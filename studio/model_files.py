@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from studio import names
+from studio import names, python_source
 from studio.errors import BaseModelError
 
 QUANTIZED = re.compile(r"(^|[_.-])(quant(i[sz](e|ed|ation))?|compression)([_.-]|$)", re.IGNORECASE)
@@ -182,7 +182,7 @@ def _types(table: str) -> frozenset[str]:
     found = importlib.util.find_spec("transformers")
     folder = Path(found.origin).parent / "models" / "auto" if found and found.origin else Path()
     try:
-        read = [ast.parse((folder / name).read_text(encoding="utf-8")) for name in ("modeling_auto.py", "auto_mappings.py")]
+        read = [python_source.parsed(folder / name) for name in ("modeling_auto.py", "auto_mappings.py")]
     except (OSError, SyntaxError):
         return frozenset()
     tables = (node for tree in read for node in tree.body if isinstance(node, ast.Assign)

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from studio import plan
+from studio import plan, python_source
 from studio.errors import SettingsError
 from studio.installed import REQUIREMENTS
 from studio.settings import PRACTICE, Settings, TrainingSettings
@@ -257,6 +257,6 @@ tokenizer.chat_template = chatml.replace("<|im_end|>", tokenizer.eos_token)  # a
 
 def _constant(file: str, name: str) -> str:
     """A text of the engine, read and not imported: the page has no torch."""
-    tree = ast.parse((ENGINE / file).read_text(encoding="utf-8"))
+    tree = python_source.parsed(ENGINE / file)
     (found,) = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == name]
     return ast.literal_eval(found)

@@ -29,7 +29,8 @@ def pytest_sessionfinish():
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    # In one process the browser's tests come last: playwright leaves an event loop running, in which no other can be run.
+    items.sort(key=lambda item: (item.path.parent.name == "browser", item.get_closest_marker("long") is None))
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """Bases that cannot be trained: quantized by somebody else, of another kind, without a vocabulary. Told by config, before weights are fetched."""
 
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from studio import events, jobs, model_files, runs
+from studio import events, jobs, model_files, python_source, runs
 from studio.engine.duet import Duet
 from studio.engine.forecast import forecast
 from studio.engine.merge import merge
@@ -272,6 +275,28 @@ def test_a_model_of_another_kind_is_refused_as_a_prequantized_one_is(kind, asked
 def test_what_transformers_loads_as_a_language_model_is_read_from_its_source_as_it_says_itself():
     assert model_files.causal_types() == set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     assert {"t5", "clip", "qwen2_5_vl", "llama"} <= model_files.known_types()
+
+
+def test_trees_of_sources_are_made_one_at_a_time_and_once(tmp_path, monkeypatch):
+    """CPython 3.11 raised SystemError when several people pressed Start in the first second of a page."""
+    files = [tmp_path / f"{place}.py" for place in range(4)]
+    for file in files:
+        file.write_text("TABLE = ('a', 'b')\n", encoding="utf-8")
+    real, at_work, most, made = ast.parse, [], [], []
+
+    def parse(text):
+        at_work.append(text)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        at_work.pop()
+        made.append(text)
+        return real(text)
+
+    monkeypatch.setattr(ast, "parse", parse)
+    with ThreadPoolExecutor(12) as pool:
+        trees = list(pool.map(python_source.parsed, files * 3))
+    assert max(most) == 1 and all(isinstance(tree, ast.Module) for tree in trees)
+    assert len(made) == len(files)
 
 
 def test_a_repository_of_prequantized_gguf_files_with_a_config_is_told_as_what_it_is(asked, tmp_path):

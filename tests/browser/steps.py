@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import psutil
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error, Page, expect
 
 from studio import runs
 
@@ -15,6 +15,16 @@ def load(page: Page, studio, path: str = "/") -> None:
     """Open the page and wait until it has found out what to show first."""
     page.goto(studio.page(path))
     expect(page.locator("#run-head .badge, #practice").locator("visible=true").first).to_be_visible()
+
+
+def visit(page: Page, address: str) -> None:
+    """Open an address, also where the page is just about to reload itself because its server has come back."""
+    try:
+        page.goto(address)
+    except Error as error:
+        if "ERR_ABORTED" not in error.message:
+            raise
+        page.goto(address)
 
 
 def tab(page: Page, name: str) -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from studio import events, runs
 from studio.summary import Summary
-from tests.browser.steps import LONG_MS, examine, is_accessible, load, tab
+from tests.browser.steps import LONG_MS, examine, is_accessible, load, tab, visit
 from tests.jobs_at_work import said, until
 from tests.tiny_models import saved, tiny_model
 from tests.traps import with_code_of_its_own
@@ -43,7 +43,7 @@ def test_one_click_trains_and_curves_grow_through_a_reload_and_a_killed_server(o
     opened.wait_for_function(f"Math.max(0, ...(document.querySelector('#chart-loss .js-plotly-plot')?.data || []).map(l => (l.x||[]).length)) > {before}")
     studio.kill()
     studio.start()
-    opened.goto(studio.page())
+    visit(opened, studio.page())
     expect(opened.locator("#run-head .badge")).to_contain_text("finished", timeout=LONG_MS)
     run = runs.listed(studio.runs)[0]
     expect(opened.locator("#run-head")).to_contain_text(run.name)
