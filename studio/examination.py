@@ -91,6 +91,11 @@ class Examination:
 # --- the job, from the page's side ------------------------------------------------------------------------------------
 
 
+def concerns(name: str) -> bool:
+    """Whether a field of the form changes what an examination finds. What is wrong with another one is no reason to examine nothing."""
+    return name.startswith("data.") or name in ("model.name", "model.revision", "model.template", "training.max_length")
+
+
 def job_of(root: Path, settings: Settings) -> Job:
     """The job that examines these data for this model; the same question has the same folder."""
     asked: dict[str, Any] = {"data": settings.data.model_dump(), "max_length": settings.training.max_length,

@@ -63,15 +63,18 @@ class Complaints:
         self.now.changed().change(self._mended, [self.said, self.now.text], self._outputs, **QUIET)
 
     def before(self, trigger: Callable[..., Dependency], act: Callable[..., Any], inputs: list[Component], outputs: list[Component],
-               **options: Any) -> Dependency:
-        """An event that acts on a form without complaints, and tells those that there are instead.
+               concerns: Callable[[str], bool] = lambda name: True, **options: Any) -> Dependency:
+        """An event that acts on a form without complaints about what it concerns, and tells all that there are instead.
 
         `act` gets the inputs by place and the form's values by name; it gives a list in the order of the outputs.
         """
         def pressed(said: dict, *given: Any, **values: Any) -> list[Any]:
             problems = self.check(values)
-            done = [gr.skip()] * len(outputs) if problems else act(*given, **values)
-            return [*done, *self._told(problems, said, int(said.get("press", 0)) + 1)]
+            if self.check({name: value for name, value in values.items() if concerns(name)}):
+                return [*[gr.skip()] * len(outputs), *self._told(problems, said, int(said.get("press", 0)) + 1)]
+            # Of what was said once and does not matter here, it is still said what is true.
+            still = {name: problem for name, problem in problems.items() if name in said.get("problems", {})}
+            return [*act(*given, **values), *self._told(still, said, int(said.get("press", 0)))]
 
         return trigger(pressed, [self.said, *inputs], [*outputs, *self._outputs], inputs_kwargs=self.fields, **(PRIVATE | options))
 

@@ -55,10 +55,15 @@ class View:
     pairs: int = 0
 
 
+def settings_of(studio: Studio, values: dict[str, Any]) -> Settings:
+    """What an examination of the form's values is asked for with. Raises SettingsError."""
+    return studio.settings_of({name: value for name, value in values.items() if examination.concerns(name)})
+
+
 def view(studio: Studio, values: dict[str, Any]) -> View:
     """The examination of the form's values as it stands."""
     try:
-        settings = studio.settings_of(values)
+        settings = settings_of(studio, values)
     except SettingsError as error:
         return View(parts.note("bad", form.in_words(error.problems)))
     try:
@@ -193,14 +198,14 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
 
     def begin(past: list, token: str, **values: Any) -> list[Any]:
         try:
-            examination.begin(studio.root, studio.settings_of(values), account.entered(token))
+            examination.begin(studio.root, settings_of(studio, values), account.entered(token))
         except StudioError as error:
             return [refuse("Not examined", error)] * len(shown)
         return show(past, **values)
 
     def stop(**values: Any) -> None:
         with suppress(SettingsError):  # with such settings nothing is being examined
-            jobs.stop(examination.job_of(studio.root, studio.settings_of(values)))
+            jobs.stop(examination.job_of(studio.root, settings_of(studio, values)))
 
     looks, listeners = [], []
 
@@ -227,7 +232,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
             fix = found if isinstance(found, Finding) else Finding("", "hint", 0, "", (), edit=found)
             try:
                 # An examination that ended for want of an encoding has no pairs, and its offers change no edits.
-                change = fixed(values, fix, seen_in(folder, studio.settings_of(values)) if fix.edit or folder else "")
+                change = fixed(values, fix, seen_in(folder, settings_of(studio, values)) if fix.edit or folder else "")
             except StudioError as error:
                 return [refuse("Not changed", error)] * (1 + len(changed))
             return [[*past, {name: values[name] for name in change}][-REMEMBERED:], *by_place(change)]
@@ -246,7 +251,7 @@ def build(studio: Studio, everything: form.Fields, token: gr.Textbox, source: So
         edit(button.click, lambda offers, at=place: offers[at] if at < len(offers) else "", [offered])
     for verb, button in acts.items():
         edit(button.click, lambda chosen, verb=verb: f"{verb} {chosen}" if chosen else "", [value])
-    tell(complaints.before(go.click, begin, [history, token], shown))
+    tell(complaints.before(go.click, begin, [history, token], shown, examination.concerns))
     examined_after(form.fill(undo.click, undo_last, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     examined_after(form.fill(strip.click, remove, history, [history, *changed], inputs_kwargs=everything, **PRIVATE))
     cancel.click(stop, inputs_kwargs=everything, **PRIVATE)

@@ -13,7 +13,7 @@ from studio import differences, preview, runs
 from studio.errors import SettingsError, StudioError
 from studio.settings import Settings
 from studio.shelf import Shelf
-from studio.ui import examined, form, parts
+from studio.ui import doctor_card, examined, form, parts
 from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
@@ -145,7 +145,7 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
 
     def read_it(folder: str, token: str, place: int, **values: Any) -> Iterator[tuple[str, gr.Button]]:
         try:
-            settings = studio.settings_of(values)
+            settings = doctor_card.settings_of(studio, values)
         except SettingsError as error:
             yield parts.note("bad", form.in_words(error.problems)), gr.Button(visible=False)
             return

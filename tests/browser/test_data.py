@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from studio import practice
 from studio.preferences.edits import parse
-from tests.browser.steps import LONG_MS, examine, is_accessible, load, running, source_is
+from tests.browser.steps import LONG_MS, examine, is_accessible, load, running, source_is, tab
 from tests.jobs_at_work import until
 
 
@@ -67,6 +67,24 @@ def test_a_pair_s_tokens_that_do_not_come_are_cancelled_and_keep_no_other_page_w
     opened.locator("#as-read").click()
     expect(opened.locator("#pair-tokens .token.scored").first).to_be_visible()
     expect(opened.locator("#cancel-tokens")).to_be_hidden()
+
+
+def test_what_is_wrong_under_train_keeps_no_pairs_from_being_examined(opened):
+    tab(opened, "Train")
+    rate = opened.locator("#field-training-learning_rate input")
+    rate.fill("77")
+    opened.locator("#start").click()
+    expect(opened.locator("#complaints")).to_contain_text("Learning rate")
+    tab(opened, "Data")
+    examine(opened)
+    expect(opened.locator("#examination .verdict")).to_contain_text("ready")
+    tab(opened, "Train")
+    expect(opened.locator("#complaints")).to_contain_text("Learning rate")
+    tab(opened, "Data")
+    length = opened.locator("#field-data-rows input")
+    length.fill("0")
+    opened.locator("#examine").click()
+    expect(opened.locator("#complaints")).to_contain_text("Fix 2 fields")
 
 
 def test_a_bad_file_is_made_ready_by_clicks_and_stays_as_it_is(opened, tmp_path):
