@@ -103,7 +103,7 @@ KNOWN = (
     Known("TransportError", "", "The connection to the Hub broke. Check the network, then start again; nothing is lost."),
     Known("OutOfMemoryError", "", "The GPU ran out of memory. "
           "Halve the batch and double the accumulation (the result stays the same), or lower the maximum length."),
-    Known("MemoryError", "", "The machine ran out of memory. Lower the batch or the maximum length, or choose a smaller model."),
+    Known("MemoryError", "", "The machine ran out of memory. Lower the maximum length, or choose a smaller model."),
     Known("ImportError", "bitsandbytes", "Quantization needs the package bitsandbytes, which does not work here. "
           "Choose no quantization, or install bitsandbytes."),
     Known("ValueError", "trust_remote_code", "{repo} needs to run code of its own, which the studio does not do. "

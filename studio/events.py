@@ -118,7 +118,8 @@ class Resumed(Event):
 @dataclass(frozen=True)
 class Repaired(Event):
     """Memory ran out after this step and the run helped itself; it goes on with these passes, and `text` says what changed.
-    `budget` is the most tokens of a pass; every `recomputed`-th layer is recomputed, 0 for none."""
+    `budget` is the most tokens of a pass; the first `recomputed` layers are recomputed
+    (in logs of an older version one of so many was)."""
 
     step: int
     text: str

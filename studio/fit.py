@@ -80,10 +80,14 @@ class Fit:
 
 
 def fit(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> Fit:
-    """Whether a run fits into `free` bytes. `longest` is the longest pair in tokens, where it is known."""
-    need = needed(settings, shape, free, kind, longest)
-    verdict = judged(need.total, free)
-    return Fit(need, free, verdict, "" if verdict == "fits" else _advice(settings, shape, free, kind, longest))
+    """Whether a run fits into `free` bytes. `longest` is the longest pair in tokens, where it is known.
+
+    A run takes larger passes and recomputes less where there is room: it fits where the least that it can do with does.
+    """
+    planned, least = (needed(settings, shape, free, kind, longest, least=wanted) for wanted in (False, True))
+    verdict = judged(least.total, free)
+    advice = "" if verdict == "fits" else _advice(settings, shape, free, kind, longest)
+    return Fit(planned if planned.total <= free else least, free, verdict, advice)
 
 
 def judged(total: float, free: int) -> Verdict:
@@ -104,23 +108,21 @@ def _trained(settings: Settings, shape: Shape) -> int:
     return sum(settings.adapter.rank * (one.inputs + one.outputs) * one.count for one in shape.targeted(settings.adapter.target_modules))
 
 
-def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> Need:
-    """The peak of a run's memory. Without `longest` every pair is taken to be as long as the settings allow."""
+def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None, least: bool = False) -> Need:
+    """The peak of a run's memory, as it is planned for so much `free` memory, or the `least` that it can do with.
+
+    Without `longest` every pair is taken to be as long as the settings allow.
+    """
     bytes_each = 4 if is_wide(settings, kind) else 2
     trained = _trained(settings, shape)
     model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)
     libraries = LIBRARIES[kind] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
-    room = USABLE * (free - model - adapter - libraries)
-    each = kept_by_a_layer(settings, shape, kind, longest)
-    if settings.training.gradient_checkpointing == "auto":
-        least = max(longest_of(settings, longest), min(tokens, ENOUGH[kind]))
-        while tokens > least and each * shape.layers * tokens > room:
-            tokens = max(least, tokens // 2)
-    layer = each * tokens
-    activations = _activations(settings, shape, layer, tokens * shape.hidden * bytes_each, room)
-    activations += min(FRAGMENTS[kind], shape.layers) * layer
+    room = 0.0 if least else USABLE * (free - model - adapter - libraries)
+    each, entry = kept_by_a_layer(settings, shape, kind, longest), shape.hidden * bytes_each
+    tokens, recomputed = _planned(settings, shape, kind, tokens, longest, each, entry, room)
+    activations = tokens * _kept(shape, kind, each, entry, recomputed)
     # A tile of logits, and the hidden states that are scored with their slopes.
     head = 1.5 * min(TILE_BYTES[kind], 4 * tokens * shape.vocabulary) + 2 * tokens * shape.hidden * bytes_each
     running = model + adapter + optimizer + activations + head
@@ -136,8 +138,8 @@ def is_wide(settings: Settings, kind: Kind) -> bool:
 
 def tokens_at_once(settings: Settings, kind: Kind, longest: int | None = None) -> int:
     """Tokens of one pass, as the trainer divides a step where memory is plenty."""
-    longest = longest_of(settings, longest)
-    return max(longest, min(settings.training.batch_size * longest, TOKENS_AT_ONCE[kind]))
+    longest, training = longest_of(settings, longest), settings.training
+    return max(longest, min(training.batch_size * training.accumulation * longest, TOKENS_AT_ONCE[kind]))
 
 
 def longest_of(settings: Settings, longest: int | None) -> int:
@@ -179,16 +181,26 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
     return kept
 
 
-def _activations(settings: Settings, shape: Shape, layer: float, entry: float, room: float) -> float:
-    """Bytes of one pass, with as many layers recomputed as the settings say or as `room` asks for."""
-    def kept(every: int) -> float:
-        again = -(-shape.layers // every) if every else 0
-        return layer * (shape.layers - again) + (again * entry + layer if again else 0)
+def _planned(settings: Settings, shape: Shape, kind: Kind, tokens: int, longest: int | None, each: float, entry: float,
+             room: float) -> tuple[int, int]:
+    """Tokens of a pass and how many layers are recomputed, as `studio.engine.orpo.memory` plans them in so much `room`."""
+    most = shape.layers - 1
+    settled = {"auto": None, "full": most, "none": 0}[settings.training.gradient_checkpointing]
+    enough = max(longest_of(settings, longest), min(tokens, ENOUGH[kind]))
+    while tokens > enough and tokens * _kept(shape, kind, each, entry, settled or 0) > room:
+        tokens = max(enough, tokens // 2)
+    recomputed = settled
+    if recomputed is None:
+        recomputed = next((count for count in range(most) if tokens * _kept(shape, kind, each, entry, count) <= room), most)
+    least = enough if kind == "cpu" else longest_of(settings, longest)
+    while tokens > least and tokens * _kept(shape, kind, each, entry, recomputed) > room:
+        tokens = max(least, tokens // 2)
+    return tokens, recomputed
 
-    wanted = settings.training.gradient_checkpointing
-    if wanted != "auto":
-        return kept(1 if wanted == "full" else 0)
-    return next((kept(every) for every in (0, *range(shape.layers, 0, -1)) if kept(every) <= room), kept(1))
+
+def _kept(shape: Shape, kind: Kind, each: float, entry: float, recomputed: int) -> float:
+    """Bytes that a token leaves behind in all layers, with the first of them recomputed, fragments included."""
+    return each * (max(1, shape.layers - recomputed) + min(FRAGMENTS[kind], shape.layers)) + recomputed * entry
 
 
 # --- what to change ---------------------------------------------------------------------------------------------------
@@ -203,11 +215,11 @@ def changed(settings: Settings, **changes) -> Settings:
 def _advice(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None) -> str:
     """The mildest change with which the run would fit, in one sentence."""
     for words, changes in _changes(settings):
-        need = needed(changed(settings, **changes), shape, free, kind, longest)
+        need = needed(changed(settings, **changes), shape, free, kind, longest, least=True)
         if judged(need.total, free) == "fits":
             return f"{words}: then it needs about {size(need.total)}."
-    least = needed(changed(settings, model__quantization="nf4", training__batch_size=1, training__max_length=128, adapter__bias="none",
-                           training__gradient_checkpointing="auto"), shape, free, kind, longest)
+    least = needed(changed(settings, model__quantization="nf4", training__max_length=128, adapter__bias="none",
+                           training__gradient_checkpointing="auto"), shape, free, kind, longest, least=True)
     return f"Choose a smaller model or more memory: at its smallest this one needs about {size(least.total)}."
 
 
@@ -216,15 +228,12 @@ def _changes(settings: Settings):
     training = settings.training
     if training.gradient_checkpointing == "none":
         yield "Set Gradient checkpointing to auto", {"training__gradient_checkpointing": "auto"}
-    batches = [count for count in (8, 4, 2, 1) if count < training.batch_size]
     lengths = [2**power for power in range(16, 6, -1) if 2**power < training.max_length]
-    for count in batches:
-        yield f"Lower the batch to {count} and raise the accumulation instead", {"training__batch_size": count}
     nf4 = {"model__quantization": "nf4", "adapter__bias": "none"}
     if settings.model.quantization != "nf4":
         yield "Set Quantization to 4 bits", nf4
     for length in lengths:
         yield f"Lower the maximum length to {length:,}", {"training__max_length": length}
-    least = nf4 | {"training__batch_size": 1, "training__gradient_checkpointing": "auto"}
+    least = nf4 | {"training__gradient_checkpointing": "auto"}
     for length in (training.max_length, *lengths):
-        yield f"Set Quantization to 4 bits, Batch to 1 and the maximum length to {length:,}", least | {"training__max_length": length}
+        yield f"Set Quantization to 4 bits and the maximum length to {length:,}", least | {"training__max_length": length}

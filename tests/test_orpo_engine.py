@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from studio.engine.orpo import memory, packing
 from studio.engine.orpo.loss import Scores, log1mexp, log_odds
 from studio.engine.orpo.packing import Weighted
 from studio.engine.orpo.scoring import Scorer
-from studio.engine.orpo.trainer import BlownUpError, token_budget
+from studio.engine.orpo.trainer import TOKENS_AT_ONCE, BlownUpError, token_budget
 from studio.engine.tokens import Encoded
 from tests import families
 from tests.reference import Watch
@@ -83,9 +84,10 @@ def test_a_pair_over_the_budget_is_computed_alone():
     assert [len(group) for group in packing.grouped(found, 10, packed=False)] == [1, 1]
 
 
-def test_a_pass_takes_no_more_than_the_batch_that_was_asked_for():
-    settings = settings_on("practice", **{"training.batch_size": 2}).training
-    assert token_budget(settings, 200, "cuda") == 2 * 200
+def test_a_pass_takes_as_many_pairs_of_a_step_as_keep_the_device_busy_whatever_its_batches_are():
+    settings = settings_on("practice", **{"training.batch_size": 1, "training.accumulation": 8}).training
+    assert token_budget(settings, 200, "cuda") == 8 * 200
+    assert token_budget(settings, 200, "cpu") == TOKENS_AT_ONCE["cpu"] and token_budget(settings, 5000, "cpu") == 5000
 
 
 # --- experts ---------------------------------------------------------------------------------------------------------
@@ -103,10 +105,10 @@ def test_the_router_s_loss_is_the_reference_s(tmp_path, packed):
 
 def test_recomputed_layers_keep_less_and_change_nothing():
     found, kept, results = families.pairs(), [], []
-    for every in (0, 2, 1):
+    for count in (0, 2, 4):
         model = families.with_adapter("llama")
         scorer = Scorer(model, filler=0).choose(found)
-        memory.recompute(scorer.causal, every)
+        memory.recompute(scorer.causal, count)
         kept.append(memory.measure(scorer, found[0]).per_token)
         model.train()
         batch = scorer.batch(packing.weigh(found, len(found)))
@@ -117,14 +119,45 @@ def test_recomputed_layers_keep_less_and_change_nothing():
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+class Products(TorchDispatchMode):
+    """How many products of matrices are computed of which neither factor is as narrow as an adapter."""
+
+    def __init__(self):
+        super().__init__()
+        self.large = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        factors = {"aten::mm": args[:2], "aten::addmm": args[1:3], "aten::addmm_": args[1:3]}.get(operator._schema.name, ())
+        self.large += bool(factors) and min(size for factor in factors for size in factor.shape) >= 32
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_recomputed_layer_is_spared_its_last_large_product_in_16_bits_as_well(precision):
+    counts = []
+    for recomputed in (0, 3):
+        model = families.with_adapter("llama")
+        for name, weight in model.named_parameters():
+            weight.data = weight.data if "lora_" in name else weight.data.to(precision)
+        scorer = Scorer(model, filler=0).choose(families.pairs())
+        memory.recompute(scorer.causal, recomputed)
+        model.train()
+        batch = scorer.batch(packing.weigh(families.pairs(), len(families.pairs())))
+        with Products() as products, scorer.attending():
+            scores, _ = scorer.score(batch)
+            scores.loss(0.1, batch.shares).backward()
+        counts.append(products.large)
+    assert counts[1] - counts[0] == 3 * (7 - 1)
+
+
 def test_as_few_layers_are_recomputed_as_the_free_memory_asks_for():
     kept = memory.Kept(per_token=1_000_000, entry=1_000, layers=10)
     whole = kept.needed(10_000, 0)
     assert kept.choose(10_000, int(whole / memory.USABLE) + 1) == 0
-    assert kept.choose(10_000, int(0.8 * whole / memory.USABLE)) in range(2, 11)
-    assert kept.choose(10_000, 1) == 1
-    needs = [kept.needed(10_000, every) for every in (0, 10, 5, 2, 1)]
-    assert needs[1:] == sorted(needs[1:], reverse=True)
+    assert kept.choose(10_000, int(0.75 * whole / memory.USABLE)) == 3
+    assert kept.choose(10_000, 1) == 9
+    needs = [kept.needed(10_000, count) for count in range(10)]
+    assert needs == sorted(needs, reverse=True)
 
 
 def test_passes_get_smaller_before_a_layer_is_recomputed():
@@ -133,12 +166,19 @@ def test_passes_get_smaller_before_a_layer_is_recomputed():
     def room_for(tokens):
         return int(kept.needed(tokens, 0) / memory.USABLE) + 1
 
-    assert kept.plan(16_000, 4_000, room_for(16_000)) == (16_000, 0)
-    assert kept.plan(16_000, 4_000, room_for(15_000)) == (8_000, 0)
-    assert kept.plan(16_000, 5_000, room_for(6_000)) == (5_000, 0)
-    tokens, every = kept.plan(16_000, 5_000, room_for(4_000))
-    assert tokens == 5_000 and 1 < every < 10
-    assert kept.plan(3_000, 3_000, room_for(2_900))[0] == 3_000
+    assert kept.plan(16_000, 4_000, 1_000, room_for(16_000)) == (16_000, 0)
+    assert kept.plan(16_000, 4_000, 1_000, room_for(15_000)) == (8_000, 0)
+    assert kept.plan(16_000, 5_000, 1_000, room_for(6_000)) == (5_000, 0)
+    assert kept.plan(16_000, 5_000, 1_000, room_for(4_000)) == (5_000, 3)
+    assert kept.plan(3_000, 3_000, 3_000, room_for(2_900))[0] == 3_000
+
+
+def test_what_does_not_fit_however_much_is_recomputed_goes_in_passes_as_small_as_the_longest_pair():
+    kept = memory.Kept(per_token=1_000_000, entry=1_000, layers=10)
+    free = int(kept.needed(1_000, 9) / memory.USABLE) + 1
+    assert kept.plan(16_000, 4_000, 600, free) == (1_000, 9)
+    assert kept.plan(16_000, 4_000, 600, free // 10) == (600, 9)
+    assert kept.plan(16_000, 4_000, 600, int(kept.needed(2_000, 0) / memory.USABLE) + 1, settled=0) == (2_000, 0)
 
 
 def test_a_run_in_little_memory_takes_the_same_steps_in_smaller_passes(tmp_path, monkeypatch):

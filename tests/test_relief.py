@@ -10,7 +10,7 @@ from studio import events, jobs, runs
 from studio.engine import evaluate
 from studio.engine.orpo import relief
 from studio.engine.orpo.scoring import Scorer
-from studio.engine.orpo.trainer import TooLargeError
+from studio.engine.orpo.trainer import TOKENS_AT_ONCE, TooLargeError
 from studio.jobs import PROJECT
 from studio.summary import Summary
 from studio.ui.runs_tab import words
@@ -54,6 +54,7 @@ def test_a_step_that_does_not_fit_is_taken_in_smaller_passes_with_the_same_pairs
 def test_when_passes_cannot_be_smaller_layers_are_recomputed_and_dropout_draws_the_same_again(tmp_path, monkeypatch):
     settings = settings_on("practice", **{"training.batch_size": 1, "training.accumulation": 4, "adapter.dropout": 0.3,
                                           "training.gradient_checkpointing": "none"})
+    monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", 1)
     enough, real, failed = ours(settings, tmp_path), Scorer.score, []
 
     def once(self, batch):
@@ -70,7 +71,7 @@ def test_when_passes_cannot_be_smaller_layers_are_recomputed_and_dropout_draws_t
 
 
 def test_what_does_not_fit_however_it_is_divided_is_told_and_what_was_learned_stays(tmp_path, monkeypatch):
-    limited(monkeypatch, 0, after=8)
+    limited(monkeypatch, 0, after=3)
     with pytest.raises(TooLargeError, match="Lower the maximum length, or choose 4 bits") as caught:
         ours(settings_on("practice"), tmp_path)
     assert caught.value.step >= 1

@@ -112,8 +112,7 @@ def _repair(trainer: ORPOTrainer, desk: Desk) -> None:
     before = events.last(events.read(desk.folder / events.FILE), events.Repaired)
     if before is not None:
         trainer.budget = min(trainer.budget, before.budget)
-        if before.recomputed == 1 != trainer.recomputed:
-            trainer.recompute(1)
+        trainer.recompute(max(trainer.recomputed, before.recomputed))
     trainer.on_relief = lambda words: desk.say(
         events.Repaired(trainer.state.global_step, words, trainer.budget, trainer.recomputed))
 

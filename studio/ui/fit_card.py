@@ -140,7 +140,7 @@ def _steps(trial: Trial, settings: Settings) -> str:
         return parts.note("info", "The two steps were stopped before they had measured anything.")
     if trial.speaks_of(settings) and trial.status in ("failed", "crashed"):
         return parts.note("bad", summary.failure or "The two steps ended without a word, most likely because the memory was full. "
-                                                    "Lower the batch or the maximum length, then try again.")
+                                                    "Lower the maximum length, then try again.")
     return ""
 
 

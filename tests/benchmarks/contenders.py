@@ -46,7 +46,7 @@ def contenders(model: torch.nn.Module, example: list[Encoded]) -> dict[str, Call
 
 def recomputing(model: torch.nn.Module, running: dict[str, Callable]) -> dict[str, Callable]:
     """The contenders with gradient checkpointing on, each in its own way: ours keeps the last layer, the others none."""
-    memory.recompute(model.get_base_model(), 1)
+    memory.recompute(model.get_base_model(), model.config.num_hidden_layers)
     layers = [layer for layer in model.modules() if isinstance(layer, GradientCheckpointingLayer)]
 
     def with_layers(who: str, step: Callable) -> Callable:

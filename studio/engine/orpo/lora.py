@@ -93,7 +93,7 @@ def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor) -> torch.
     name, dtype = layer.active_adapters[0], rows.dtype
     inner, outer = inner * layer.scaling[name], layer.lora_B[name].weight.to(dtype).t()
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
-    if torch.is_autocast_enabled(rows.device.type) or type(layer.base_layer) is not nn.Linear or weight.dtype != dtype:
+    if type(layer.base_layer) is not nn.Linear or weight.dtype != dtype:
         return torch.addmm(layer.base_layer(rows).to(dtype), inner, outer)
     # The large product comes last: a layer that is recomputed on the way back stops at the last thing it has to keep,
     # which is before its last large product, and is spared it.

@@ -1,6 +1,6 @@
 """How much a pass keeps for its way back, and how small it should be or how many layers be recomputed so that it fits.
 
-Measured, not guessed: one short pair goes through the model, and what autograd keeps of it is counted.
+Measured, not guessed: one pair goes through the model, and what autograd keeps of it is counted.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,9 @@ from studio.engine.tokens import Encoded
 USABLE = 0.8
 """Share of the free memory that a pass may take; the rest is for what is not counted here, such as fragments."""
 
+FRAGMENTS = {"cpu": 4, "cuda": 2}
+"""Layers' worth of freed memory that the allocator does not hand out again. Measured on a CPU, assumed on a card."""
+
 ENOUGH = {"cpu": 1024, "cuda": 4096}
 """Tokens of a pass that still keep a card nearly as busy as more would, by the engine's design, not yet by a measurement. On a
 CPU what no pass exceeds anyway: a run that is resumed there ends bit for bit the same, so its passes may not go by the free memory."""
@@ -26,37 +29,42 @@ CPU what no pass exceeds anyway: a run that is resumed there ends bit for bit th
 class Kept:
     """What one token leaves behind in a forward pass, in bytes: in all layers together, and at one layer's entry.
 
-    `head` is what the head holds besides while it works, however many tokens there are.
+    `head` is what the head holds besides while it works, however many tokens there are; `fragments` are layers' worth of memory
+    that is freed and not handed out again.
     """
 
     per_token: float
     entry: int
     layers: int
     head: int = 0
+    fragments: int = 0
 
-    def needed(self, tokens: int, every: int) -> float:
-        """Bytes of a pass of `tokens` with every `every`-th layer recomputed; 0 recomputes none."""
-        recomputed = -(-self.layers // every) if every else 0
-        kept = self.per_token * tokens * (1 - recomputed / self.layers)
-        if recomputed:  # the entries of all recomputed layers, and the whole of the one that is being recomputed
-            kept += tokens * (recomputed * self.entry + self.per_token / self.layers)
-        return kept + self.head
+    def needed(self, tokens: int, recomputed: int) -> float:
+        """Bytes of a pass of `tokens` with the first `recomputed` layers recomputed on the way back.
 
-    def plan(self, tokens: int, least: int, free: int) -> tuple[int, int]:
-        """Tokens of a pass and every how many layers one is recomputed, so that passes of at most `tokens` fit into `free` bytes.
-
-        Passes are made smaller first, down to `least`: that costs a few percent where recomputing costs up to a third.
+        The most is held where the way back begins: what the other layers keep, and the entries of those that are recomputed.
+        When these are, one after another, the others have let go of theirs.
         """
-        while tokens > least and self.choose(tokens, free):
+        whole = max(1, self.layers - recomputed) + min(self.fragments, self.layers)
+        return tokens * (self.per_token * whole / self.layers + recomputed * self.entry) + self.head
+
+    def plan(self, tokens: int, enough: int, least: int, free: int, settled: int | None = None) -> tuple[int, int]:
+        """Tokens of a pass and how many layers are recomputed, so that passes of at most `tokens` fit into `free` bytes.
+
+        Passes are made smaller first, down to `enough`: that costs a few percent where recomputing costs up to a third. Where a pass
+        does not fit however many layers are recomputed, or their number is `settled`, passes go down to `least`.
+        """
+        while tokens > enough and self.needed(tokens, settled or 0) > USABLE * free:
+            tokens = max(enough, tokens // 2)
+        recomputed = self.choose(tokens, free) if settled is None else settled
+        while tokens > least and self.needed(tokens, recomputed) > USABLE * free:
             tokens = max(least, tokens // 2)
-        return tokens, self.choose(tokens, free)
+        return tokens, recomputed
 
     def choose(self, tokens: int, free: int) -> int:
-        """The least recomputing with which a pass fits into `free` bytes; 1, all layers, if nothing does."""
-        for every in (0, *range(self.layers, 0, -1)):
-            if self.needed(tokens, every) <= USABLE * free:
-                return every
-        return 1
+        """The least number of recomputed layers with which a pass fits into `free` bytes; all but the last if none does."""
+        most = self.layers - 1
+        return next((count for count in range(most) if self.needed(tokens, count) <= USABLE * free), most)
 
 
 def measure(scorer: Scorer, pair: Encoded) -> Kept:
@@ -83,7 +91,8 @@ def measure(scorer: Scorer, pair: Encoded) -> Kept:
     config = scorer.causal.config.get_text_config()
     tokens, width = batch.ids.numel(), scorer.causal.get_input_embeddings().weight.element_size() * config.hidden_size
     del scores
-    return Kept(sum(sizes.values()) / tokens, width, config.num_hidden_layers, scorer.head.working_bytes)
+    fragments = FRAGMENTS.get(scorer.model.device.type, FRAGMENTS["cuda"])
+    return Kept(sum(sizes.values()) / tokens, width, config.num_hidden_layers, scorer.head.working_bytes, fragments)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -93,17 +102,19 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def recompute(causal: PreTrainedModel, every: int) -> None:
-    """Recompute every `every`-th layer's inside on the way back instead of keeping it; 0 recomputes none.
+def recompute(causal: PreTrainedModel, count: int) -> None:
+    """Recompute the insides of the first `count` layers on the way back instead of keeping them, and of no others.
 
-    The last layer is kept: the way back begins with it, so that what was spared would be needed at once.
+    The last layer is always kept: the way back begins with it, so that what was spared would be needed at once.
     """
-    if not every:
+    layers = [module for module in causal.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = False
+    if not count:
         return
     # One thing by two names: the older is deprecated since transformers 5.20 and the newer unknown to 5.17.
     enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     causal.disable_input_require_grads()  # only the reentrant kind needs it; here it would cost a gradient nobody uses
-    layers = [module for module in causal.modules() if isinstance(module, GradientCheckpointingLayer)]
     for place, layer in enumerate(layers):
-        layer.gradient_checkpointing = place % every == 0 and place < len(layers) - 1
+        layer.gradient_checkpointing = place < min(count, len(layers) - 1)

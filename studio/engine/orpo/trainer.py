@@ -57,8 +57,12 @@ class ORPOTrainer(Trainer):
                          data_collator=lambda rows: {"pairs": rows})
         self.scorer, self.training = scorer, training
         self._longest = max(packing.cost(pair, scorer.packed) for pair in pairs)
-        self.budget = token_budget(training, self._longest, args.device.type)
+        # With a router's loss the passes are what the settings say.
+        self.budget = (training.batch_size * self._longest if scorer.balances_experts
+                       else token_budget(training, self._longest, args.device.type))
         self.recomputed = 0
+        """Of the model's layers so many are recomputed, from the first on."""
+        self._layers = scorer.causal.config.get_text_config().num_hidden_layers
         self.on_relief: Callable[[str], None] = lambda words: None
         self._logged: dict[str, float] = {}
         self._checkpoint: Checkpoint | None = None
@@ -66,8 +70,8 @@ class ORPOTrainer(Trainer):
 
     def in_words(self) -> str:
         """How the run computes, for its log."""
-        kept = {0: "No layer is recomputed", 1: "Every layer but the last is recomputed on the way back, to save memory"}
-        how = kept.get(self.recomputed, f"Every {self.recomputed}th layer is recomputed on the way back, to fit the memory")
+        kept = {0: "No layer is recomputed", self._layers - 1: "Every layer but the last is recomputed on the way back, to save memory"}
+        how = kept.get(self.recomputed, f"{self.recomputed} of {self._layers} layers are recomputed on the way back, to fit the memory")
         return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
 
     def train(self, *args, **options):
@@ -118,25 +122,35 @@ class ORPOTrainer(Trainer):
             self.on_relief(words)
             draws.again()
 
-    def fit_the_memory(self, pairs: Sequence[Encoded]) -> None:
-        """Settle how large passes are and which layers are recomputed by what a pass of one of the pairs keeps, and by what is free."""
+    def fit_the_memory(self, pairs: Sequence[Encoded], wanted: str) -> None:
+        """Settle how large passes are, by what a pass of one of the pairs keeps and what is free; with `wanted` auto also how many
+        layers are recomputed, else all but the last (full) or none."""
         device_ = self.scorer.model.device
         enough = memory.ENOUGH.get(device_.type, memory.ENOUGH["cuda"])
-        # With a router's loss the passes are what the settings say.
-        least = self.budget if self.scorer.balances_experts else max(self._longest, min(self.budget, enough))
+        enough = self.budget if self.scorer.balances_experts else max(self._longest, min(self.budget, enough))
+        # A run that is resumed on a CPU must go on in passes of the same size, whatever is free then.
+        least = enough if device_.type == "cpu" or self.scorer.balances_experts else self._longest
+        settled = {"auto": None, "full": self._layers - 1, "none": 0}[wanted]
+        if settled is not None and least == self.budget:
+            self.recompute(settled)
+            return
         kept = self._kept_of(typical(pairs), min(pairs, key=packing.size))
-        self.budget, every = kept.plan(self.budget, least, memory.free_bytes(device_))
-        self.recompute(every)
+        if kept is None:
+            self.budget, count = least, self._layers - 1 if settled is None else settled
+        else:
+            self.budget, count = kept.plan(self.budget, enough, least, memory.free_bytes(device_), settled)
+        self.recompute(count)
 
-    def _kept_of(self, usual: Encoded, shortest: Encoded) -> memory.Kept:
-        """What the model keeps of the usual pair, or of the shortest where the memory does not take that one."""
-        try:
-            return memory.measure(self.scorer, usual)
-        except Exception as error:
-            if not relief.ran_out(error):
-                raise
-        relief.release()
-        return memory.measure(self.scorer, shortest)
+    def _kept_of(self, *pairs: Encoded) -> memory.Kept | None:
+        """What the model keeps of the first of these pairs that the memory takes with nothing recomputed; None if it takes none."""
+        for pair in pairs:
+            try:
+                return memory.measure(self.scorer, pair)
+            except Exception as error:
+                if not relief.ran_out(error):
+                    raise
+            relief.release()  # out here, where the exception no longer holds what the attempt has made
+        return None
 
     def relieve(self) -> str:
         """Take less memory from now on, for the same result: smaller passes first, then more recomputing. What changed, in words.
@@ -147,15 +161,15 @@ class ORPOTrainer(Trainer):
             self.budget = max(self._longest, self.budget // 2)
             return (f"at most {self.budget:,} tokens go through the model at once, half as many as before, in twice as many passes; "
                     "the pairs of a step and its result stay the same")
-        if self.recomputed != 1:
-            self.recompute(1)
+        if self.recomputed < self._layers - 1:
+            self.recompute(self._layers - 1)
             return "every layer but the last is recomputed on the way back instead of kept, which takes more time and gives the same result"
         return ""
 
-    def recompute(self, every: int) -> None:
-        """Recompute every `every`-th layer from now on; 0 for none."""
-        self.recomputed = every
-        memory.recompute(self.scorer.causal, every)
+    def recompute(self, count: int) -> None:
+        """Recompute the first `count` layers from now on."""
+        self.recomputed = count
+        memory.recompute(self.scorer.causal, count)
 
     def _take(self, inputs: dict) -> torch.Tensor:
         """One attempt at an optimizer step's passes."""
@@ -224,8 +238,9 @@ def typical(pairs: Sequence[Encoded]) -> Encoded:
 
 
 def token_budget(training: TrainingSettings, longest: int, device_type: str) -> int:
-    """Tokens per pass: never more than `batch_size` of the longest pairs take, and no more than keeps the device busy."""
-    return max(longest, min(training.batch_size * longest, TOKENS_AT_ONCE.get(device_type, TOKENS_AT_ONCE["cuda"])))
+    """Tokens per pass, of a step that may have as many: no more than keep the device busy, whatever its batches are."""
+    step = training.batch_size * training.accumulation * longest
+    return max(longest, min(step, TOKENS_AT_ONCE.get(device_type, TOKENS_AT_ONCE["cuda"])))
 
 
 def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBase,
@@ -236,11 +251,7 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
     """
     scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder, warmup), tokenizer)
-    wanted = settings.training.gradient_checkpointing
-    if wanted == "auto":
-        trainer.fit_the_memory(pairs)
-    else:
-        trainer.recompute(1 if wanted == "full" else 0)
+    trainer.fit_the_memory(pairs, settings.training.gradient_checkpointing)
     return trainer
 
 
