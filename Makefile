@@ -4,6 +4,7 @@
 # make sweep     the slow tests that make test leaves out
 # make faults    everything that may go wrong, tried: a table (about half an hour)
 # make bench     the engine against TRL on this machine (ARGS=--quick for the short form)
+# make card      what only a graphics card can show, in nine minutes (ARGS=--tiny to see that it runs without one)
 # make lint      style and unused code
 # make model     make the practice model and pairs anew (about a quarter of an hour)
 
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run practice test sweep faults bench lint model clean
+.PHONY: run practice test sweep faults bench card lint model clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -34,6 +35,9 @@ faults: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.benchmarks.cpu $(ARGS)
+
+card: $(VENV)/.installed-dev
+	PYTHON=$(CURDIR)/$(BIN)/python bash tests/card/run.sh . $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

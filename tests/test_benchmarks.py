@@ -1,15 +1,21 @@
 """The benchmarks run: their gates hold on a small scale, and the GPU's script goes its whole way on the CPU."""
 
 import json
+import re
+import subprocess
+import sys
 from itertools import islice
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.benchmarks import contenders, cpu, gpu
+from studio.jobs import PROJECT
+from tests.benchmarks import contenders, cpu
 from tests.benchmarks.contenders import PACKED, PADDED, TRL
 from tests.benchmarks.lengths import FULL, SETS, batches
+from tests.card.contenders import LIGER
+from tests.card.findings import verdicts
 
 CPU = torch.device("cpu")
 
@@ -40,30 +46,40 @@ def test_pairs_of_a_set_have_its_lengths_and_share_their_prompt_only():
     assert max(lengths) > 2 * min(lengths)
 
 
-def test_the_gpu_s_script_goes_its_whole_way_on_the_cpu(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu, "VOCABULARY", 3_000)
-    monkeypatch.setattr(gpu, "TIMED", 1)
-    monkeypatch.setattr(gpu, "PAIRS", {"log-normal": 4, FULL: 2})
-    monkeypatch.setattr("sys.argv", ["gpu", "--shape", "toy", "--device", "cpu", "--out", str(tmp_path)])
-    gpu.main()
-    result = json.loads((tmp_path / "gpu-toy-bf16.json").read_text(encoding="utf-8"))
-    assert {PACKED, PADDED, TRL} <= set(result["exactness"])
-    for row in result["steps"]:
-        assert row["times_trl"][TRL] == 1 and row["pairs_per_second"][PACKED] > 0 and not row["failed"]
-        assert abs(row["first_loss"][PACKED] - row["first_loss"][TRL]) < gpu.SAME_LOSS
-    assert "times TRL, each at its faster setting (aim 2)" in capsys.readouterr().out
+@pytest.mark.parametrize("stage", ["exact", "speed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("probe", "tune"))])
+def test_a_stage_of_the_card_s_check_goes_its_whole_way_on_the_cpu(tmp_path, stage):
+    more = ["--sets", "log-normal", "--checkpointing", "none", "--timed", "1"] if stage == "speed" else []
+    subprocess.run([sys.executable, "-m", "tests.card", stage, "--out", str(tmp_path), "--device", "cpu", "--tiny", *more], cwd=PROJECT, check=True,
+                   capture_output=True, timeout=250)
+    found = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert found and not [one for one in found if one.get("failed") or one.get("failed_who")]
+    if stage == "exact":
+        same = next(one for one in found if one["what"] == "float32 against TRL")
+        assert all(same[who]["loss"] < 2e-6 and same[who]["gradient"] < 5e-6 for who in (PACKED, PADDED, "packed, recomputed"))
+    if stage == "speed":
+        assert next(one for one in found if one["what"] == "proof")["packed"]
+        assert f"{PACKED}: " in (tmp_path / "summary.txt").read_text(encoding="utf-8")
 
 
 def test_targets_and_faster_rivals_are_said():
-    def row(name, speeds, checkpointing):
-        return {"set": name, "pairs": 2, "checkpointing": checkpointing, "pairs_per_second": speeds, "failed": {},
-                "peak_bytes": dict.fromkeys(speeds, 10.4e9), "share_of_matrix_rate": {who: speed / 10 for who, speed in speeds.items()}}
+    def row(name, steps, recomputed):
+        return {"shape": "8b", "base": "nf4", "set": name, "pairs": 2, "recomputed": recomputed, "step": steps,
+                "peak_gb": dict.fromkeys(steps, 10.4), "share": {who: 0.6 for who in steps}}
 
-    rows = [row("log-normal", {PACKED: 6.0, TRL: 2.0}, False), row("log-normal", {PACKED: 5.0, TRL: 2.4}, True),
-            row(FULL, {PACKED: 4.0, TRL: 1.0, gpu.UNSLOTH: 4.5}, False)]
-    told = gpu.verdicts({"shape": "8b", "base": "nf4", "steps": rows})
-    assert told == ["At real lengths 2.5 times TRL, each at its faster setting (aim 2).", "60% of the measured matrix rate (aim 50 %).",
-                    "Two pairs of 1,024: 10.4 GB (aim 11).", "Unsloth is faster at full length: 4.50 against 4.00 pairs/s."]
+    rows = [row("log-normal", {PACKED: 0.2, TRL: 0.6}, False), row("log-normal", {PACKED: 0.3, TRL: 0.5}, True),
+            row(FULL, {PACKED: 0.4, TRL: 0.8, LIGER: 0.35}, False), {"shape": "8b", "base": "nf4", "set": "fixed", "failed": "OutOfMemoryError"}]
+    assert verdicts(rows) == [
+        "8b nf4: at real lengths 2.5 times TRL, each at its faster setting (aim 2).", "8b nf4: 60% of the measured matrix rate (aim 50 %).",
+        "8b nf4: two pairs of 1,024 at most 10.4 GB (aim 11).", f"8b nf4: {LIGER} is faster at {FULL}: 350 against 400 ms."]
+
+
+@pytest.mark.parametrize(("recomputed", "most"), [(0, 6_720), pytest.param(1, 8_360, marks=pytest.mark.slow)])
+def test_a_step_of_an_8b_model_on_4_bits_launches_no_more_kernels_than_it_did_and_never_waits_for_the_card(recomputed, most):
+    """Counted on fake tensors that say they are on a card: 6,699 for a pass of two pairs, 8,342 with all layers but the last recomputed."""
+    asked = ["8b", "nf4", "packed", "512,512,512", "2", str(recomputed)]
+    said = subprocess.run([sys.executable, "-m", "tests.card.trace", *asked], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=250).stdout
+    counted = re.search(r"^(\d+) kernels, .*; the host waits: never;", said, re.MULTILINE)
+    assert counted and int(counted[1]) <= most, said
 
 
 def test_the_useful_work_of_a_step_is_what_torch_counts_in_its_products():

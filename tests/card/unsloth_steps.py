@@ -1,6 +1,6 @@
-"""Unsloth's ORPO steps in a process of its own: python -m tests.benchmarks.unsloth_steps FOLDER bf16|nf4, on a CUDA card.
+"""Unsloth's ORPO steps in a process of its own: python -m tests.card.unsloth_steps FOLDER bf16|nf4, on a CUDA card.
 
-FOLDER holds a model, its tokenizer and an adapter's weights, as tests/benchmarks/gpu.py writes them. Says a line of JSON for
+FOLDER holds a model, its tokenizer and an adapter's weights, as `python -m tests.card save` writes them. Says a line of JSON for
 each set of lengths, with checkpointing (Unsloth's own) and without; a set that does not fit the memory says so in its line.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 ADAPTER = "contenders-adapter.safetensors"
 LONGEST = 4096
+WARM, TIMED = 1, 3
 
 
 def main(folder: str, base: str) -> None:
@@ -46,21 +47,17 @@ def say_sets(model, checkpointing: bool) -> None:
     import torch
 
     from tests.benchmarks.contenders import BETA
-    from tests.benchmarks.gpu import TIMED, VOCABULARY, WARM, timed
     from tests.benchmarks.lengths import PAIRS, batches
+    from tests.card.contenders import once
+    from tests.card.models import VOCABULARY
     from tests.reference import reference_step
 
     step = reference_step(model, BETA, tempfile.mkdtemp(), bf16=True, gradient_checkpointing=checkpointing)
     for name in PAIRS:
         said = {"set": name, "checkpointing": checkpointing}
-        try:
-            found = [timed(step, model, batch, torch.device("cuda")) for batch in islice(batches(name, VOCABULARY, seed=1), WARM + TIMED)]
-            seconds, peaks, losses = zip(*found, strict=True)
-            said |= {"seconds": seconds[WARM:], "peak": max(peaks), "loss": losses[0]}
-        except torch.OutOfMemoryError:
-            said["failed"] = "out of memory"
-            model.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+        found = [once(step, batch, model, torch.device("cuda")) for batch in islice(batches(name, VOCABULARY, seed=1), WARM + TIMED)]
+        seconds, peaks, losses, failed = zip(*found, strict=True)
+        said |= {"seconds": seconds[WARM:], "peak": max(peaks), "loss": losses[0], "failed": next(filter(None, failed), "")}
         print(json.dumps(said), flush=True)
 
 

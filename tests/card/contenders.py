@@ -1,0 +1,134 @@
+"""Who takes the same pairs: the engine, TRL as its Trainer runs it, TRL with Liger's layers."""
+
+import os
+import tempfile
+import time
+from contextlib import contextmanager
+
+import torch
+
+from studio.engine.orpo import memory, packing
+from studio.engine.orpo.forwards import replaced
+from studio.engine.orpo.scoring import Scorer
+from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of
+from tests.card.findings import wait
+
+LIGER, FUSED = "TRL + Liger's layers", "ours, fused"
+
+
+def ours(scorer, pairs, budget: int = 16384):
+    """As a run does it: passes of `budget` tokens, metrics kept on the card."""
+    total, metrics = 0.0, 0.0
+    with scorer.attending():
+        for batch in scorer.batches(packing.weigh(pairs, len(pairs)), budget):
+            scores, _ = scorer.score(batch)
+            loss = scores.loss(BETA, batch.shares)
+            loss.backward()
+            total, metrics = total + loss.detach(), metrics + scores.metrics(BETA, batch.shares)
+    return total
+
+
+def trl_step(model, as_it_runs: bool = True):
+    """TRL's own collator and loss code. `as_it_runs`: prepared by accelerate, as its Trainer does, with autocast and float32 outputs."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    from studio.practice import MODEL
+    from tests.reference import _features
+
+    half = model.get_input_embeddings().weight.dtype == torch.bfloat16
+    config = ORPOConfig(output_dir=tempfile.mkdtemp(), beta=BETA, max_length=1 << 20, report_to="none", disable_dropout=False,
+                        use_cpu=model.device.type == "cpu", bf16=half, remove_unused_columns=False, gradient_checkpointing=False,
+                        per_device_train_batch_size=2)
+    row = {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}],
+           "rejected": [{"role": "assistant", "content": "c"}]}
+    trainer = ORPOTrainer(model=model, args=config, processing_class=AutoTokenizer.from_pretrained(MODEL), train_dataset=Dataset.from_list([row]))
+    if half and as_it_runs:
+        trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
+
+    def step(pairs):
+        batch = trainer._prepare_inputs(trainer.data_collator([_features(pair) for pair in pairs]))
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+@contextmanager
+def ligers_layers(model):
+    """Liger's rotary positions, norms and gated products in the model meanwhile: what TRL with `use_liger_kernel` computes with."""
+    from liger_kernel.transformers.functional import liger_rms_norm, liger_swiglu
+    from liger_kernel.transformers.rope import liger_rotary_pos_emb
+    from transformers.models.llama import modeling_llama as llama
+
+    forwards = {}
+    for module in model.modules():
+        if type(module).__name__ == "LlamaRMSNorm":
+            forwards[module] = lambda x, m=module: liger_rms_norm(x, m.weight, m.variance_epsilon)
+        elif type(module).__name__ == "LlamaMLP":
+            forwards[module] = lambda x, m=module: m.down_proj(liger_swiglu(m.gate_proj(x), m.up_proj(x)))
+    own, llama.apply_rotary_pos_emb = llama.apply_rotary_pos_emb, liger_rotary_pos_emb
+    try:
+        with replaced(forwards):
+            yield
+    finally:
+        llama.apply_rotary_pos_emb = own
+
+
+def contenders(model, example, device, names) -> dict:
+    """Each by name: takes the pairs of a step, leaves gradients on the model, returns the loss."""
+    packed, padded, found = Scorer(model, filler=0), Scorer(model, filler=0), {}
+    packed.choose(example)
+    if not packed.packed:  # its proof failed: that is a finding; it is timed all the same
+        packed.packed, packed.refused = True, packed.reason
+    if PACKED in names:
+        found[PACKED] = lambda pairs: ours(packed, pairs)
+    if FUSED in names and device.type == "cuda":
+        from tests.card import fused as kernels
+
+        def fused(pairs):
+            with kernels.fused():
+                return ours(packed, pairs)
+
+        found[FUSED] = fused
+    if PADDED in names:
+        found[PADDED] = lambda pairs: ours(padded, pairs)
+    if {TRL, LIGER} & set(names):
+        trl = trl_step(model)
+        if TRL in names:
+            found[TRL] = trl
+        if LIGER in names and device.type == "cuda":
+            def with_liger(pairs):
+                with ligers_layers(model):
+                    return trl(pairs)
+
+            found[LIGER] = with_liger
+    found_packed = packed
+    return found | {"_packed": found_packed}
+
+
+def checkpointing(model, on: bool) -> None:
+    """All layers but the last recomputed, or none."""
+    memory.recompute(model.get_base_model(), model.config.num_hidden_layers if on else 0)
+
+
+def once(step, batch, model, device):
+    """(seconds, peak bytes, loss, why it failed) of one step."""
+    cuda = device.type == "cuda"
+    try:
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        wait(device)
+        began = time.perf_counter()
+        loss = step(batch)
+        wait(device)
+        taken = time.perf_counter() - began
+        assert gradient_of(model).norm() > 0, "no gradient"
+        return taken, torch.cuda.max_memory_allocated() if cuda else 0, loss.item(), ""
+    except torch.OutOfMemoryError:
+        return 0, 0, 0, "out of memory"
+    except Exception as error:
+        return 0, 0, 0, f"{type(error).__name__}: {error}"[:300]
