@@ -2,7 +2,7 @@
 # make practice  the practice run in the terminal
 # make test      all tests, fast ones first (sets up what is missing, browser included)
 # make sweep     the slow tests that make test leaves out
-# make faults    everything that may go wrong, tried: a table (about half an hour)
+# make faults    everything that may go wrong, tried: a table (about three quarters of an hour)
 # make bench     the engine against TRL on this machine (ARGS=--quick for the short form)
 # make card      what only a graphics card can show, in nine minutes (ARGS=--tiny to see that it runs without one)
 # make lint      style and unused code
