@@ -43,7 +43,8 @@ DROPS_WITH_ANOTHER = {"k_proj", "v_proj", "up_proj"}
 MARGIN = 1.15
 """An estimate is this good; what fits with less room to spare is called tight."""
 
-Kind = Literal["cpu", "cuda"]
+Kind = Literal["cpu", "cuda", "cuda before Ampere"]
+"""What a run computes on. From Ampere on (compute capability 8.0) one kernel takes all stretches of a packed row as they are."""
 Verdict = Literal["fits", "tight", "too large"]
 
 
@@ -118,17 +119,21 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)
-    libraries = LIBRARIES[kind] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
+    libraries = LIBRARIES[_device(kind)] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
     room = 0.0 if least else USABLE * (free - model - adapter - libraries)
     each, entry = kept_by_a_layer(settings, shape, kind, longest), shape.hidden * bytes_each
     tokens, recomputed = _planned(settings, shape, kind, tokens, longest, each, entry, room)
     activations = tokens * _kept(shape, kind, each, entry, recomputed)
     # A tile of logits, and the hidden states that are scored with their slopes.
-    head = 1.5 * min(TILE_BYTES[kind], 4 * tokens * shape.vocabulary) + 2 * tokens * shape.hidden * bytes_each
+    head = 1.5 * min(TILE_BYTES[_device(kind)], 4 * tokens * shape.vocabulary) + 2 * tokens * shape.hidden * bytes_each
     running = model + adapter + optimizer + activations + head
     # On a CPU the file is mapped while its numbers are turned into the run's; a card reads it piece by piece.
     reading = model + shape.stored if kind == "cpu" and settings.model.quantization == "none" else 0.0
     return Need(model, adapter, optimizer, activations, head, libraries, max(0.0, reading - running))
+
+
+def _device(kind: Kind) -> Literal["cpu", "cuda"]:
+    return "cpu" if kind == "cpu" else "cuda"
 
 
 def is_wide(settings: Settings, kind: Kind) -> bool:
@@ -139,7 +144,7 @@ def is_wide(settings: Settings, kind: Kind) -> bool:
 def tokens_at_once(settings: Settings, kind: Kind, longest: int | None = None) -> int:
     """Tokens of one pass, as the trainer divides a step where memory is plenty."""
     longest, training = longest_of(settings, longest), settings.training
-    return max(longest, min(training.batch_size * training.accumulation * longest, TOKENS_AT_ONCE[kind]))
+    return max(longest, min(training.batch_size * training.accumulation * longest, TOKENS_AT_ONCE[_device(kind)]))
 
 
 def longest_of(settings: Settings, longest: int | None) -> int:
@@ -160,7 +165,7 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
     """Bytes that one token leaves behind in one layer for the way back.
 
     Fitted to what autograd keeps of Llama, Qwen3, Gemma 2, Gemma 3, Phi-3 and OLMo 2 with the engine's own layers, in 32
-    bits and in 16.
+    bits and in 16; from Ampere on to what it keeps of Llamas of 1, 3 and 8 billion weights, on tensors that only say they are on a card.
     """
     hidden, queries, keys, widened = shape.hidden, shape.queries, shape.keys, shape.intermediate
     targets = shape.targeted(settings.adapter.target_modules)
@@ -172,7 +177,9 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
         kept = 4 * ((0.44 + 0.92 * shape.norms + again) * hidden + 4.97 * queries + 2.48 * keys + paths * widened + 0.99 * inner)
         kept += 5 * (queries + keys) if shape.norms_heads else 0
     else:
-        kept = 2 * ((0.72 + 0.92 * shape.norms + again) * hidden + 4.98 * queries + 2.49 * keys + 1.02 * paths * widened + 1.31 * inner)
+        # Handed stretches of different lengths, a kernel keeps neither each head of keys for its queries nor their rows put together.
+        attended = 1.48 * queries + 4.99 * keys if kind == "cuda" and not shape.caps_scores else 4.98 * queries + 2.49 * keys
+        kept = 2 * ((0.72 + 0.92 * shape.norms + again) * hidden + attended + 1.02 * paths * widened + 1.31 * inner)
         kept += 1.2 * (queries + keys) if shape.norms_heads else 0
     if shape.caps_scores:  # attention is spelled out, so that every token keeps its scores over all others
         kept += 8 * shape.heads * (longest or 2 * settings.training.max_length) / 2
@@ -186,7 +193,7 @@ def _planned(settings: Settings, shape: Shape, kind: Kind, tokens: int, longest:
     """Tokens of a pass and how many layers are recomputed, as `studio.engine.orpo.memory` plans them in so much `room`."""
     most = shape.layers - 1
     settled = {"auto": None, "full": most, "none": 0}[settings.training.gradient_checkpointing]
-    enough = max(longest_of(settings, longest), min(tokens, ENOUGH[kind]))
+    enough = max(longest_of(settings, longest), min(tokens, ENOUGH[_device(kind)]))
     while tokens > enough and tokens * _kept(shape, kind, each, entry, settled or 0) > room:
         tokens = max(enough, tokens // 2)
     recomputed = settled
@@ -200,7 +207,7 @@ def _planned(settings: Settings, shape: Shape, kind: Kind, tokens: int, longest:
 
 def _kept(shape: Shape, kind: Kind, each: float, entry: float, recomputed: int) -> float:
     """Bytes that a token leaves behind in all layers, with the first of them recomputed, fragments included."""
-    return each * (max(1, shape.layers - recomputed) + min(FRAGMENTS[kind], shape.layers)) + recomputed * entry
+    return each * (max(1, shape.layers - recomputed) + min(FRAGMENTS[_device(kind)], shape.layers)) + recomputed * entry
 
 
 # --- what to change ---------------------------------------------------------------------------------------------------

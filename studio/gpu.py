@@ -6,16 +6,18 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from studio.errors import NoSpaceError, StudioError
+from studio.fit import Kind
 from studio.installed import TorchBuild, torch_build
 from studio.settings import PRACTICE, Settings
 from studio.summary import size
 
-QUERY = ["nvidia-smi", "--query-gpu=uuid,name,memory.total,memory.used,driver_version", "--format=csv,noheader,nounits"]
+FIELDS = "uuid,name,memory.total,memory.used,driver_version"
+QUERIES = [["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"] for fields in (f"{FIELDS},compute_cap", FIELDS)]
+"""Drivers before 495 refuse a question about the compute capability."""
 APPS = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
 SMALLEST_FREE = 200 * 10**6
 """Bytes below which no run is begun: its log, adapter and held-out pairs need some room."""
@@ -34,6 +36,12 @@ class Card:
     uuid: str = ""
     driver: str = ""
     """The version of the machine's driver."""
+    capability: float = 0.0
+    """CUDA's number for what the chip can do, such as 8.6; 0 where the driver does not tell."""
+
+    @property
+    def kind(self) -> Kind:
+        return "cuda before Ampere" if 0 < self.capability < 8 else "cuda"
 
     @property
     def free(self) -> int:
@@ -44,7 +52,7 @@ class Card:
 class Place:
     """Where a run would compute: on a card or on the CPU, by name, with the free memory in bytes."""
 
-    kind: Literal["cpu", "cuda"]
+    kind: Kind
     name: str
     free: int
 
@@ -53,15 +61,23 @@ def place(settings: Settings) -> Place | None:
     """Where these settings would compute here; None when they ask for a GPU and there is none."""
     card = the_one(cards()) if settings.model.device != "cpu" else None
     if card is not None:
-        return Place("cuda", card.name, card.free)
+        return Place(card.kind, card.name, card.free)
     return None if settings.model.device == "gpu" else Place("cpu", "cpu", psutil.virtual_memory().available)
 
 
 def cards() -> list[Card]:
     """The NVIDIA cards of this machine that CUDA_VISIBLE_DEVICES shows; none when the driver is not there or does not answer."""
-    rows = ([part.strip() for part in line.split(",")] for line in _asked(QUERY))
-    return _visible([Card(row[1], int(row[2]) * 2**20, int(row[3]) * 2**20, uuid=row[0], driver=row[4])
-                     for row in rows if len(row) == 5 and row[2].isdigit() and row[3].isdigit()])
+    lines = next(filter(None, map(_asked, QUERIES)), [])
+    rows = ([*(part.strip() for part in line.split(",")), ""] for line in lines)
+    return _visible([Card(row[1], int(row[2]) * 2**20, int(row[3]) * 2**20, uuid=row[0], driver=row[4], capability=_number(row[5]))
+                     for row in rows if len(row) > 5 and row[2].isdigit() and row[3].isdigit()])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def _visible(found: list[Card]) -> list[Card]:

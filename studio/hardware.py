@@ -19,6 +19,9 @@ CORE_TFLOPS = 0.025
 PUBLISHED = {"T4": 65, "L4": 121, "A10": 70, "L40S": 362, "A100": 312, "H100": 989, "H200": 989}
 """Dense 16-bit TFLOP/s by what a card's name says."""
 
+BEFORE_AMPERE = {"T4"}
+"""Of these cards those whose compute capability is below 8.0."""
+
 AN_HOUR = {"minute": 60, "hour": 1}
 ASKED_AGAIN = 3600
 """Seconds after which the Hub is asked for its prices again."""
@@ -44,8 +47,8 @@ def of_cores(count: int) -> float:
 TABLE = (
     Hardware("CPU basic", "cpu-basic", 16 * 10**9, of_cores(2), 0.00, "cpu"),
     Hardware("CPU upgrade", "cpu-upgrade", 32 * 10**9, of_cores(8), 0.03, "cpu"),
-    Hardware("T4 small", "t4-small", 16 * 10**9, 65, 0.40),
-    Hardware("T4 medium", "t4-medium", 16 * 10**9, 65, 0.60),
+    Hardware("T4 small", "t4-small", 16 * 10**9, 65, 0.40, "cuda before Ampere"),
+    Hardware("T4 medium", "t4-medium", 16 * 10**9, 65, 0.60, "cuda before Ampere"),
     Hardware("L4", "l4x1", 24 * 10**9, 121, 0.80),
     Hardware("A10G small", "a10g-small", 24 * 10**9, 70, 1.00),
     Hardware("A10G large", "a10g-large", 24 * 10**9, 70, 1.50),
@@ -95,8 +98,11 @@ PRICES = Prices()
 
 def published(card: str) -> float | None:
     """The published speed of a card by its name; None for one that is not in the table."""
-    words = card.replace("-", " ").split()
-    return next((speed for name, speed in PUBLISHED.items() if any(word.upper() in (name, name + "G") for word in words)), None)
+    return next((speed for name, speed in PUBLISHED.items() if _is_called(card, name)), None)
+
+
+def _is_called(card: str, name: str) -> bool:
+    return any(word.upper() in (name, name + "G") for word in card.replace("-", " ").split())
 
 
 def _of_hub(listed) -> Hardware | None:
@@ -107,7 +113,8 @@ def _of_hub(listed) -> Hardware | None:
     tflops = published(card.model)
     if tflops is None or _number(str(card.quantity)) != 1:
         return None
-    return Hardware(listed.pretty_name, listed.name, _bytes(card.vram), tflops, dollars)
+    kind: Kind = "cuda before Ampere" if any(_is_called(card.model, name) for name in BEFORE_AMPERE) else "cuda"
+    return Hardware(listed.pretty_name, listed.name, _bytes(card.vram), tflops, dollars, kind)
 
 
 def _number(text: str) -> int:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from studio import events, examination, runs
-from studio.fit import fit
+from studio.fit import Kind, fit
 from studio.gpu import Place
 from studio.hardware import PRICES, SHARE, Hardware, of_cores, published
 from studio.plan import held_out_for, pairs_seen, plan
@@ -127,7 +128,7 @@ def rough(settings: Settings, shape: Shape, tflops: float, kind: str, size: Size
     seconds = each * shape.parameters * min(size.tokens or longest, longest) * pairs / (tflops * 1e12 * SHARE)
     planned = plan(settings, size.pairs or 1000, size.held_out or 0)
     least, asked = planned.steps * shape.layers * LAYER_SECONDS, _looks(settings, size) * SAMPLED * shape.layers * LAYER_SECONDS
-    slow, fast = REACHED[kind]
+    slow, fast = REACHED["cpu" if kind == "cpu" else "cuda"]
     return Forecast(max(seconds / fast, least) + _besides(shape, 0), max(seconds, least) / slow + asked + _besides(shape, 1), "arithmetic")
 
 
@@ -184,7 +185,7 @@ class Offer:
 
 def offers(settings: Settings, shape: Shape, size: Size, longest: int | None = None) -> list[Offer]:
     """The Spaces' hardware on which a run fits, cheapest first, then fastest; for the size that `forecast` takes."""
-    kinds = {"gpu": ("cuda",), "cpu": ("cpu",)}.get(settings.model.device, ("cpu", "cuda"))
+    kinds = {"gpu": ("cuda", "cuda before Ampere"), "cpu": ("cpu",)}.get(settings.model.device, get_args(Kind))
     found = []
     for one in PRICES.spaces:
         if one.kind in kinds and fit(settings, shape, int(FREE_ON_A_SPACE * one.memory), one.kind, longest).verdict == "fits":

@@ -67,8 +67,11 @@ class Watch(TrainerCallback):
             self.logs.append(dict(logs))
 
 
-def reference_step(model: torch.nn.Module, beta: float, folder: str, **changes):
-    """TRL's own loss code on batches that its own collator pads: a function of encoded pairs that leaves gradients."""
+def reference_step(model: torch.nn.Module, beta: float, folder: str, as_it_runs: bool = False, **changes):
+    """TRL's own loss code on batches that its own collator pads: a function of encoded pairs that leaves gradients.
+
+    `as_it_runs`: the model is prepared by accelerate as TRL's Trainer does it, with autocast and outputs in float32.
+    """
     config = ORPOConfig(**{"output_dir": folder, "beta": beta, "max_length": 1 << 20, "report_to": "none", "disable_dropout": False,
                            "use_cpu": model.device.type == "cpu", "bf16": False, "remove_unused_columns": False,
                            "gradient_checkpointing": False, "per_device_train_batch_size": 2} | changes)
@@ -76,6 +79,8 @@ def reference_step(model: torch.nn.Module, beta: float, folder: str, **changes):
     row = {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}],
            "rejected": [{"role": "assistant", "content": "c"}]}
     trainer = ORPOTrainer(model=model, args=config, processing_class=tokenizer, train_dataset=Dataset.from_list([row]))
+    if as_it_runs:
+        trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
 
     def step(pairs) -> torch.Tensor:
         batch = trainer._prepare_inputs(trainer.data_collator([_features(pair) for pair in pairs]))

@@ -101,11 +101,11 @@ def test_the_page_empties_trash_and_uploads_after_a_tick(tmp_path):
     try:
         anna = Browser(studio.url).sign_in("anna", "password of anna")
         events_by = {event.name: event for event in anna.events}
-        assert "Tick" in anna.call(events_by["empty"], [False]) and len(trash.thrown_away(room)) == 2
-        anna.call(events_by["delete_run"], [one.name, True])
+        assert "Tick" in anna.call(events_by["empty"], [False, None, None]) and len(trash.thrown_away(room)) == 2
+        anna.call(events_by["delete_run"], [True, one.name, None])
         assert trash.thrown_away(room) == [two.name]
-        anna.call(events_by["empty"], [True])
-        anna.call(events_by["delete_upload"], [str(kept), True])
+        anna.call(events_by["empty"], [True, two.name, None])
+        anna.call(events_by["delete_upload"], [True, None, str(kept)])
         assert trash.thrown_away(room) == [] and uploads.kept(room) == []
     finally:
         studio.kill()

@@ -114,7 +114,7 @@ def test_what_fits_fits_and_needs_no_advice():
 
 
 @pytest.mark.parametrize(("changes", "free", "told"), [
-    ({"training__gradient_checkpointing": "none"}, 16 * GB, "Gradient checkpointing"),
+    ({"training__gradient_checkpointing": "none"}, 13 * GB, "Gradient checkpointing"),
     ({"model__quantization": "none"}, 16 * GB, "Set Quantization to 4 bits"),
     ({"training__max_length": 16384, "training__batch_size": 1}, 16 * GB, "Lower the maximum length to"),
     ({}, 4 * GB, "Choose a smaller model"),

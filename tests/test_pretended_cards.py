@@ -1,5 +1,6 @@
 """What is right on a card and cannot be seen without one: pretended drivers, torch's fake tensors, texts that CUDA says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from studio.engine import precision
 from studio.engine.orpo import attention, head, memory, packing, relief, trainer
 from studio.engine.orpo.scoring import Scorer
 from studio.errors import StudioError
+from studio.fit import kept_by_a_layer
 from studio.installed import TorchBuild
 from studio.jobs import PROJECT
 from studio.settings import ModelSettings, Settings
+from studio.shape import Linear, Shape
 from tests import families
 from tests.jobs_at_work import heard, practice
 
@@ -28,10 +31,11 @@ CUDA_13 = TorchBuild("2.13.0", "13.0")
 @pytest.fixture
 def pretended(tmp_path, monkeypatch):
     """A driver that lists these cards: name, total and used in MiB."""
-    def lists(*found: tuple[str, int, int], driver: str = DRIVER) -> None:
-        rows = "\\n".join(f"GPU-{place}a, {name}, {total}, {used}, {driver}" for place, (name, total, used) in enumerate(found))
+    def lists(*found: tuple[str, int, int], driver: str = DRIVER, told: str = ", 8.6") -> None:
+        rows = "\\n".join(f"GPU-{place}a, {name}, {total}, {used}, {driver}{told}" for place, (name, total, used) in enumerate(found))
+        refuses = "" if told else '*compute_cap*) echo "Field compute_cap is not a valid field to query."; exit 2;; '
         program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\ncase \"$1\" in --query-gpu=*) printf '{rows}\\n';; esac\n", encoding="utf-8")
+        program.write_text(f"#!/bin/sh\ncase \"$1\" in {refuses}--query-gpu=*) printf '{rows}\\n';; esac\n", encoding="utf-8")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         precision._cards.cache_clear()
@@ -94,6 +98,32 @@ def test_a_run_that_torchrun_starts_as_several_processes_is_refused_in_a_sentenc
                           env=os.environ | {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and not heard(run, events.Started)
     assert "started as 2 processes" in heard(run, events.Failed)[0].reason and "without torchrun" in heard(run, events.Failed)[0].reason
+
+
+@pytest.mark.parametrize(("told", "kind"), [(", 7.5", "cuda before Ampere"), (", 8.6", "cuda"), (", [N/A]", "cuda"), ("", "cuda")])
+def test_what_a_pretended_card_can_do_is_asked_also_of_a_driver_that_does_not_know_the_question(pretended, told, kind):
+    pretended((OLD, 16000, 1000), told=told)
+    assert gpu.place(Settings()).kind == kind
+
+
+@pytest.mark.parametrize("shape", ["8b", *(pytest.param(name, marks=pytest.mark.slow) for name in ("1b", "3b"))])
+def test_what_a_token_leaves_behind_on_a_pretended_card_is_what_autograd_keeps(shape):
+    """The 8B shape keeps 94 kB a layer from Ampere on, and 117 kB on an older card."""
+    program = "import json, sys; from tests.card import trace; print(json.dumps([trace.kept(sys.argv[1], (major, 0)) for major in (9, 7)]))"
+    done = subprocess.run([sys.executable, "-c", program, shape], cwd=PROJECT, capture_output=True, text=True, check=True)
+    measured = dict(zip(("cuda", "cuda before Ampere"), json.loads(done.stdout.splitlines()[-1]), strict=True))
+    sizes = trace_shape(shape)
+    for kind, kept in measured.items():
+        assert kept_by_a_layer(Settings.from_form(**{"adapter.rank": 16, "adapter.dropout": 0.0}), sizes, kind, 500) == pytest.approx(kept, rel=0.15), kind
+
+
+def trace_shape(name: str) -> Shape:
+    hidden, inner, layers, heads, width = {"8b": (4096, 14336, 32, 32, 128), "3b": (3072, 8192, 28, 24, 128), "1b": (2048, 8192, 16, 32, 64)}[name]
+    linears = tuple(Linear(f"{part}_proj", *sizes, layers) for part, sizes in {
+        "q": (hidden, heads * width), "k": (hidden, 8 * width), "v": (hidden, 8 * width), "o": (heads * width, hidden),
+        "gate": (hidden, inner), "up": (hidden, inner), "down": (inner, hidden)}.items())
+    return Shape(parameters=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=heads * width, keys=8 * width, intermediate=inner,
+                 vocabulary=128_256, linears=linears, norms=2, norms_first=True, norms_heads=False, caps_scores=False)
 
 
 # --- a card that torch cannot use -------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def test_a_run_knows_the_seal_of_the_template_that_its_adapter_has(run):
 def test_the_seal_is_that_of_the_pairs_as_they_are_shown():
     pair = {"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "a"}],
             "rejected": [{"role": "assistant", "content": "b"}]}
-    assert look(Settings(), pair).seal == seal.seal((MODEL / seal.TEMPLATE).read_text(encoding="utf-8"))
+    *_, seen = look(Settings(), pair)
+    assert seen.seal == seal.seal((MODEL / seal.TEMPLATE).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_text(path.read_text() + " "), lambda path: path.unlink()],

@@ -56,7 +56,7 @@ def shown(studio: Studio, values: dict[str, Any]) -> str:
     place = gpu.place(settings)
     asked = studio, settings, shape, place
     here = _nowhere() if place is None else _measured(*asked, tried) if tried else _estimated(*asked)
-    busy = gpu.others_in_words(gpu.others()) if place is not None and place.kind == "cuda" else ""
+    busy = gpu.others_in_words(gpu.others()) if place is not None and place.kind != "cpu" else ""
     told = parts.note("warn", busy) if busy else ""
     if missing := shape.missing(settings.adapter.target_modules):
         told += parts.note("bad", f"Target modules: this model has no {' and no '.join(missing)}. A run stops at that before it trains; "

@@ -1,6 +1,5 @@
 """Who takes the same pairs: the engine, TRL as its Trainer runs it, TRL with Liger's layers."""
 
-import os
 import tempfile
 import time
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from studio.engine.orpo.forwards import replaced
 from studio.engine.orpo.scoring import Scorer
 from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of
 from tests.card.findings import wait
+from tests.reference import reference_step
 
 LIGER, FUSED = "TRL + Liger's layers", "ours, fused"
 
@@ -26,35 +26,6 @@ def ours(scorer, pairs, budget: int = 16384):
             loss.backward()
             total, metrics = total + loss.detach(), metrics + scores.metrics(BETA, batch.shares)
     return total
-
-
-def trl_step(model, as_it_runs: bool = True):
-    """TRL's own collator and loss code. `as_it_runs`: prepared by accelerate, as its Trainer does, with autocast and float32 outputs."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    from datasets import Dataset
-    from transformers import AutoTokenizer
-    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-
-    from studio.practice import MODEL
-    from tests.reference import _features
-
-    half = model.get_input_embeddings().weight.dtype == torch.bfloat16
-    config = ORPOConfig(output_dir=tempfile.mkdtemp(), beta=BETA, max_length=1 << 20, report_to="none", disable_dropout=False,
-                        use_cpu=model.device.type == "cpu", bf16=half, remove_unused_columns=False, gradient_checkpointing=False,
-                        per_device_train_batch_size=2)
-    row = {"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}],
-           "rejected": [{"role": "assistant", "content": "c"}]}
-    trainer = ORPOTrainer(model=model, args=config, processing_class=AutoTokenizer.from_pretrained(MODEL), train_dataset=Dataset.from_list([row]))
-    if half and as_it_runs:
-        trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
-
-    def step(pairs):
-        batch = trainer._prepare_inputs(trainer.data_collator([_features(pair) for pair in pairs]))
-        loss = trainer.compute_loss(trainer.model, batch)
-        loss.backward()
-        return loss.detach()
-
-    return step
 
 
 @contextmanager
@@ -97,7 +68,8 @@ def contenders(model, example, device, names) -> dict:
     if PADDED in names:
         found[PADDED] = lambda pairs: ours(padded, pairs)
     if {TRL, LIGER} & set(names):
-        trl = trl_step(model)
+        half = model.get_input_embeddings().weight.dtype == torch.bfloat16
+        trl = reference_step(model, BETA, tempfile.mkdtemp(), as_it_runs=half, bf16=half)
         if TRL in names:
             found[TRL] = trl
         if LIGER in names and device.type == "cuda":
