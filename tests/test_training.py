@@ -13,7 +13,7 @@ from studio.errors import NoSpaceError, StudioError
 from studio.jobs import Queue
 from studio.practice import MODEL
 from studio.summary import Summary
-from tests.jobs_at_work import ended, heard, log_of, practice, said
+from tests.jobs_at_work import ended, heard, log_of, practice, said, until
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def failure(root, **changes):
     assert not run.adapter.exists() and not list(run.folder.glob(".draft-*"))
     reason = heard(run, events.Failed)[0].reason
     assert "Traceback" not in reason and reason.endswith(".")
-    assert "Traceback" in log_of(run)
+    until(lambda: "Traceback" in log_of(run), 10)  # a process of its own writes it down
     return reason
 
 

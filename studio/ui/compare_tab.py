@@ -13,6 +13,7 @@ import gradio as gr
 from studio import collected, votes
 from studio.errors import StudioError
 from studio.preferences.pairs import Pair
+from studio.runs import Run
 from studio.ui import all_asked, news, pairing, parts, questions_card, votes_card
 from studio.ui.choices import Dropdown, once_closed, with_choices
 from studio.ui.seats import Seats, Side
@@ -78,7 +79,11 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
                 **{better[side]: gr.Button(now.seats.button(side)) for side in SIDES},
                 **{chats[side]: now.shown(side) for side in SIDES}}
 
-    def ask(name: str | None, first: str | None, second: str | None, text: str, opening: str, before: Talk,
+    def talking(now: Talk) -> dict:
+        """What was said so far, also where a talk that was to begin anew was shown meanwhile."""
+        return {said: now, talks: gr.Row(visible=True), **{chats[side]: now.shown(side) for side in SIDES}}
+
+    def ask(name: str | None, first: str | None, second: str | None, text: str, opening: str, before: Talk, blind: bool,
             **chosen: Any) -> Iterator[dict]:
         try:
             run, pair, sampling = pairing.to_ask(studio, name, first, second, chosen)
@@ -88,6 +93,9 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             refuse("Not asked", error)
             yield offer(name, first, second, name or "") if pairing.out_of_date(studio.find(name), first, second) else {kept: gr.skip()}
             return
+        seats = seated(run, first, second, blind)
+        if (before.seats.names, before.seats.blind) != (seats.names, blind):  # changed a moment ago; the new talk is on its way
+            before = Talk(seats)
         asked = now = before.asked(text, opening if (opening or "").strip() else "")
         # Locked while they answer: a question in between would be asked of a talk that is not complete.
         yield seat(asked) | {question: gr.Textbox("", interactive=False, placeholder=WAITING), talks: gr.Row(visible=True),
@@ -96,21 +104,26 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
         try:
             for answers in studio.chat.ask(run, pair, asked.sides, sampling, studio.secrets(run)):
                 now, note = asked.answered(answers), answers.note
-                yield {said: now, **{chats[side]: now.shown(side) for side in SIDES}}
+                yield talking(now)
         except StudioError as error:
             yield seat(before) | {question: gr.Textbox(text, **OPEN), talks: gr.Row(visible=bool(before.first))}
             refuse("No answer", error)
             return
         alike = now.first[-1] == now.second[-1]
-        yield {question: gr.Textbox(**OPEN), collect: gr.Column(visible=True), either: gr.Row(visible=not alike),
-               kept: (parts.note("info", ALIKE) if alike else "") + (parts.note("warn", note) if note else "")}
+        notes = (parts.note("info", ALIKE) if alike else "") + (parts.note("warn", note) if note else "")
+        yield talking(now) | {question: gr.Textbox(**OPEN), collect: gr.Column(visible=True), either: gr.Row(visible=not alike),
+                              kept: notes}
+
+    def seated(run: Run | None, first: str | None, second: str | None, blind: bool) -> Seats:
+        with suppress(StudioError):  # which `lead` tells
+            return Seats(pairing.called(run, pairing.of_form(run, first, second)), blind) if run is not None else Seats(blind=blind)
+        return Seats(blind=blind)
 
     def afresh(name: str | None, first: str | None, second: str | None, blind: bool) -> dict:
-        seats, run = Seats(blind=blind), studio.find(name)
-        with suppress(StudioError):  # which `lead` tells
-            seats = Seats(pairing.called(run, pairing.of_form(run, first, second)), blind) if run is not None else seats
-        return seat(Talk(seats)) | {question: gr.Textbox(**(CLOSED if run is None else OPEN)), talks: gr.Row(visible=False),
-                                    collect: gr.Column(visible=False), kept: ""}
+        run = studio.find(name)
+        return seat(Talk(seated(run, first, second, blind))) | {
+            question: gr.Textbox(**(CLOSED if run is None else OPEN)), talks: gr.Row(visible=False),
+            collect: gr.Column(visible=False), kept: ""}
 
     def keep(pair: Pair, name: str | None, identity: str) -> str:
         """Keep a pair. Returns how many there are now, in words. Raises StudioError."""
@@ -180,8 +193,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     looking = [*pair_fields, blind]
     gr.on([tab.select, stale.change], offer, [*pair_fields, filled], lists, **once_closed(one, other), **QUIET, **LATEST)
     chosen_anew = news.own(in_view.change).change(partial(offer, anew=True), [*pair_fields, filled], lists, **QUIET)
-    asking = question.submit(ask, [*pair_fields, question, system, said], [*talk, *lists], inputs_kwargs=sampling_fields,
-                             **PRIVATE)
+    asking = question.submit(ask, [*pair_fields, question, system, said, blind], [*talk, *lists], inputs_kwargs=sampling_fields, **PRIVATE)
     halt.click(lambda name: gr.Textbox(**(OPEN if name else CLOSED)), in_view, question, cancels=[asking, asking_all], **QUIET)
     for anew in (clear.click, chosen_anew.then, one.input, other.input, blind.input):
         anew(afresh, looking, talk, cancels=[asking], **QUIET)
