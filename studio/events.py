@@ -118,8 +118,8 @@ class Resumed(Event):
 @dataclass(frozen=True)
 class Repaired(Event):
     """Memory ran out after this step and the run helped itself; it goes on with these passes, and `text` says what changed.
-    `budget` is the most tokens of a pass; the first `recomputed` layers are recomputed
-    (in logs of an older version one of so many was)."""
+    `budget` is the most tokens of a pass; the first `recomputed` layers are recomputed.
+    Older versions wrote n for every nth layer."""
 
     step: int
     text: str

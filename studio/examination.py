@@ -8,7 +8,6 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from studio import jobs, uploads
 from studio.jobs import Job
@@ -92,14 +91,13 @@ class Examination:
 
 
 def concerns(name: str) -> bool:
-    """Whether a field of the form changes what an examination finds. What is wrong with another one is no reason to examine nothing."""
+    """Whether an examination depends on a field of the form."""
     return name.startswith("data.") or name in ("model.name", "model.revision", "model.template", "training.max_length")
 
 
 def job_of(root: Path, settings: Settings) -> Job:
     """The job that examines these data for this model; the same question has the same folder."""
-    asked: dict[str, Any] = {"data": settings.data.model_dump(), "max_length": settings.training.max_length,
-                             "model": settings.model.model_dump(include={"name", "revision", "template"})}
+    asked = {name: value for name, value in settings.to_form().items() if concerns(name)}
     files = [Path(part.source) for part in settings.data.parts]
     # An upload has its content in its path, and may be gone when the examination has found it to be of no use.
     asked["files"] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file() and not uploads.is_kept(file)]

@@ -8,18 +8,10 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from studio.installed import torch_build
+from studio.passes import ENOUGH, FRAGMENTS, TOKENS_AT_ONCE, Kept, settled
 from studio.settings import Settings
 from studio.shape import Shape
 from studio.summary import size
-
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
-"""Tokens that the trainer sends through the model in one pass at most, unless a single pair is longer."""
-
-ENOUGH = {"cpu": 1024, "cuda": 4096}
-"""Tokens to which the trainer makes its passes smaller before it recomputes layers, unless a single pair is longer."""
-
-USABLE = 0.8
-"""Share of the free memory that the trainer lets a pass take before it recomputes layers."""
 
 TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
 """The float32 logits that are held at one time."""
@@ -28,11 +20,8 @@ LIBRARIES = {"cpu": 500 * 2**20, "cuda": 700 * 2**20}
 """A worker before it has loaded a model: torch and the rest in RAM; on a card its context and the kernels' workspace."""
 
 BUILT_FOR_CARDS = 350 * 2**20
-"""What a torch that was built for cards takes more in RAM where it computes on the CPU. After the same imports 2.11.0+cu130 held
-698 MB and 2.13.0+cpu 298 MB; at the peak of a practice run they were 332 MB apart."""
-
-FRAGMENTS = {"cpu": 4, "cuda": 2}
-"""Layers' worth of freed memory that the allocator does not hand out again. Measured on a CPU, assumed on a card."""
+"""Additional RAM of a CUDA or ROCm build of torch that computes on the CPU. After the same imports 2.11.0+cu130 used 698 MB and
+2.13.0+cpu 298 MB; the peaks of a practice run differed by 332 MB."""
 
 OPTIMIZER_BYTES = {"adamw_torch": 8, "paged_adamw_32bit": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0.1}
 """State for each trained weight."""
@@ -44,7 +33,7 @@ MARGIN = 1.15
 """An estimate is this good; what fits with less room to spare is called tight."""
 
 Kind = Literal["cpu", "cuda", "cuda before Ampere"]
-"""What a run computes on. From Ampere on (compute capability 8.0) one kernel takes all stretches of a packed row as they are."""
+"""What a run computes on. GPUs from Ampere on (compute capability 8.0) have an attention kernel for sequences of different lengths."""
 Verdict = Literal["fits", "tight", "too large"]
 
 
@@ -83,7 +72,7 @@ class Fit:
 def fit(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> Fit:
     """Whether a run fits into `free` bytes. `longest` is the longest pair in tokens, where it is known.
 
-    A run takes larger passes and recomputes less where there is room: it fits where the least that it can do with does.
+    A run uses spare memory for larger passes and less recomputing, so the verdict is about the minimum it needs.
     """
     planned, least = (needed(settings, shape, free, kind, longest, least=wanted) for wanted in (False, True))
     verdict = judged(least.total, free)
@@ -110,7 +99,7 @@ def _trained(settings: Settings, shape: Shape) -> int:
 
 
 def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None, least: bool = False) -> Need:
-    """The peak of a run's memory, as it is planned for so much `free` memory, or the `least` that it can do with.
+    """Peak memory of a run as planned for `free` bytes, or with `least` the minimum it needs.
 
     Without `longest` every pair is taken to be as long as the settings allow.
     """
@@ -119,20 +108,24 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)
-    libraries = LIBRARIES[_device(kind)] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
-    room = 0.0 if least else USABLE * (free - model - adapter - libraries)
-    each, entry = kept_by_a_layer(settings, shape, kind, longest), shape.hidden * bytes_each
-    tokens, recomputed = _planned(settings, shape, kind, tokens, longest, each, entry, room)
-    activations = tokens * _kept(shape, kind, each, entry, recomputed)
+    libraries = LIBRARIES[device_of(kind)] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
+    kept = Kept(kept_by_a_layer(settings, shape, kind, longest) * shape.layers, shape.hidden * bytes_each, shape.layers,
+                fragments=FRAGMENTS[device_of(kind)])
+    enough = max(longest_of(settings, longest), min(tokens, ENOUGH[device_of(kind)]))
+    tokens, recomputed = kept.plan(tokens, enough, enough if kind == "cpu" else longest_of(settings, longest),
+                                   0 if least else free - model - adapter - libraries,
+                                   settled(settings.training.gradient_checkpointing, shape.layers))
+    activations = kept.needed(tokens, recomputed)
     # A tile of logits, and the hidden states that are scored with their slopes.
-    head = 1.5 * min(TILE_BYTES[_device(kind)], 4 * tokens * shape.vocabulary) + 2 * tokens * shape.hidden * bytes_each
+    head = 1.5 * min(TILE_BYTES[device_of(kind)], 4 * tokens * shape.vocabulary) + 2 * tokens * shape.hidden * bytes_each
     running = model + adapter + optimizer + activations + head
     # On a CPU the file is mapped while its numbers are turned into the run's; a card reads it piece by piece.
     reading = model + shape.stored if kind == "cpu" and settings.model.quantization == "none" else 0.0
     return Need(model, adapter, optimizer, activations, head, libraries, max(0.0, reading - running))
 
 
-def _device(kind: Kind) -> Literal["cpu", "cuda"]:
+def device_of(kind: Kind) -> Literal["cpu", "cuda"]:
+    """torch's word for the device."""
     return "cpu" if kind == "cpu" else "cuda"
 
 
@@ -144,7 +137,7 @@ def is_wide(settings: Settings, kind: Kind) -> bool:
 def tokens_at_once(settings: Settings, kind: Kind, longest: int | None = None) -> int:
     """Tokens of one pass, as the trainer divides a step where memory is plenty."""
     longest, training = longest_of(settings, longest), settings.training
-    return max(longest, min(training.batch_size * training.accumulation * longest, TOKENS_AT_ONCE[_device(kind)]))
+    return max(longest, min(training.batch_size * training.accumulation * longest, TOKENS_AT_ONCE[device_of(kind)]))
 
 
 def longest_of(settings: Settings, longest: int | None) -> int:
@@ -162,10 +155,10 @@ def _frozen(settings: Settings, shape: Shape, bytes_each: int) -> float:
 
 
 def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int | None = None) -> float:
-    """Bytes that one token leaves behind in one layer for the way back.
+    """Bytes that one token saves in one layer for the backward pass.
 
     Fitted to what autograd keeps of Llama, Qwen3, Gemma 2, Gemma 3, Phi-3 and OLMo 2 with the engine's own layers, in 32
-    bits and in 16; from Ampere on to what it keeps of Llamas of 1, 3 and 8 billion weights, on tensors that only say they are on a card.
+    bits and in 16; for GPUs from Ampere on to Llama shapes with 1, 3 and 8 billion weights on fake CUDA tensors.
     """
     hidden, queries, keys, widened = shape.hidden, shape.queries, shape.keys, shape.intermediate
     targets = shape.targeted(settings.adapter.target_modules)
@@ -177,7 +170,7 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
         kept = 4 * ((0.44 + 0.92 * shape.norms + again) * hidden + 4.97 * queries + 2.48 * keys + paths * widened + 0.99 * inner)
         kept += 5 * (queries + keys) if shape.norms_heads else 0
     else:
-        # Handed stretches of different lengths, a kernel keeps neither each head of keys for its queries nor their rows put together.
+        # The kernel for sequences of different lengths saves neither keys and values repeated per query head nor the joined output.
         attended = 1.48 * queries + 4.99 * keys if kind == "cuda" and not shape.caps_scores else 4.98 * queries + 2.49 * keys
         kept = 2 * ((0.72 + 0.92 * shape.norms + again) * hidden + attended + 1.02 * paths * widened + 1.31 * inner)
         kept += 1.2 * (queries + keys) if shape.norms_heads else 0
@@ -186,28 +179,6 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
     if settings.adapter.dropout:  # a byte for each number of an adapter's input: whether it was dropped
         kept += sum(one.inputs * one.count for one in targets if one.name not in DROPS_WITH_ANOTHER) / shape.layers
     return kept
-
-
-def _planned(settings: Settings, shape: Shape, kind: Kind, tokens: int, longest: int | None, each: float, entry: float,
-             room: float) -> tuple[int, int]:
-    """Tokens of a pass and how many layers are recomputed, as `studio.engine.orpo.memory` plans them in so much `room`."""
-    most = shape.layers - 1
-    settled = {"auto": None, "full": most, "none": 0}[settings.training.gradient_checkpointing]
-    enough = max(longest_of(settings, longest), min(tokens, ENOUGH[_device(kind)]))
-    while tokens > enough and tokens * _kept(shape, kind, each, entry, settled or 0) > room:
-        tokens = max(enough, tokens // 2)
-    recomputed = settled
-    if recomputed is None:
-        recomputed = next((count for count in range(most) if tokens * _kept(shape, kind, each, entry, count) <= room), most)
-    least = enough if kind == "cpu" else longest_of(settings, longest)
-    while tokens > least and tokens * _kept(shape, kind, each, entry, recomputed) > room:
-        tokens = max(least, tokens // 2)
-    return tokens, recomputed
-
-
-def _kept(shape: Shape, kind: Kind, each: float, entry: float, recomputed: int) -> float:
-    """Bytes that a token leaves behind in all layers, with the first of them recomputed, fragments included."""
-    return each * (max(1, shape.layers - recomputed) + min(FRAGMENTS[_device(kind)], shape.layers)) + recomputed * entry
 
 
 # --- what to change ---------------------------------------------------------------------------------------------------

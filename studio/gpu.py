@@ -17,13 +17,13 @@ from studio.summary import size
 
 FIELDS = "uuid,name,memory.total,memory.used,driver_version"
 QUERIES = [["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"] for fields in (f"{FIELDS},compute_cap", FIELDS)]
-"""Drivers before 495 refuse a question about the compute capability."""
+"""The second for older drivers, which reject a query for compute_cap."""
 APPS = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
 SMALLEST_FREE = 200 * 10**6
 """Bytes below which no run is begun: its log, adapter and held-out pairs need some room."""
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
-"""The oldest driver for Linux that runs programs built for a CUDA of that generation, after NVIDIA's table of compatibility."""
+"""Minimum Linux driver by CUDA major version (NVIDIA, CUDA compatibility, minor version compatibility)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Card:
     driver: str = ""
     """The version of the machine's driver."""
     capability: float = 0.0
-    """CUDA's number for what the chip can do, such as 8.6; 0 where the driver does not tell."""
+    """Compute capability, such as 8.6; 0 if the driver does not report it."""
 
     @property
     def kind(self) -> Kind:
@@ -81,32 +81,32 @@ def _number(text: str) -> float:
 
 
 def _visible(found: list[Card]) -> list[Card]:
-    """Of all cards those that a process of this environment would see, in its order."""
+    """The cards that a process with this environment would see, in its order."""
     shown = os.environ.get(VISIBLE)
-    if shown is None or "MIG-" in shown:  # a part of a card, of which this query knows nothing
+    if shown is None or "MIG-" in shown:  # a MIG instance, which this query does not list
         return found
     chosen = []
     for part in map(str.strip, shown.split(",")):
         named = found[int(part) : int(part) + 1] if part.isdigit() else [card for card in found if part and card.uuid.startswith(part)]
         if len(named) != 1:
-            break  # as CUDA has it: what stands behind a card that is not there is not seen either
+            break  # like CUDA, which ignores everything after an invalid entry
         chosen += named
     return chosen
 
 
 def the_one(found: list[Card]) -> Card | None:
-    """The card that a worker takes: the one with the most free memory, or the first where numbers may mean others to CUDA."""
+    """The card that a worker uses: the one with the most free memory, or the first if CUDA may number the cards differently."""
     return max(found, key=lambda card: card.free, default=None) if not _is_unsure(found) else found[0]
 
 
 def _is_unsure(found: list[Card]) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES numbers cards of different kinds: CUDA counts the fastest first, the driver by their slots."""
+    """Whether CUDA_VISIBLE_DEVICES has numbers and the cards differ: CUDA numbers the fastest first, the driver by PCI slot."""
     numbered = any(part.strip().isdigit() for part in os.environ.get(VISIBLE, "").split(","))
     return numbered and os.environ.get(ORDER) != "PCI_BUS_ID" and len({card.name for card in found}) > 1
 
 
 def take_one() -> None:
-    """Let this process see one card only, chosen before CUDA is there: with several, transformers would train on all of them at once."""
+    """Restrict this process to one card, before CUDA is initialized: transformers would otherwise train on all visible ones."""
     found = cards()
     card = the_one(found)
     if len(found) > 1 and card is not None and card.uuid and not _is_unsure(found):
@@ -114,7 +114,7 @@ def take_one() -> None:
 
 
 def unused(found: list[Card], torch: TorchBuild) -> str:
-    """Why this torch cannot use the machine's cards, and what to do, as far as versions tell; nothing where it can."""
+    """Why this torch build cannot use the machine's cards, and what to do, judged by versions; empty if it can."""
     if not found or torch.hip:
         return ""
     card = found[0]
@@ -185,7 +185,7 @@ def in_words(found: list[Card]) -> str:
         if words := unused(found, torch_build()):
             return words
         listed = ", ".join(f"{card.name} ({size(card.free)} of {size(card.total)} free)" for card in found)
-        several = f" Runs compute on one of them, now the {the_one(found).name} with the most free memory." if len(found) > 1 else ""
+        several = f" A run uses one of them, currently the {the_one(found).name}." if len(found) > 1 else ""
         return f"This machine has {listed}.{several}"
     memory = size(psutil.virtual_memory().total)
     return (f"This machine has no GPU that the studio can use: runs compute on {os.cpu_count()} CPU cores with {memory} of memory. "

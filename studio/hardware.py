@@ -20,7 +20,7 @@ PUBLISHED = {"T4": 65, "L4": 121, "A10": 70, "L40S": 362, "A100": 312, "H100": 9
 """Dense 16-bit TFLOP/s by what a card's name says."""
 
 BEFORE_AMPERE = {"T4"}
-"""Of these cards those whose compute capability is below 8.0."""
+"""Cards of the table with a compute capability below 8.0."""
 
 AN_HOUR = {"minute": 60, "hour": 1}
 ASKED_AGAIN = 3600

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from studio import events, examination, runs
-from studio.fit import Kind, fit
+from studio.fit import Kind, device_of, fit
 from studio.gpu import Place
 from studio.hardware import PRICES, SHARE, Hardware, of_cores, published
 from studio.plan import held_out_for, pairs_seen, plan
@@ -121,14 +121,14 @@ def _of_pairs(settings: Settings, shape: Shape, size: Size, a_pair: float, how: 
     return Forecast(low + _besides(shape, 0), high + _besides(shape, 1), how)
 
 
-def rough(settings: Settings, shape: Shape, tflops: float, kind: str, size: Size) -> Forecast:
+def rough(settings: Settings, shape: Shape, tflops: float, kind: Kind, size: Size) -> Forecast:
     """By arithmetic: 4 operations a weight and token, 6 with all layers recomputed, at the published speed of a chip."""
     longest, pairs = 2 * settings.training.max_length, _pairs(settings, size)
     each = 6 if settings.training.gradient_checkpointing == "full" else 4
     seconds = each * shape.parameters * min(size.tokens or longest, longest) * pairs / (tflops * 1e12 * SHARE)
     planned = plan(settings, size.pairs or 1000, size.held_out or 0)
     least, asked = planned.steps * shape.layers * LAYER_SECONDS, _looks(settings, size) * SAMPLED * shape.layers * LAYER_SECONDS
-    slow, fast = REACHED["cpu" if kind == "cpu" else "cuda"]
+    slow, fast = REACHED[device_of(kind)]
     return Forecast(max(seconds / fast, least) + _besides(shape, 0), max(seconds, least) / slow + asked + _besides(shape, 1), "arithmetic")
 
 

@@ -18,7 +18,7 @@ SECONDS = 300
 """Longest wait for a tokenizer that must be downloaded first."""
 HEARTBEAT_SECONDS = 0.3
 at_work: Counter[str] = Counter()
-"""Processes that make tokens now, by whom they are for."""
+"""Running preview processes by owner."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,9 @@ class Tokens:
 
 
 def look(settings: Settings, pair: dict, token: str | None = None, owner: str = "") -> Iterator[Tokens | None]:
-    """A pair (prompt, chosen and rejected as messages) in tokens, for a user or the person at this machine; None while it is waited for.
+    """Tokenize a pair (prompt, chosen and rejected as messages) in a process for `owner`; yields None until the tokens are there.
 
-    Closing the iterator ends the process. Raises DataError with the process's two sentences, and BusyError where a user has as
-    many processes as one may have.
+    Closing the iterator kills the process. Raises DataError with the process's message, BusyError if a user runs too many at once.
     """
     shares.refuse_another_helper(owner, at_work[owner])
     at_work[owner] += 1
@@ -75,7 +74,7 @@ def _made(settings: Settings, pair: dict, token: str | None, owner: str) -> Iter
 
 
 def _heard(process: subprocess.Popen, request: str | None) -> str | None:
-    """All that a process said that is handed a request, or None while it has not ended."""
+    """The complete output of a process, or None if it is still running."""
     try:
         return process.communicate(request, timeout=HEARTBEAT_SECONDS)[0]
     except subprocess.TimeoutExpired:

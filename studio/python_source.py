@@ -1,4 +1,4 @@
-"""Python files that are read and not run, for a table or a text in them: to import what holds them would take seconds."""
+"""Parses Python files for a constant in them, without importing modules that take seconds to load."""
 
 import ast
 import threading
@@ -6,12 +6,12 @@ from functools import cache
 from pathlib import Path
 
 _ONE_AT_A_TIME = threading.Lock()
-"""CPython 3.11 counts the depth of the trees of all threads in one place, and raises SystemError where two are made at once
+"""CPython 3.11 shares the recursion depth of ast.parse between threads and may raise SystemError when two parse at once
 (python/cpython issue 106905)."""
 
 
 def parsed(path: Path) -> ast.Module:
-    """The file as a tree, made once. Raises OSError where it cannot be read, SyntaxError where it is no Python."""
+    """The syntax tree of a file, cached. Raises OSError if it cannot be read, SyntaxError if it is not Python."""
     with _ONE_AT_A_TIME:
         return _parsed(path)
 

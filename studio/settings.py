@@ -159,7 +159,7 @@ class TrainingSettings(Section):
     max_length: Annotated[int, Field(ge=16, le=1_000_000, title="Maximum length", json_schema_extra=BASIC)] = 1024
     """Tokens of question and answer together. Longer pairs are cut at the end; memory grows with it."""
     batch_size: Annotated[int, Field(ge=1, le=1024, title="Batch", json_schema_extra=BASIC)] = 2
-    """Pairs whose likelihood is averaged together. Costs no memory: how many are computed at once follows from what is free."""
+    """Pairs per batch: the NLL is averaged over a batch. Does not affect memory, because passes are sized to what is free."""
     accumulation: Annotated[int, Field(ge=1, le=4096, title="Accumulation")] = 4
     """Batches gathered before each optimizer step. Costs no memory; batch x accumulation is the effective batch."""
     nll_on: Annotated[Literal["sequence", "completion"], Field(title="Learn to tell")] = "sequence"

@@ -88,7 +88,7 @@ def refuse_another_run(room: Path, index: Index) -> None:
 
 
 def refuse_another_helper(owner: str, at_work: int) -> None:
-    """Raises BusyError where a user has as many short processes of the page, `at_work`, as one may have of the others."""
+    """Raises BusyError if a user already has `at_work` token previews, the most that a user may run at once."""
     if owner and at_work >= each.processes:
         raise BusyError(f"{at_work} of your pages wait for tokens, which is the most that one user may have. Cancel one of them.")
 

@@ -1,6 +1,7 @@
-"""What is still being made, or removed: hidden names that begin alike. No half of it is offered; what a killed process left is known.
+"""Hidden names, with a common prefix, for files and folders that are being written or deleted. Incomplete results are never offered,
+and leftovers of a killed process can be recognized.
 
-A worker clears its own folder when it begins, before it asks for free space, which leftovers would take from it.
+A worker clears its own folder when it starts, before it checks for free space.
 """
 
 import secrets
@@ -11,27 +12,27 @@ from pathlib import Path
 
 PREFIX = ".draft-"
 FORGOTTEN_SECONDS = 24 * 3600
-"""In a folder that several jobs share, a draft that nothing has changed for so long is nobody's."""
+"""Age at which a draft in a shared folder counts as abandoned."""
 
 
 def named(folder: Path, name: str) -> Path:
-    """Where `name` of `folder` is written before it takes its place."""
+    """The path under which `folder / name` is written before it is renamed."""
     return folder / f"{PREFIX}{name}"
 
 
 def unique(folder: Path) -> Path:
-    """The same for something that several jobs or threads may be writing at once."""
+    """A path for a draft that several jobs or threads may write at the same time."""
     return named(folder, secrets.token_hex(4))
 
 
 def clear(folder: Path) -> None:
-    """Remove all of a folder in which only the caller works."""
+    """Remove all drafts in a folder that only the caller writes to."""
     for draft in folder.glob(f"{PREFIX}*"):
         remove(draft)
 
 
 def clear_forgotten(folder: Path) -> None:
-    """Remove what was left long ago in a folder that several jobs share."""
+    """Remove abandoned drafts in a folder that several jobs share."""
     for draft in folder.glob(f"{PREFIX}*"):
         with suppress(FileNotFoundError):  # another process is busy with it
             changed = max(path.lstat().st_ctime for path in (draft, *draft.rglob("*")))
@@ -40,7 +41,7 @@ def clear_forgotten(folder: Path) -> None:
 
 
 def remove(draft: Path) -> None:
-    """Remove a draft, a file or a folder, as far as that can be done."""
+    """Remove a draft, file or folder, as far as possible."""
     if draft.is_dir() and not draft.is_symlink():
         shutil.rmtree(draft, ignore_errors=True)
     else:

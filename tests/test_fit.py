@@ -17,7 +17,7 @@ from studio.engine.orpo import head, memory, trainer
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 from studio.errors import BusyError, StudioError
-from studio.fit import ENOUGH, FRAGMENTS, TILE_BYTES, TOKENS_AT_ONCE, USABLE, changed, fit, kept_by_a_layer, needed
+from studio.fit import ENOUGH, FRAGMENTS, TILE_BYTES, TOKENS_AT_ONCE, Kept, changed, fit, kept_by_a_layer, needed
 from studio.jobs import Queue
 from studio.practice import MODEL, PAIRS
 from studio.presets import all_presets
@@ -54,8 +54,9 @@ TUTORIAL = all_presets()["llama-3-8b-tutorial"].settings
 
 
 def test_the_trainers_own_figures_are_those_that_the_estimate_takes():
-    assert (TOKENS_AT_ONCE, ENOUGH, USABLE, TILE_BYTES, FRAGMENTS) == (
-        trainer.TOKENS_AT_ONCE, memory.ENOUGH, memory.USABLE, head.TILE_BYTES, memory.FRAGMENTS)
+    assert (TOKENS_AT_ONCE, ENOUGH, TILE_BYTES, FRAGMENTS) == (
+        trainer.TOKENS_AT_ONCE, trainer.ENOUGH, head.TILE_BYTES, memory.FRAGMENTS)
+    assert trainer.Kept is Kept
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

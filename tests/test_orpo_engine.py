@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from studio import passes
 from studio.engine.orpo import memory, packing
 from studio.engine.orpo.loss import Scores, log1mexp, log_odds
 from studio.engine.orpo.packing import Weighted
@@ -151,20 +152,20 @@ def test_a_recomputed_layer_is_spared_its_last_large_product_in_16_bits_as_well(
 
 
 def test_as_few_layers_are_recomputed_as_the_free_memory_asks_for():
-    kept = memory.Kept(per_token=1_000_000, entry=1_000, layers=10)
+    kept = passes.Kept(per_token=1_000_000, entry=1_000, layers=10)
     whole = kept.needed(10_000, 0)
-    assert kept.choose(10_000, int(whole / memory.USABLE) + 1) == 0
-    assert kept.choose(10_000, int(0.75 * whole / memory.USABLE)) == 3
+    assert kept.choose(10_000, int(whole / passes.USABLE) + 1) == 0
+    assert kept.choose(10_000, int(0.75 * whole / passes.USABLE)) == 3
     assert kept.choose(10_000, 1) == 9
     needs = [kept.needed(10_000, count) for count in range(10)]
     assert needs == sorted(needs, reverse=True)
 
 
 def test_passes_get_smaller_before_a_layer_is_recomputed():
-    kept = memory.Kept(per_token=1_000_000, entry=1_000, layers=10)
+    kept = passes.Kept(per_token=1_000_000, entry=1_000, layers=10)
 
     def room_for(tokens):
-        return int(kept.needed(tokens, 0) / memory.USABLE) + 1
+        return int(kept.needed(tokens, 0) / passes.USABLE) + 1
 
     assert kept.plan(16_000, 4_000, 1_000, room_for(16_000)) == (16_000, 0)
     assert kept.plan(16_000, 4_000, 1_000, room_for(15_000)) == (8_000, 0)
@@ -174,11 +175,11 @@ def test_passes_get_smaller_before_a_layer_is_recomputed():
 
 
 def test_what_does_not_fit_however_much_is_recomputed_goes_in_passes_as_small_as_the_longest_pair():
-    kept = memory.Kept(per_token=1_000_000, entry=1_000, layers=10)
-    free = int(kept.needed(1_000, 9) / memory.USABLE) + 1
+    kept = passes.Kept(per_token=1_000_000, entry=1_000, layers=10)
+    free = int(kept.needed(1_000, 9) / passes.USABLE) + 1
     assert kept.plan(16_000, 4_000, 600, free) == (1_000, 9)
     assert kept.plan(16_000, 4_000, 600, free // 10) == (600, 9)
-    assert kept.plan(16_000, 4_000, 600, int(kept.needed(2_000, 0) / memory.USABLE) + 1, settled=0) == (2_000, 0)
+    assert kept.plan(16_000, 4_000, 600, int(kept.needed(2_000, 0) / passes.USABLE) + 1, settled=0) == (2_000, 0)
 
 
 def test_a_run_in_little_memory_takes_the_same_steps_in_smaller_passes(tmp_path, monkeypatch):
@@ -193,8 +194,8 @@ def test_a_run_in_little_memory_takes_the_same_steps_in_smaller_passes(tmp_path,
         return kept[-1]
 
     monkeypatch.setattr(memory, "measure", measured)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: int(0.9 * kept[-1].needed(plenty.trainer.budget, 0) / memory.USABLE))
-    monkeypatch.setitem(memory.ENOUGH, "cpu", 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(0.9 * kept[-1].needed(plenty.trainer.budget, 0) / passes.USABLE))
+    monkeypatch.setitem(passes.ENOUGH, "cpu", 1)
     little = ours(settings, tmp_path)
     assert little.trainer.budget == plenty.trainer.budget // 2 and little.trainer.recomputed == plenty.trainer.recomputed == 0
     assert f"up to {little.trainer.budget:,} tokens go through the model at once" in little.trainer.in_words()

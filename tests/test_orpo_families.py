@@ -89,7 +89,7 @@ def test_a_layer_of_ours_that_does_something_else_is_left_out_and_said(monkeypat
     monkeypatch.setattr(layers, "lean", wrong)
     model = families.with_adapter("llama")
     scorer = Scorer(model, filler=0).choose(pairs())
-    assert scorer.packed and "Layers of the kind LlamaRMSNorm compute by the model's own code" in scorer.in_words()
+    assert scorer.packed and "LlamaRMSNorm layers run the model's own code" in scorer.in_words()
     assert not any(type(module).__name__ == "LlamaRMSNorm" for module in scorer._forwards) and scorer._forwards
     assert_equal_to_separate(scorer, model)
 

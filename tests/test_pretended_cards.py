@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainingArguments
 
-from studio import events, gpu, runs
+from studio import events, gpu, passes, runs
 from studio.engine import precision
 from studio.engine.orpo import attention, head, memory, packing, relief, trainer
 from studio.engine.orpo.scoring import Scorer
@@ -22,6 +22,7 @@ from studio.jobs import PROJECT
 from studio.settings import ModelSettings, Settings
 from studio.shape import Linear, Shape
 from tests import families
+from tests.card.models import SHAPES, VOCABULARY
 from tests.jobs_at_work import heard, practice
 
 OLD, NEW, DRIVER = "An old card", "A new card", "550.54.14"
@@ -118,12 +119,14 @@ def test_what_a_token_leaves_behind_on_a_pretended_card_is_what_autograd_keeps(s
 
 
 def trace_shape(name: str) -> Shape:
-    hidden, inner, layers, heads, width = {"8b": (4096, 14336, 32, 32, 128), "3b": (3072, 8192, 28, 24, 128), "1b": (2048, 8192, 16, 32, 64)}[name]
+    config = SHAPES[name]
+    hidden, inner, layers, heads = (config[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"))
+    keys = hidden // heads * config["num_key_value_heads"]
     linears = tuple(Linear(f"{part}_proj", *sizes, layers) for part, sizes in {
-        "q": (hidden, heads * width), "k": (hidden, 8 * width), "v": (hidden, 8 * width), "o": (heads * width, hidden),
+        "q": (hidden, hidden), "k": (hidden, keys), "v": (hidden, keys), "o": (hidden, hidden),
         "gate": (hidden, inner), "up": (hidden, inner), "down": (inner, hidden)}.items())
-    return Shape(parameters=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=heads * width, keys=8 * width, intermediate=inner,
-                 vocabulary=128_256, linears=linears, norms=2, norms_first=True, norms_heads=False, caps_scores=False)
+    return Shape(parameters=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=hidden, keys=keys, intermediate=inner,
+                 vocabulary=VOCABULARY, linears=linears, norms=2, norms_first=True, norms_heads=False, caps_scores=False)
 
 
 # --- a card that torch cannot use -------------------------------------------------------------------------------------
@@ -222,12 +225,12 @@ def test_what_a_token_keeps_is_measured_on_a_typical_pair_unless_a_pretended_car
         measured.append(pair)
         if full and len(measured) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return memory.Kept(1.0, 1, 2, 0)
+        return passes.Kept(1.0, 1, 2, 0)
 
     monkeypatch.setattr(memory, "measure", measure)
     mine = object.__new__(trainer.ORPOTrainer)
     mine.scorer = None
-    assert mine._kept_of(trainer.typical(pairs), pairs[0]) == memory.Kept(1.0, 1, 2, 0)
+    assert mine._kept_of(trainer.typical(pairs), pairs[0]) == passes.Kept(1.0, 1, 2, 0)
     assert measured == ([pairs[-1], pairs[0]] if full else [pairs[-1]])
 
 

@@ -44,7 +44,7 @@ def _phases(desk: Desk, run: Run) -> Iterator[None]:
     if not run.adapter.is_dir():
         raise StudioError("This run has no adapter yet. Let it train to the end, then merge.")
     desk.enter("loading")
-    _settle(run.merged)
+    _settle(run.merged)  # before anything can fail: the earlier result stays available
     adapter.check(run, desk.token)
     tokenizer = vocabulary.read(run.adapter, run.name)
     source = snapshot.of(adapter.pinned(run), desk.token)
@@ -123,12 +123,12 @@ def whole(folder: Path) -> Iterator[Path]:
 
 
 def _replaced(folder: Path) -> Path:
-    """Where the result before waits while the new one takes its place."""
+    """Where the earlier result is kept while the new one takes its place."""
     return folder.with_name(f".{folder.name}.old")
 
 
 def _settle(folder: Path) -> None:
-    """End what a job did not that was killed while it replaced a result: one of the two is there, and only one."""
+    """Recover from a job that was killed while it replaced a result: restore the earlier one if there is no new one."""
     old = _replaced(folder)
     if old.exists() and not folder.exists():
         os.replace(old, folder)

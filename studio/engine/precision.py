@@ -13,8 +13,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 def device(settings: ModelSettings) -> torch.device:
-    """What to compute on. Raises StudioError if a GPU is asked for and there is none, or if there is one that torch cannot use:
-    a large model is never trained on the CPU without a word.
+    """What to compute on. Raises StudioError if a GPU is asked for and there is none, or if the machine has one that torch cannot
+    use: falling back to the CPU would be silent and hopelessly slow. Only the practice model may.
     """
     if settings.device == "cpu":
         return torch.device("cpu")
@@ -29,7 +29,7 @@ def device(settings: ModelSettings) -> torch.device:
 
 
 def name(settings: ModelSettings) -> str:
-    """What that is called: the card's name, or cpu."""
+    """The name of the device: the card's, or cpu."""
     return torch.cuda.get_device_name() if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 

@@ -24,7 +24,7 @@ from studio.remote_code import SECRET
 
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "true",
           "HF_HUB_DISABLE_PROGRESS_BARS": "0", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-          # Passes are of ever other sizes, and would leave a card's memory in pieces that none of them fits into.
+          # Passes vary in size, which would fragment GPU memory.
           "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 
 
@@ -99,8 +99,8 @@ def work(task: Callable[[Desk], events.Event | None], computes_on: Callable[[Des
          finishes: Iterable[str] = ()) -> int:
     """Run one job as this process: `python -m studio.engine.<kind> FOLDER`, secrets as JSON on standard input.
 
-    The task returns its last word, or None for Finished; one that computes waits for its turn first, and is told by the name of
-    what it `computes_on`. Asked to stop, it ends in any phase but those that it `finishes`. Returns the exit code: 1 when it failed.
+    The task returns its last event, or None for Finished. `computes_on` names the device of a task that computes, which first waits
+    for its turn. Asked to stop, the task ends in any phase except those it `finishes`. Returns the exit code: 1 when it failed.
     """
     folder, secrets = Path(sys.argv[1]), _secrets()
     if secrets is None:
@@ -265,7 +265,7 @@ class about:
 
 
 def _refuse_several_processes() -> None:
-    """Raises StudioError under torchrun or the like: each process would train an adapter of its own, and one of them be kept."""
+    """Raises StudioError under torchrun and the like: each process would train its own adapter, and only one would be kept."""
     count = os.environ.get("WORLD_SIZE", "1")
     if count not in ("", "1"):
         raise StudioError(f"This run was started as {count} processes (WORLD_SIZE), and a run computes on one card. "

@@ -73,15 +73,17 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
     lists = [choice, one, other, system, filled, changed]
     talk = [question, *chats.values(), talks, collect, either, kept, said, *better.values(), neither]
 
+    def heard(now: Talk) -> dict:
+        return {said: now, **{chats[side]: now.shown(side) for side in SIDES}}
+
     def seat(now: Talk) -> dict:
         """Let everything show what was said, and who sits where."""
-        return {said: now, neither: gr.Button(visible=now.seats.blind),
-                **{better[side]: gr.Button(now.seats.button(side)) for side in SIDES},
-                **{chats[side]: now.shown(side) for side in SIDES}}
+        return heard(now) | {neither: gr.Button(visible=now.seats.blind),
+                             **{better[side]: gr.Button(now.seats.button(side)) for side in SIDES}}
 
     def talking(now: Talk) -> dict:
-        """What was said so far, also where a talk that was to begin anew was shown meanwhile."""
-        return {said: now, talks: gr.Row(visible=True), **{chats[side]: now.shown(side) for side in SIDES}}
+        """The answers so far. Also shows the row again: a change of candidates just before the question may have hidden it."""
+        return heard(now) | {talks: gr.Row(visible=True)}
 
     def ask(name: str | None, first: str | None, second: str | None, text: str, opening: str, before: Talk, blind: bool,
             **chosen: Any) -> Iterator[dict]:
@@ -94,7 +96,7 @@ def build(studio: Studio, in_view: gr.Dropdown, tab: gr.Tab) -> gr.Timer:
             yield offer(name, first, second, name or "") if pairing.out_of_date(studio.find(name), first, second) else {kept: gr.skip()}
             return
         seats = seated(run, first, second, blind)
-        if (before.seats.names, before.seats.blind) != (seats.names, blind):  # changed a moment ago; the new talk is on its way
+        if (before.seats.names, before.seats.blind) != (seats.names, blind):  # changed just now: `afresh` has not answered yet
             before = Talk(seats)
         asked = now = before.asked(text, opening if (opening or "").strip() else "")
         # Locked while they answer: a question in between would be asked of a talk that is not complete.

@@ -64,7 +64,7 @@ class Complaints:
 
     def before(self, trigger: Callable[..., Dependency], act: Callable[..., Any], inputs: list[Component], outputs: list[Component],
                concerns: Callable[[str], bool] = lambda name: True, **options: Any) -> Dependency:
-        """An event that acts on a form without complaints about what it concerns, and tells all that there are instead.
+        """An event that acts on the form if the fields that it `concerns` are valid, and otherwise shows every problem of the form.
 
         `act` gets the inputs by place and the form's values by name; it gives a list in the order of the outputs.
         """
@@ -72,7 +72,7 @@ class Complaints:
             problems = self.check(values)
             if self.check({name: value for name, value in values.items() if concerns(name)}):
                 return [*[gr.skip()] * len(outputs), *self._told(problems, said, int(said.get("press", 0)) + 1)]
-            # Of what was said once and does not matter here, it is still said what is true.
+            # Problems of other fields stay on the page if they were shown before.
             still = {name: problem for name, problem in problems.items() if name in said.get("problems", {})}
             return [*act(*given, **values), *self._told(still, said, int(said.get("press", 0)))]
 

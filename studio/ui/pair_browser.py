@@ -18,7 +18,6 @@ from studio.ui.doctor_card import Doctor
 from studio.ui.studio import PRIVATE, QUIET, Studio, refuse
 
 LINE_END = re.compile(r"(\r\n|\r|\n)")
-MAKING = "Making the tokens …"
 COMPARED = 2000
 """Lines of a text before and after that are compared, to find those that are as they were."""
 Texts = tuple[str, str, str]
@@ -84,17 +83,17 @@ def with_line_ends_of(was: str, text: str) -> str:
     return "".join(line + end for line, end in zip(lines, [*ends, ""], strict=True))
 
 
-def as_read(settings: Settings, folder: Path, place: int, token: str) -> Iterator[str]:
-    """The pair at a place token by token, or why it cannot be shown so; before that, again and again, that it is being made."""
+def as_read(settings: Settings, folder: Path, place: int, token: str) -> Iterator[tuple[str, bool]]:
+    """(HTML, whether more follows): a progress bar until the tokens are there, then the pair token by token or an error."""
     shelf = Shelf(folder)
     if not 0 <= place < len(shelf):
-        yield parts.note("info", "Choose a row first: enter its number, or find it by its words.")
+        yield parts.note("info", "Choose a row first: enter its number, or find it by its words."), False
         return
     try:
         for tokens in preview.look(settings, shelf[place], token or None, runs.owner_of_job(folder)):
-            yield parts.progress(None, None, MAKING) if tokens is None else examined.as_read(tokens)
+            yield (parts.progress(None, None, "Making the tokens …"), True) if tokens is None else (examined.as_read(tokens), False)
     except StudioError as error:
-        yield parts.note("bad", str(error))
+        yield parts.note("bad", str(error)), False
 
 
 def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Textbox) -> None:
@@ -149,8 +148,8 @@ def build(studio: Studio, doctor: Doctor, everything: form.Fields, token: gr.Tex
         except SettingsError as error:
             yield parts.note("bad", form.in_words(error.problems)), gr.Button(visible=False)
             return
-        for html in as_read(settings, Path(folder), place, token):
-            yield html, gr.Button(visible=MAKING in html)
+        for html, waits in as_read(settings, Path(folder), place, token):
+            yield html, gr.Button(visible=waits)
 
     def rewrite(folder: str, place: int, *texts: str) -> str:
         try:

@@ -17,7 +17,7 @@ from studio.ui.theme import launch_options
 WAITING_EVENTS = 300
 """Events that may wait in line before the next one is turned away."""
 AT_ONCE = 10
-"""Events of one kind that are worked on at the same time. Gradio's own is one: what takes one user minutes would be everybody's wait."""
+"""Concurrent events per listener. Gradio's default is one, so a slow event of one user would block everyone else."""
 LOOKS_FOR_EVENTS = 0.02
 """Seconds between looks at that line while it is empty. Gradio's own thousandth keeps an idle studio busy: 6 % of a core."""
 LOOKS_FOR_PROGRESS = 1.0

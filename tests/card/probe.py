@@ -49,7 +49,7 @@ def probe(asked, say, device) -> None:
         x, w = torch.randn(64, 512, device=device, dtype=torch.bfloat16), torch.rand(512, device=device, dtype=torch.bfloat16)
         exact = x.double().cpu() * (x.double().cpu().square().mean(-1, keepdim=True) + 1e-5).rsqrt() * w.double().cpu()
         found["off"] = apart(_normed(w, 1e-5, x), exact)
-    with say.tried("4 bits: forward and the engine's way back are of one weight") as found:
+    with say.tried("4 bits: forward and the engine's backward pass use one weight") as found:
         import bitsandbytes as bnb
         for wide, rows in ((256, 8), (256, 700), (1024, 2000)):
             layer = bnb.nn.Linear4bit(wide, 512, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")

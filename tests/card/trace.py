@@ -25,14 +25,9 @@ from studio.engine.orpo import attention, layers, memory, packing
 from studio.engine.orpo import head as engine_head
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
+from tests.card.models import SHAPES, VOCABULARY
 
 RATE, BYTES = 790e12, 3.0e12
-VOCABULARY = 128_256
-SHAPES = {
-    "8b": dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8),
-    "3b": dict(hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24, num_key_value_heads=8, tie_word_embeddings=True),
-    "1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=True),
-}
 NO_KERNEL = {"view", "_unsafe_view", "t", "transpose", "permute", "slice", "select", "split", "split_with_sizes", "unsqueeze", "squeeze", "expand",
              "detach", "alias", "as_strided", "reshape", "unbind", "chunk", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided",
              "lift_fresh", "is_same_size", "_reshape_alias", "narrow", "diagonal", "device"}
@@ -198,7 +193,7 @@ def ours(model, pairs, counter: Counter, packed: bool, recomputed: bool) -> None
 
 
 def kept(shape: str, capability: tuple[int, int] = (9, 0)) -> float:
-    """Bytes that a token leaves behind in one layer of such a Llama in 16 bits for the way back."""
+    """Bytes that one token saves in one layer of such a Llama in 16 bits for the backward pass."""
     sizes, held = {}, []
 
     def count(tensor: torch.Tensor) -> torch.Tensor:

@@ -125,7 +125,7 @@ def _spelled_out(softcap: float | None, sinks: torch.Tensor | None):
 
 
 def _takes_varlen(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """The kernel computes in 16 bits, on heads up to 256 wide in steps of 8, from Ampere on."""
+    """The kernel requires 16 bits, a head width of at most 256 that is a multiple of 8, and Ampere or newer."""
     width = query.shape[-1]
     return (varlen_attn is not None and query.dtype in (torch.bfloat16, torch.float16)
             and width == value.shape[-1] <= 256 and width % 8 == 0 and _capability(query.device) >= (8, 0))
@@ -133,7 +133,7 @@ def _takes_varlen(query: torch.Tensor, value: torch.Tensor) -> bool:
 
 @cache
 def _capability(device: torch.device) -> tuple[int, int]:
-    """A card's, which every layer of every pass asks for."""
+    """The compute capability, cached: every layer asks for it in every pass."""
     return torch.cuda.get_device_capability(device)
 
 

@@ -186,7 +186,7 @@ def _streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: 
 
 
 def _multiplies_16_bits(factor: torch.Tensor) -> bool:
-    """Whether a product of 16-bit factors can be summed up into float32: on CUDA, and not on ROCm, which calls itself cuda as well."""
+    """Whether torch.mm accepts 16-bit factors with a float32 output: on CUDA, but not on ROCm, which also reports is_cuda."""
     return factor.is_cuda and not torch.version.hip
 
 

@@ -95,7 +95,7 @@ def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor) -> torch.
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
     if type(layer.base_layer) is not nn.Linear or weight.dtype != dtype:
         return torch.addmm(layer.base_layer(rows).to(dtype), inner, outer)
-    # The large product comes last: a layer that is recomputed on the way back stops at the last thing it has to keep,
+    # The large product comes last: a layer that is recomputed in the backward pass stops at the last thing it has to keep,
     # which is before its last large product, and is spared it.
     narrow_part = inner @ outer if bias is None else torch.addmm(bias, inner, outer)
     return narrow_part.addmm_(rows, weight.t())

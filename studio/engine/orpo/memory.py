@@ -1,9 +1,4 @@
-"""How much a pass keeps for its way back, and how small it should be or how many layers be recomputed so that it fits.
-
-Measured, not guessed: one pair goes through the model, and what autograd keeps of it is counted.
-"""
-
-from dataclasses import dataclass
+"""Activation memory, measured: what autograd saves for the backward pass of one pair. Turns recomputation of layers on and off."""
 
 import psutil
 import torch
@@ -13,58 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from studio.engine.orpo import packing, relief
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
-
-USABLE = 0.8
-"""Share of the free memory that a pass may take; the rest is for what is not counted here, such as fragments."""
-
-FRAGMENTS = {"cpu": 4, "cuda": 2}
-"""Layers' worth of freed memory that the allocator does not hand out again. Measured on a CPU, assumed on a card."""
-
-ENOUGH = {"cpu": 1024, "cuda": 4096}
-"""Tokens of a pass that still keep a card nearly as busy as more would, by the engine's design, not yet by a measurement. On a
-CPU what no pass exceeds anyway: a run that is resumed there ends bit for bit the same, so its passes may not go by the free memory."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What one token leaves behind in a forward pass, in bytes: in all layers together, and at one layer's entry.
-
-    `head` is what the head holds besides while it works, however many tokens there are; `fragments` are layers' worth of memory
-    that is freed and not handed out again.
-    """
-
-    per_token: float
-    entry: int
-    layers: int
-    head: int = 0
-    fragments: int = 0
-
-    def needed(self, tokens: int, recomputed: int) -> float:
-        """Bytes of a pass of `tokens` with the first `recomputed` layers recomputed on the way back.
-
-        The most is held where the way back begins: what the other layers keep, and the entries of those that are recomputed.
-        When these are, one after another, the others have let go of theirs.
-        """
-        whole = max(1, self.layers - recomputed) + min(self.fragments, self.layers)
-        return tokens * (self.per_token * whole / self.layers + recomputed * self.entry) + self.head
-
-    def plan(self, tokens: int, enough: int, least: int, free: int, settled: int | None = None) -> tuple[int, int]:
-        """Tokens of a pass and how many layers are recomputed, so that passes of at most `tokens` fit into `free` bytes.
-
-        Passes are made smaller first, down to `enough`: that costs a few percent where recomputing costs up to a third. Where a pass
-        does not fit however many layers are recomputed, or their number is `settled`, passes go down to `least`.
-        """
-        while tokens > enough and self.needed(tokens, settled or 0) > USABLE * free:
-            tokens = max(enough, tokens // 2)
-        recomputed = self.choose(tokens, free) if settled is None else settled
-        while tokens > least and self.needed(tokens, recomputed) > USABLE * free:
-            tokens = max(least, tokens // 2)
-        return tokens, recomputed
-
-    def choose(self, tokens: int, free: int) -> int:
-        """The least number of recomputed layers with which a pass fits into `free` bytes; all but the last if none does."""
-        most = self.layers - 1
-        return next((count for count in range(most) if self.needed(tokens, count) <= USABLE * free), most)
+from studio.passes import FRAGMENTS, Kept
 
 
 def measure(scorer: Scorer, pair: Encoded) -> Kept:
@@ -103,9 +47,9 @@ def free_bytes(device: torch.device) -> int:
 
 
 def recompute(causal: PreTrainedModel, count: int) -> None:
-    """Recompute the insides of the first `count` layers on the way back instead of keeping them, and of no others.
+    """Recompute the first `count` layers in the backward pass instead of saving their activations, and no others.
 
-    The last layer is always kept: the way back begins with it, so that what was spared would be needed at once.
+    Never the last layer: the backward pass starts there, so recomputing it would save nothing.
     """
     layers = [module for module in causal.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:

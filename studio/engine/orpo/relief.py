@@ -5,7 +5,7 @@ import gc
 import torch
 
 WORDS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch says in other errors: of the machine's memory, of what CUDA itself takes from a card, of cuBLAS's workspace."""
+"""Messages of other errors that mean out of memory: of the CPU allocator, of CUDA itself, of cuBLAS."""
 
 
 def ran_out(error: BaseException) -> bool:

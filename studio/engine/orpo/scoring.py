@@ -1,8 +1,8 @@
 """A model's log-probabilities of pairs, by packed rows where it allows them, by padded rows where it does not.
 
-Which it is, is decided from the model's config and proved on the longest and the shortest pair: packed together, they must give
-the hidden states that four separate forward passes by the same layers give. That our layers do what the model's own do is judged
-before, layer by layer, each on what the model hands it. Training and measuring both come through here.
+The choice follows from the model's config and from a check on the longest and the shortest pair: packed together, they must give the
+same hidden states as four separate forward passes through the same layers. Before that, each of our layers is compared with the
+model's own on the same input. Training and evaluation both use this module.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,13 +25,13 @@ KNOWN_LAYERS = {"full_attention", "sliding_attention", "attention"}
 """Kinds of layers in which a token's place is all that matters; others carry a state from token to token."""
 
 AGREES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
-"""How far hidden states may be from those that were computed another way, relative to their size, on average over a stretch: a
-prompt, or one of its answers. int8 bases round by what shares a batch."""
+"""Largest allowed mean deviation of packed from separate hidden states over a prompt or an answer, relative to their norm."""
 AGREES_INT8 = 0.1
+"""The same for int8 bases, whose rounding depends on what else is in the batch."""
 LAYER_AGREES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-"""The same of what a single layer makes of what it is handed, by our code and by the model's own."""
+"""Largest allowed deviation of one of our layers from the model's own on the same input."""
 SINGLE = 10
-"""So many times as far those of a single token may be: rounding in 16 bits is uneven, and grows with the depth of a model."""
+"""A single token may deviate this many times as much: 16-bit rounding is uneven and grows with a model's depth."""
 
 
 class Scorer:
@@ -131,9 +131,10 @@ class Scorer:
 
     @torch.no_grad()
     def _check_layers(self, pairs: list[Encoded]) -> torch.Tensor:
-        """The hidden states of these pairs' texts, each computed by itself, with our layers where these do what the model's own do.
+        """Compare each of our layers with the model's own and drop those that differ. Returns the hidden states of separate passes.
 
-        Each layer is judged on what the model hands it. What it rounds would grow through a deep model's other layers, and tell nothing.
+        Layers are compared one by one on the same input: in a deep model rounding grows from layer to layer, so the final hidden
+        states would differ even if every layer were right.
         """
         off: dict[nn.Module, float] = {}
         with evaluating(self.causal), self.computing():
@@ -143,8 +144,8 @@ class Scorer:
             if wrong:
                 kinds = {type(module).__name__ for module in wrong}
                 self._forwards = {module: ours for module, ours in self._forwards.items() if type(module).__name__ not in kinds}
-                self.remark = (f" Layers of the kind {', '.join(sorted(kinds))} compute by the model's own code: with ours what they "
-                               f"make differs by {max(wrong.values()):.1e} of its size.")
+                self.remark = (f" {', '.join(sorted(kinds))} layers run the model's own code, because the output of ours differs by "
+                               f"{max(wrong.values()):.1e} of its norm.")
             with replaced(self._forwards):
                 return self._separate(pairs)
 
@@ -166,17 +167,17 @@ class Scorer:
         return ""
 
     def _limit(self, limits: dict[torch.dtype, float]) -> float:
-        """What these limits say of the precision that the model computes in."""
+        """The limit for the precision of this model."""
         in_8_bits = getattr(self.causal, "is_loaded_in_8bit", False)
         return AGREES_INT8 if in_8_bits else limits.get(self.causal.get_input_embeddings().weight.dtype, limits[torch.float32])
 
     def _separate(self, pairs: list[Encoded]) -> torch.Tensor:
-        """The hidden states of all texts, chosen, rejected, chosen, ..., each in a pass of its own."""
+        """The hidden states of all texts in the order chosen, rejected, chosen, ..., each from a separate forward pass."""
         texts = (torch.tensor([list(text)], device=self.model.device) for pair in pairs for text in (pair.chosen, pair.rejected))
         return torch.cat([self.causal.base_model(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in texts])
 
     def _apart(self, one: torch.Tensor, other: torch.Tensor, pairs: list[Encoded]) -> str:
-        """How far two ways to the same hidden states are apart, where that is more than is allowed; else nothing."""
+        """How far two computations of the same hidden states differ, in words; empty if the difference is allowed."""
         limit, off = self._limit(AGREES), _deviations(one, other)
         mean, single = max(stretch.mean().item() for stretch in off.split(_stretches(pairs))), off.max().item()
         if mean <= limit and single <= SINGLE * limit:
@@ -205,7 +206,7 @@ def _unpacked(hidden: torch.Tensor, pairs: list[Encoded]) -> torch.Tensor:
 
 
 def _stretches(pairs: list[Encoded]) -> list[int]:
-    """The lengths of prompt and answer of each text, in the order of `_unpacked`."""
+    """Lengths of the shared prefix and the rest of each text, in the order of `_unpacked`."""
     made = []
     for pair in pairs:
         common = packing.shared(pair)
@@ -214,7 +215,7 @@ def _stretches(pairs: list[Encoded]) -> list[int]:
 
 
 def _beside(module: nn.Module, ours: Callable[..., torch.Tensor], off: dict[nn.Module, float]) -> Callable[..., torch.Tensor]:
-    """A module's own forward pass, which notes how far ours is from it on the same input."""
+    """The module's own forward pass, which records in `off` how far ours deviates on the same input."""
     own = module.forward
 
     def forward(*inputs, **options) -> torch.Tensor:
@@ -227,5 +228,5 @@ def _beside(module: nn.Module, ours: Callable[..., torch.Tensor], off: dict[nn.M
 
 
 def _deviations(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """By token the difference of two states, (tokens,), relative to the states' mean size."""
+    """Norm of the difference of two hidden states per token, (tokens,), relative to the mean norm of `other`."""
     return (one - other).float().norm(dim=-1) / other.float().norm(dim=-1).mean()

@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
+from studio import passes
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.model import compute_dtype, device
 from studio.engine.orpo import memory, packing, relief, resuming
@@ -20,14 +21,12 @@ from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 from studio.errors import StudioError
+from studio.passes import ENOUGH, TOKENS_AT_ONCE, Kept
 from studio.settings import Settings, TrainingSettings
 
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
-"""Tokens per pass: enough to keep the device busy. More only costs memory, except that a quantized base is read anew each pass."""
-
-
 TYPICAL = 512
-"""Tokens of the pair by which is measured what a token keeps. Of the shortest, what a pass keeps whatever its length would weigh most."""
+"""Length in tokens of the pair on which activation memory is measured. On a short pair the costs that every pass has, whatever its
+length, would dominate."""
 
 
 class BlownUpError(StudioError):
@@ -61,7 +60,7 @@ class ORPOTrainer(Trainer):
         self.budget = (training.batch_size * self._longest if scorer.balances_experts
                        else token_budget(training, self._longest, args.device.type))
         self.recomputed = 0
-        """Of the model's layers so many are recomputed, from the first on."""
+        """Number of layers, counted from the first, that the backward pass recomputes."""
         self._layers = scorer.causal.config.get_text_config().num_hidden_layers
         self.on_relief: Callable[[str], None] = lambda words: None
         self._logged: dict[str, float] = {}
@@ -70,8 +69,8 @@ class ORPOTrainer(Trainer):
 
     def in_words(self) -> str:
         """How the run computes, for its log."""
-        kept = {0: "No layer is recomputed", self._layers - 1: "Every layer but the last is recomputed on the way back, to save memory"}
-        how = kept.get(self.recomputed, f"{self.recomputed} of {self._layers} layers are recomputed on the way back, to fit the memory")
+        how = {0: "All activations are kept", self._layers - 1: "All layers but the last are recomputed in the backward pass"}.get(
+            self.recomputed, f"{self.recomputed} of {self._layers} layers are recomputed in the backward pass to fit into memory")
         return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
 
     def train(self, *args, **options):
@@ -123,14 +122,16 @@ class ORPOTrainer(Trainer):
             draws.again()
 
     def fit_the_memory(self, pairs: Sequence[Encoded], wanted: str) -> None:
-        """Settle how large passes are, by what a pass of one of the pairs keeps and what is free; with `wanted` auto also how many
-        layers are recomputed, else all but the last (full) or none."""
+        """Choose the tokens per pass and the number of recomputed layers, from activation memory measured on one pair and free memory.
+
+        `wanted` is the setting for gradient checkpointing.
+        """
         device_ = self.scorer.model.device
-        enough = memory.ENOUGH.get(device_.type, memory.ENOUGH["cuda"])
+        enough = ENOUGH.get(device_.type, ENOUGH["cuda"])
         enough = self.budget if self.scorer.balances_experts else max(self._longest, min(self.budget, enough))
         # A run that is resumed on a CPU must go on in passes of the same size, whatever is free then.
         least = enough if device_.type == "cpu" or self.scorer.balances_experts else self._longest
-        settled = {"auto": None, "full": self._layers - 1, "none": 0}[wanted]
+        settled = passes.settled(wanted, self._layers)
         if settled is not None and least == self.budget:
             self.recompute(settled)
             return
@@ -141,15 +142,15 @@ class ORPOTrainer(Trainer):
             self.budget, count = kept.plan(self.budget, enough, least, memory.free_bytes(device_), settled)
         self.recompute(count)
 
-    def _kept_of(self, *pairs: Encoded) -> memory.Kept | None:
-        """What the model keeps of the first of these pairs that the memory takes with nothing recomputed; None if it takes none."""
+    def _kept_of(self, *pairs: Encoded) -> Kept | None:
+        """Activation memory, measured on the first of these pairs that fits without recomputing; None if none fits."""
         for pair in pairs:
             try:
                 return memory.measure(self.scorer, pair)
             except Exception as error:
                 if not relief.ran_out(error):
                     raise
-            relief.release()  # out here, where the exception no longer holds what the attempt has made
+            relief.release()  # out here: the exception would keep the tensors of the attempt alive
         return None
 
     def relieve(self) -> str:
@@ -163,11 +164,11 @@ class ORPOTrainer(Trainer):
                     "the pairs of a step and its result stay the same")
         if self.recomputed < self._layers - 1:
             self.recompute(self._layers - 1)
-            return "every layer but the last is recomputed on the way back instead of kept, which takes more time and gives the same result"
+            return "all layers but the last are recomputed in the backward pass, which is slower and gives the same result"
         return ""
 
     def recompute(self, count: int) -> None:
-        """Recompute the first `count` layers from now on."""
+        """From now on, recompute the first `count` layers in the backward pass."""
         self.recomputed = count
         memory.recompute(self.scorer.causal, count)
 
@@ -238,7 +239,7 @@ def typical(pairs: Sequence[Encoded]) -> Encoded:
 
 
 def token_budget(training: TrainingSettings, longest: int, device_type: str) -> int:
-    """Tokens per pass, of a step that may have as many: no more than keep the device busy, whatever its batches are."""
+    """Tokens per pass where memory is plenty: enough to keep the device busy, whatever the batch size."""
     step = training.batch_size * training.accumulation * longest
     return max(longest, min(step, TOKENS_AT_ONCE.get(device_type, TOKENS_AT_ONCE["cuda"])))
 
@@ -259,7 +260,7 @@ def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> Tr
     """The settings in transformers' words."""
     training, precision = settings.training, compute_dtype(settings.model)
     on_cpu = device(settings.model).type == "cpu"
-    # One kernel for all weights on a card; on a CPU a run that is resumed must end bit for bit as with the checkpoint's own.
+    # Fused on a GPU: one kernel for all weights. Not on a CPU, where a resumed run must match the original bit for bit.
     optimizer = "adamw_torch_fused" if training.optimizer == "adamw_torch" and not on_cpu else training.optimizer
     made = TrainingArguments(
         output_dir=str(folder / "trainer"),
@@ -273,6 +274,6 @@ def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> Tr
         seed=training.seed, report_to="none", logging_steps=1, logging_nan_inf_filter=False,
         save_strategy="no", eval_strategy="no", disable_tqdm=True, remove_unused_columns=False,
         dataloader_pin_memory=False)
-    # Of several cards that it sees transformers would make a step as many times larger, and copy the model onto each.
+    # With several visible cards transformers would multiply the batch and wrap the model in DataParallel.
     made._n_gpu = min(made.n_gpu, 1)
     return made
