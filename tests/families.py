@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peft.tuners.lora import LoraLayer
 
 from studio.engine.model import add_adapter
 from studio.engine.orpo import packing
@@ -144,6 +145,20 @@ def table(rows: list[tuple[str, Scorer]]) -> str:
         why = "equal to separate passes" if scorer.packed else scorer.reason.split(" (by ")[0]
         lines.append(f"| {name} | {'packed' if scorer.packed else 'padded'} | {why} |")
     return "\n".join(lines) + "\n"
+
+
+def quantize(model):
+    """Every adapted layer's base in NF4, as bitsandbytes does it while a model is loaded."""
+    import bitsandbytes as bnb
+
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            plain = layer.base_layer
+            small = bnb.nn.Linear4bit(plain.in_features, plain.out_features, bias=plain.bias is not None, compute_dtype=torch.float32, quant_type="nf4")
+            small.weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4")
+            small.bias = plain.bias
+            small.support_avx512bf16_for_cpu = False
+            layer.base_layer = small.to("cpu")
 
 
 if __name__ == "__main__":

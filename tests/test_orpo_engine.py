@@ -128,18 +128,21 @@ class Products(TorchDispatchMode):
         self.large = 0
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        factors = {"aten::mm": args[:2], "aten::addmm": args[1:3], "aten::addmm_": args[1:3]}.get(operator._schema.name, ())
-        self.large += bool(factors) and min(size for factor in factors for size in factor.shape) >= 32
+        name = operator._schema.name
+        factors = {"aten::mm": args[:2], "aten::addmm": args[1:3], "aten::addmm_": args[1:3]}.get(name, ())
+        self.large += name == "bitsandbytes::gemm_4bit" or bool(factors) and min(size for factor in factors for size in factor.shape) >= 32
         return operator(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_recomputed_layer_is_spared_its_last_large_product_in_16_bits_as_well(precision):
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, "4 bits"])
+def test_a_recomputed_layer_is_spared_its_last_large_product_in_16_and_4_bits_as_well(precision):
     counts = []
     for recomputed in (0, 3):
         model = families.with_adapter("llama")
+        if precision == "4 bits":
+            families.quantize(model)
         for name, weight in model.named_parameters():
-            weight.data = weight.data if "lora_" in name else weight.data.to(precision)
+            weight.data = weight.data if "lora_" in name or precision == "4 bits" else weight.data.to(precision)
         scorer = Scorer(model, filler=0).choose(families.pairs())
         memory.recompute(scorer.causal, recomputed)
         model.train()

@@ -67,7 +67,7 @@ def kept_bytes(module, inputs, call=None):
 def test_layers_of_one_input_give_what_each_gives_alone(part, quantized):
     model = with_lora("qwen2")  # whose queries, keys and values have a bias
     if quantized:
-        quantize(model)
+        families.quantize(model)
     module = getattr(model.get_base_model().model.layers[0], part)
     layers_of = [getattr(module, name) for names in lora.SAME_INPUT for name in names if hasattr(module, name)]
 
@@ -81,20 +81,6 @@ def test_layers_of_one_input_give_what_each_gives_alone(part, quantized):
         mine = said(model, together, rows)
     assert len(mine) == 2 + 2 * len(layers_of)
     assert_close(mine, theirs)
-
-
-def quantize(model):
-    """Every adapted layer's base in NF4, as bitsandbytes does it while a model is loaded."""
-    import bitsandbytes as bnb
-
-    for layer in model.modules():
-        if isinstance(layer, lora.LoraLayer):
-            plain = layer.base_layer
-            small = bnb.nn.Linear4bit(plain.in_features, plain.out_features, bias=plain.bias is not None, compute_dtype=torch.float32, quant_type="nf4")
-            small.weight = bnb.nn.Params4bit(plain.weight.data, requires_grad=False, quant_type="nf4")
-            small.bias = plain.bias
-            small.support_avx512bf16_for_cpu = False
-            layer.base_layer = small.to("cpu")
 
 
 def test_siblings_that_are_handed_different_inputs_are_computed_apart_from_then_on():
@@ -236,7 +222,7 @@ def test_a_gated_product_is_made_anew_for_the_adapter_that_follows(family, dropo
     """As by PEFT's own layer, if the same is dropped of the same product; and the product is not kept."""
     model = with_lora(family, dropout, **({"query_pre_attn_scalar": 16} if "gemma" in family else {}))
     if quantized:
-        quantize(model)
+        families.quantize(model)
     mlp = model.get_base_model().model.layers[0].mlp
     fused, lean = lora.fused(model), layers.lean(model.get_base_model())
     rows = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(1))

@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from studio.engine.orpo import attention, resuming
+from studio.engine.orpo.frozen import weight_of
 from studio.engine.orpo.head import _add_product, _product
 from studio.engine.orpo.layers import _normed
-from studio.engine.orpo.lora import _weight
 from studio.engine.orpo.packing import Branch
 from studio.engine.orpo.relief import Draws
 from tests.card.findings import apart, timed, wait
@@ -56,7 +56,7 @@ def probe(asked, say, device) -> None:
             layer.weight = bnb.nn.Params4bit(torch.randn(512, wide), requires_grad=False, compress_statistics=True, quant_type="nf4")
             layer = layer.to(device)
             x = torch.randn(rows, wide, device=device, dtype=torch.bfloat16)
-            found[f"off, {rows} rows"] = apart(layer(x), x.float() @ _weight(layer, torch.bfloat16).float().t())
+            found[f"off, {rows} rows"] = apart(layer(x), x.float() @ weight_of(layer, torch.bfloat16).float().t())
     with say.tried("Triton kernels of the experiment") as found:
         if cuda:
             from tests.card import fused as kernels

@@ -32,6 +32,9 @@ NO_KERNEL = {"view", "_unsafe_view", "t", "transpose", "permute", "slice", "sele
              "detach", "alias", "as_strided", "reshape", "unbind", "chunk", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided",
              "lift_fresh", "is_same_size", "_reshape_alias", "narrow", "diagonal", "device"}
 
+LAUNCHES = {"gemm_4bit": 4}
+"""An operator that is several kernels: two for the constants of a weight, one that unpacks it, one product."""
+
 # --- what fake tensors cannot do, or would do as on a CPU -----------------------------------------------------------
 
 FakeTensor.is_cuda = property(lambda self: True)
@@ -119,6 +122,10 @@ def seconds(row) -> float:
     if name.startswith(("mm", "addmm", "bmm")):
         return max(work / (0.86 * RATE), moved / (0.85 * BYTES), 2.5e-6)
     return max(moved / (0.8 * BYTES), 2.5e-6)
+
+
+def launches(row) -> int:
+    return LAUNCHES.get(row[1], 1)
 
 
 def kind(row) -> str:
@@ -247,12 +254,12 @@ def main(shape: str, base: str, who: str, lengths: str, count: str, recomputed: 
     chains = collections.Counter()
     for row in counter.rows:
         one = sums[row[0], kind(row)]
-        one[0], one[1], one[2], one[3] = one[0] + 1, one[1] + seconds(row), one[2] + row[2], one[3] + row[3]
+        one[0], one[1], one[2], one[3] = one[0] + launches(row), one[1] + seconds(row), one[2] + row[2], one[3] + row[3]
         chains[row[0], row[1], str(row[4][:1])] += seconds(row)
     for (phase, what), (times, taken, work, moved) in sorted(sums.items()):
         print(f"{phase:9} {what:18} {times:6} kernels {taken * 1e3:8.2f} ms {work / 1e12:8.2f} TFLOP {moved / 1e9:8.1f} GB")
     whole, work = sum(one[1] for one in sums.values()), sum(one[2] for one in sums.values())
-    print(f"{len(counter.rows)} kernels, {whole * 1e3:.0f} ms, {work / whole / 1e12:.0f} TFLOP/s; the host waits: {counter.waits or 'never'}; "
+    print(f"{sum(map(launches, counter.rows))} kernels, {whole * 1e3:.0f} ms, {work / whole / 1e12:.0f} TFLOP/s; the host waits: {counter.waits or 'never'}; "
           f"traced in {time.time() - began:.0f} s")
     for (phase, name, first), taken in chains.most_common(12):
         print(f"  {taken * 1e3:7.2f} ms  {phase} {name} {first}")

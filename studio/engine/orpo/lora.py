@@ -19,6 +19,7 @@ from torch import nn
 
 from studio.engine.orpo.anew import Way, source_of
 from studio.engine.orpo.forwards import Forwards
+from studio.engine.orpo.frozen import add_product, multiplies_in, weight_of
 
 KINDS = {"Linear", "Linear4bit"}
 
@@ -92,13 +93,12 @@ def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor) -> torch.
     """base(rows) + scaling * B inner, from rows (tokens, inputs) and inner = A dropout(rows), (tokens, rank): (tokens, outputs)."""
     name, dtype = layer.active_adapters[0], rows.dtype
     inner, outer = inner * layer.scaling[name], layer.lora_B[name].weight.to(dtype).t()
-    weight, bias = layer.base_layer.weight, layer.base_layer.bias
-    if type(layer.base_layer) is not nn.Linear or weight.dtype != dtype:
-        return torch.addmm(layer.base_layer(rows).to(dtype), inner, outer)
+    base, bias = layer.base_layer, layer.base_layer.bias
+    if not multiplies_in(base, dtype):
+        return torch.addmm(base(rows).to(dtype), inner, outer)
     # The large product comes last: a layer that is recomputed in the backward pass stops at the last thing it has to keep,
     # which is before its last large product, and is spared it.
-    narrow_part = inner @ outer if bias is None else torch.addmm(bias, inner, outer)
-    return narrow_part.addmm_(rows, weight.t())
+    return add_product(inner @ outer if bias is None else torch.addmm(bias.to(dtype), inner, outer), rows, base)
 
 
 class _Narrowed(torch.autograd.Function):
@@ -188,8 +188,7 @@ class _Siblings:
     def _can_join(self, x: torch.Tensor) -> bool:
         """Whether the products of all are of one type, and as much is to be dropped of the input for each."""
         dtype = _dtype(x)
-        return all(takes(layer, x) and _dropout(layer) == _dropout(self.layers[0])
-                   and (layer.base_layer.weight.dtype if _kind(layer) == "Linear" else layer.base_layer.compute_dtype) == dtype
+        return all(takes(layer, x) and _dropout(layer) == _dropout(self.layers[0]) and multiplies_in(layer.base_layer, dtype)
                    for layer in self.layers)
 
     def _joined(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -251,14 +250,5 @@ class _Joint(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             given = without(slopes @ narrow, stays, sides.dropout)
             for gradient, base in zip(upstream, sides.bases, strict=True):
-                given.addmm_(gradient, _weight(base, dtype))
+                given.addmm_(gradient, weight_of(base, dtype))
         return given, None, None, *(one for pair in zip(narrow_slopes, wide_slopes, strict=True) for one in pair)
-
-
-def _weight(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
-    """The layer's weight, (outputs, inputs); one of 4 bits as bitsandbytes makes it for its own way back."""
-    if type(base) is nn.Linear:
-        return base.weight
-    from bitsandbytes.functional import dequantize_4bit  # here, so that a base in 16 bits needs no bitsandbytes
-
-    return dequantize_4bit(base.weight.view(-1, 1), base.weight.quant_state).to(dtype)

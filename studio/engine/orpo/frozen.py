@@ -1,0 +1,47 @@
+"""Products with the frozen weight of a linear layer, in 16 or 32 bits or in 4.
+
+A 4-bit weight is unpacked for each product, forward and backward, as bitsandbytes does it for long inputs.
+"""
+
+import torch
+from torch import nn
+
+
+def multiplies_in(base: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether the layer's own product is computed in this type, so that ours gives the same."""
+    if type(base) is nn.Linear:
+        return base.weight.dtype == dtype
+    return base.compute_dtype == dtype
+
+
+def weight_of(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
+    """The layer's weight, (outputs, inputs); one of 4 bits is unpacked into memory of its own."""
+    if type(base) is nn.Linear:
+        return base.weight
+    from bitsandbytes.functional import dequantize_4bit  # here, so that a base in 16 bits needs no bitsandbytes
+
+    return dequantize_4bit(base.weight.view(-1, 1), base.weight.quant_state).to(dtype)
+
+
+def add_product(total: torch.Tensor, rows: torch.Tensor, base: nn.Module) -> torch.Tensor:
+    """total + rows @ weight.T, written over `total`: (tokens, outputs) from rows (tokens, inputs)."""
+    return _Added.apply(total, rows, base)
+
+
+class _Added(torch.autograd.Function):
+    """Saves no tensor: the weight is asked for again in the backward pass, and unpacked again if it is of 4 bits.
+
+    A layer that is recomputed in the backward pass stops once it has all that was saved, and so before this product where it
+    is the layer's last.
+    """
+
+    @staticmethod
+    def forward(ctx, total: torch.Tensor, rows: torch.Tensor, base: nn.Module) -> torch.Tensor:
+        ctx.base, ctx.dtype = base, rows.dtype
+        ctx.mark_dirty(total)
+        return total.addmm_(rows, weight_of(base, rows.dtype).t())
+
+    @staticmethod
+    def backward(ctx, upstream: torch.Tensor):
+        by_rows = upstream @ weight_of(ctx.base, ctx.dtype) if ctx.needs_input_grad[1] else None
+        return upstream, by_rows, None
