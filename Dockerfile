@@ -3,6 +3,9 @@
 # The torch wheel brings its CUDA libraries; the host needs only NVIDIA's driver. No secret is needed to build.
 FROM python:3.12-slim
 
+# Triton compiles the launcher of each of its kernels with a C compiler.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+
 RUN useradd --create-home --uid 1000 user && mkdir -p /home/user/runs && chown user:user /home/user/runs
 USER user
 ENV HOME=/home/user \

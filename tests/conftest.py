@@ -11,6 +11,11 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from studio import gpu  # noqa: E402
+
+if not gpu.cards():  # without a card Triton's kernels are interpreted; Triton reads this when it is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # For the workers as well, which inherit the environment. Set before any library reads it.
 _home = tempfile.mkdtemp(prefix="orpo-studio-tests-")
 os.environ |= {"HF_HOME": _home, "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False",

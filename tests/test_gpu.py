@@ -104,3 +104,16 @@ def test_norms_and_gated_products_on_the_card_give_what_the_model_s_own_give(fam
             own = said(model, module, rows)
             with replaced({module: lean[module]}):
                 assert_close(said(model, module, rows), own, 1e-2)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_each_of_our_kernels_is_as_exact_as_torch_s_operators_on_the_card(precision):
+    import torch
+
+    from studio.engine.orpo import trial
+    from tests import families
+
+    dtype = getattr(torch, precision)
+    causal = families.with_adapter("llama").to("cuda", dtype).get_base_model()
+    _, words = trial.chosen(causal, dtype)
+    assert "deviates" not in words and "fails" not in words and "cannot" not in words, words

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from studio import events, gpu, passes, runs
 from studio.engine import precision
-from studio.engine.orpo import attention, head, memory, packing, relief, trainer
+from studio.engine.orpo import arithmetic, attention, memory, packing, relief, trainer
 from studio.engine.orpo.scoring import Scorer
 from studio.errors import StudioError
 from studio.fit import kept_by_a_layer
@@ -190,7 +190,7 @@ def test_on_a_pretended_card_of_rocm_no_product_is_asked_for_that_only_cuda_has(
     monkeypatch.setattr(torch.version, "hip", hip)
     with FakeTensorMode(), Called() as called:
         left, right = (torch.empty(8, 8, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-        assert head._product(left, right).dtype is torch.float32
+        assert arithmetic.product(left, right).dtype is torch.float32
     assert any("mm.dtype" in name for name in called.names) is narrow
 
 

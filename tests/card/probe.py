@@ -9,9 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from studio.engine.orpo import attention, resuming
+from studio.engine.orpo.arithmetic import add_product, norm, product
 from studio.engine.orpo.frozen import weight_of
-from studio.engine.orpo.head import _add_product, _product
-from studio.engine.orpo.layers import _normed
 from studio.engine.orpo.packing import Branch
 from studio.engine.orpo.relief import Draws
 from tests.card.findings import apart, timed, wait
@@ -33,9 +32,9 @@ def probe(asked, say, device) -> None:
     with say.tried("product into float32") as found:
         x, w = (torch.randn(64, 128, device=device, dtype=torch.bfloat16) for _ in range(2))
         out, total = torch.empty(64, 64, device=device), torch.zeros(64, 64, device=device)
-        _product(x, w.t(), out=out)
+        product(x, w.t(), out=out)
         found["off"] = apart(out, x.double().cpu() @ w.double().cpu().t())
-        _add_product(total, x.float(), w.t().contiguous())
+        add_product(total, x, w.t().contiguous())
         found["off, added"] = apart(total, x.double().cpu() @ w.double().cpu().t())
         if cuda:
             torch.addmm(total, x, w.t(), out_dtype=torch.float32, out=total)
@@ -48,7 +47,7 @@ def probe(asked, say, device) -> None:
     with say.tried("norm") as found:
         x, w = torch.randn(64, 512, device=device, dtype=torch.bfloat16), torch.rand(512, device=device, dtype=torch.bfloat16)
         exact = x.double().cpu() * (x.double().cpu().square().mean(-1, keepdim=True) + 1e-5).rsqrt() * w.double().cpu()
-        found["off"] = apart(_normed(w, 1e-5, x), exact)
+        found["off"] = apart(norm(w, 1e-5, x), exact)
     with say.tried("4 bits: forward and the engine's backward pass use one weight") as found:
         import bitsandbytes as bnb
         for wide, rows in ((256, 8), (256, 700), (1024, 2000)):

@@ -1,6 +1,8 @@
 """One step of the engine as a card would take it, without a card: every kernel, its bytes and operations, and a guess at its time.
 
-    python -m tests.card.trace 8b|3b|1b bf16|nf4 packed|padded|trl PROMPT,CHOSEN,REJECTED PAIRS [RECOMPUTED: 0|1]
+    python -m tests.card.trace 8b|3b|1b bf16|nf4 kernels|packed|padded|trl PROMPT,CHOSEN,REJECTED PAIRS [RECOMPUTED: 0|1]
+
+`packed` and `padded` compute in torch's operators, `kernels` is packed with the engine's own in their place.
 
 Tensors are fake and say that they are on a card, so that the engine takes its CUDA paths (varlen attention, fused norms, products into
 float32, NF4 layers): nothing is computed. What needs numbers is put in by hand below. Needs the CPU build of torch 2.13 and the project's
@@ -11,6 +13,8 @@ import collections
 import math
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import peft.tuners.tuners_utils as tuners
@@ -21,8 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from studio.engine.orpo import attention, layers, memory, packing
+from studio.engine.orpo import attention, layers, memory, packing, rotary
 from studio.engine.orpo import head as engine_head
+from studio.engine.orpo.arithmetic import PLAIN, Arithmetic, Gated
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
 from tests.card.models import SHAPES, VOCABULARY
@@ -46,25 +51,57 @@ layers._is_same = lambda module, forward: True
 for table in (engine_head.TILE_ROWS, engine_head.TILE_BYTES):
     table["cpu"] = table["cuda"]
 engine_head.Head._frozen = lambda self: engine_head.Frozen(self.causal.get_output_embeddings().weight, None, 1.0, None)
+rotary.is_same = lambda own, ours, device: True
 library = torch.library.Library("traced", "DEF")
-library.define("rms_norm(Tensor x, Tensor w) -> Tensor")
-library.define("rms_norm_back(Tensor g, Tensor x, Tensor w) -> Tensor")
-torch.library.impl(library, "rms_norm", "Meta")(lambda x, w: torch.empty_like(x))
-torch.library.impl(library, "rms_norm_back", "Meta")(lambda g, x, w: torch.empty_like(x))
+
+
+def _stands_for(name: str, schema: str, meta) -> Callable:
+    """An operator of one kernel that computes nothing."""
+    library.define(f"{name}{schema}")
+    torch.library.impl(library, name, "Meta")(meta)
+    return getattr(torch.ops.traced, name)
+
+
+rms_norm = _stands_for("rms_norm", "(Tensor x, Tensor w) -> Tensor", lambda x, w: torch.empty_like(x))
+rms_norm_back = _stands_for("rms_norm_back", "(Tensor g, Tensor x, Tensor w) -> Tensor", lambda g, x, w: torch.empty_like(x))
+gated = _stands_for("gated", "(Tensor gate, Tensor up) -> Tensor", lambda gate, up: torch.empty_like(gate))
+gated_back = _stands_for("gated_back", "(Tensor g, Tensor gate, Tensor up) -> (Tensor, Tensor, Tensor)",
+                         lambda g, gate, up: tuple(torch.empty_like(gate) for _ in range(3)))
+rotated = _stands_for("rotated", "(Tensor x, Tensor cos, Tensor sin) -> Tensor",
+                      lambda x, cos, sin: torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2))
+numerators = _stands_for("numerators", "(Tensor products, Tensor targets, Tensor highest, Tensor like) -> Tensor",
+                         lambda products, targets, highest, like: torch.empty_like(products, dtype=like.dtype))
+sum_within = _stands_for("addmm_", "(Tensor(a!) total, Tensor left, Tensor right) -> Tensor(a!)", lambda total, left, right: total)
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)
-        return torch.ops.traced.rms_norm(x, w)
+        return rms_norm(x, w)
 
     @staticmethod
     def backward(ctx, g):
-        return torch.ops.traced.rms_norm_back(g, *ctx.saved_tensors), None
+        return rms_norm_back(g, *ctx.saved_tensors), None
 
 
-layers._normed = lambda scale, eps, x: _Norm.apply(x, scale)
+class _Rotated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, cos, sin):
+        ctx.save_for_backward(cos, sin)
+        return rotated(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx, g):
+        return rotated(g, *ctx.saved_tensors), None, None
+
+
+# Torch's own kernels, and ours in their place.
+TORCH = replace(PLAIN, norm=lambda scale, eps, x: _Norm.apply(x, scale))
+OURS = Arithmetic(Gated(lambda gate, up, kind: gated(gate, up), lambda g, gate, up, kind, again: gated_back(g, gate, up)), TORCH.norm,
+                  lambda q, k, cos, sin: (_Rotated.apply(q, cos, sin), _Rotated.apply(k, cos, sin)),
+                  lambda tile: numerators(tile.products, tile.targets, tile.sums.highest, tile.head.weight[:1]),
+                  lambda total, left, right: sum_within(total, left, right))
 
 
 def _plan(self):
@@ -183,9 +220,9 @@ def pairs_of(lengths: tuple[int, ...], count: int) -> list[Encoded]:
     return found
 
 
-def ours(model, pairs, counter: Counter, packed: bool, recomputed: bool) -> None:
-    scorer = Scorer(model, filler=0)
-    scorer.packed = packed
+def ours(model, pairs, counter: Counter, who: str, recomputed: bool) -> None:
+    scorer = Scorer(model, filler=0, arithmetic=OURS if who == "kernels" else TORCH)
+    scorer.packed = who != "padded"
     if recomputed:
         memory.recompute(model.get_base_model(), model.config.num_hidden_layers)
     scorer.computing = lambda: torch.autocast("cpu", torch.bfloat16)
@@ -213,7 +250,7 @@ def kept(shape: str, capability: tuple[int, int] = (9, 0)) -> float:
     with FakeTensorMode(allow_non_fake_inputs=True):
         model, pairs = model_of(shape, "none"), pairs_of((200, 300, 300), 1)
         own = {weight.untyped_storage()._cdata for weight in model.parameters()}
-        scorer = Scorer(model, filler=0)
+        scorer = Scorer(model, filler=0, arithmetic=TORCH)
         scorer.packed, scorer.computing = True, lambda: torch.autocast("cpu", torch.bfloat16)
         batch = scorer.batch(packing.weigh(pairs, 1))
         with scorer.attending(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
@@ -249,7 +286,7 @@ def main(shape: str, base: str, who: str, lengths: str, count: str, recomputed: 
         if who == "trl":
             trl(model, pairs, counter, recomputed == "1")
         else:
-            ours(model, pairs, counter, who == "packed", recomputed == "1")
+            ours(model, pairs, counter, who, recomputed == "1")
     sums = collections.defaultdict(lambda: [0, 0.0, 0.0, 0.0])
     chains = collections.Counter()
     for row in counter.rows:

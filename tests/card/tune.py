@@ -7,6 +7,7 @@ from itertools import islice
 import torch
 
 from studio.engine.orpo import head as engine_head
+from studio.engine.orpo.arithmetic import PLAIN
 from studio.engine.orpo.scoring import Scorer
 from tests.benchmarks.lengths import batches
 from tests.card.contenders import once, ours
@@ -45,7 +46,7 @@ def head_alone(found: dict, words: int, width: int, device) -> None:
     weight = torch.randn(words, width, device=device, dtype=torch.bfloat16) * 0.02
     hidden = torch.randn(3000 if cuda else 50, width, device=device, dtype=torch.bfloat16).requires_grad_()
     targets = torch.randint(0, words, (len(hidden),), device=device)
-    work = partial(engine_head._FrozenLogps.apply, hidden, targets, engine_head.Frozen(weight, None, 1.0, None))
+    work = partial(engine_head.FrozenLogps.apply, hidden, targets, engine_head.Frozen(weight, None, 1.0, None), PLAIN)
     before = engine_head.TILE_ROWS[kind], engine_head.TILE_BYTES[kind]
 
     def measured(rows: int, size: int) -> str:

@@ -10,76 +10,70 @@ from collections.abc import Callable
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from torch.nn.functional import gelu, silu
 from transformers.activations import GELUTanh, SiLUActivation
 
 from studio.engine.orpo import lora
+from studio.engine.orpo.arithmetic import Gated
 
 KINDS = {SiLUActivation: "silu", nn.SiLU: "silu", GELUTanh: "gelu"}
-"""Activations whose slope torch works out in one pass, by the classes that models have for them."""
+"""The kinds of activation, by the classes that models have for them."""
 
 
-def gated_mlps(module: nn.Module) -> list[Callable[..., torch.Tensor]]:
-    """down(act(gate(x)) * up(x)) (arXiv 2002.05202), gate and up two layers or one, with an activation whose slope torch has."""
-    kind = KINDS.get(type(getattr(module, "act_fn", getattr(module, "activation_fn", None))))
-    if kind is None or not hasattr(module, "down_proj"):
+def kind_of(module: nn.Module) -> str | None:
+    """The kind of activation of a module that has one and projects down; None for any other."""
+    return KINDS.get(type(getattr(module, "act_fn", getattr(module, "activation_fn", None)))) if hasattr(module, "down_proj") else None
+
+
+def gated_mlps(module: nn.Module, gated: Gated) -> list[Callable[..., torch.Tensor]]:
+    """down(act(gate(x)) * up(x)) (arXiv 2002.05202), gate and up two layers or one, with an activation that `gated` knows."""
+    kind = kind_of(module)
+    if kind is None:
         return []
     if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
-        return [lambda x: _down(module.down_proj, module.gate_proj(x), module.up_proj(x), kind)]
+        return [lambda x: _down(module.down_proj, module.gate_proj(x), module.up_proj(x), kind, gated)]
     if hasattr(module, "gate_up_proj"):
-        return [lambda x: _down(module.down_proj, *module.gate_up_proj(x).chunk(2, dim=-1), kind)]
+        return [lambda x: _down(module.down_proj, *module.gate_up_proj(x).chunk(2, dim=-1), kind, gated)]
     return []
 
 
-def _down(layer: nn.Module, gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
+def _down(layer: nn.Module, gate: torch.Tensor, up: torch.Tensor, kind: str, gated: Gated) -> torch.Tensor:
     if not (isinstance(layer, LoraLayer) and lora.is_plain(layer) and lora.takes(layer, gate)):
-        return layer(_Gated.apply(gate, up, kind))
-    product, inner = _GatedAndNarrowed.apply(gate.flatten(0, -2), up.flatten(0, -2), kind, *lora.narrowing(layer))
+        return layer(_Product.apply(gate, up, kind, gated))
+    product, inner = ProductAndNarrowed.apply(gate.flatten(0, -2), up.flatten(0, -2), kind, gated, *lora.narrowing(layer))
     return lora.widened(layer, product, inner).view(*gate.shape[:-1], -1)
 
 
-def _activated(gate: torch.Tensor, kind: str) -> torch.Tensor:
-    return silu(gate) if kind == "silu" else gelu(gate, approximate="tanh")
-
-
-def _slope(upstream: torch.Tensor, gate: torch.Tensor, kind: str) -> torch.Tensor:
-    """The gradient of the gate from that of its activation."""
-    if kind == "silu":
-        return torch.ops.aten.silu_backward(upstream, gate)
-    return torch.ops.aten.gelu_backward(upstream, gate, approximate="tanh")
-
-
-class _Gated(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     """activation(gate) * up, elementwise, of which gate and up are kept."""
 
     @staticmethod
-    def forward(ctx, gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
+    def forward(ctx, gate: torch.Tensor, up: torch.Tensor, kind: str, gated: Gated) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
-        ctx.kind = kind
-        return _activated(gate, kind).mul_(up)
+        ctx.kind, ctx.gated = kind, gated
+        return gated.forward(gate, up, kind)
 
     @staticmethod
     def backward(ctx, upstream: torch.Tensor):
         gate, up = ctx.saved_tensors
-        return _slope(upstream * up, gate, ctx.kind), _activated(gate, ctx.kind).mul_(upstream), None
+        by_gate, by_up, _ = ctx.gated.backward(upstream, gate, up, ctx.kind, False)
+        return by_gate, by_up, None, None
 
 
-class _GatedAndNarrowed(torch.autograd.Function):
+class ProductAndNarrowed(torch.autograd.Function):
     """p = activation(gate) * up, and A dropout(p): gate and up (tokens, width), A (rank, width) give (tokens, width), (tokens, rank)."""
 
     @staticmethod
-    def forward(ctx, gate: torch.Tensor, up: torch.Tensor, kind: str, narrow: torch.Tensor, share: float):
-        product = _activated(gate, kind).mul_(up)
+    def forward(ctx, gate: torch.Tensor, up: torch.Tensor, kind: str, gated: Gated, narrow: torch.Tensor, share: float):
+        product = gated.forward(gate, up, kind)
         dropped, stays = lora.dropped_of(product, share)
         ctx.save_for_backward(gate, up, narrow, stays)
-        ctx.kind, ctx.share = kind, share
+        ctx.kind, ctx.gated, ctx.share = kind, gated, share
         return product, dropped @ narrow.to(product.dtype).t()
 
     @staticmethod
     def backward(ctx, by_product: torch.Tensor, by_inner: torch.Tensor):
         gate, up, narrow, stays = ctx.saved_tensors
-        activated = _activated(gate, ctx.kind)
-        slope = (by_inner.t() @ lora.without(activated * up, stays, ctx.share)).to(narrow.dtype)
         upstream = lora.with_narrow(by_product, by_inner, narrow.to(gate.dtype), stays, ctx.share)
-        by_up = activated.mul_(upstream)
-        return _slope(upstream.mul_(up), gate, ctx.kind), by_up, None, slope, None
+        by_gate, by_up, product = ctx.gated.backward(upstream, gate, up, ctx.kind, True)
+        slope = (by_inner.t() @ lora.without(product, stays, ctx.share)).to(narrow.dtype)
+        return by_gate, by_up, None, None, slope, None

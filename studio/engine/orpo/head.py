@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from studio.engine.orpo.arithmetic import PLAIN, Arithmetic, Sums, Tile, multiplies_16_bits, product
 from studio.engine.orpo.forwards import replaced
 
 TILE_ROWS = {"cpu": 1024, "cuda": 2048}
@@ -49,7 +50,7 @@ class Frozen:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, width) -> (rows, vocabulary) in float32."""
-        return self.capped(_product(hidden, self.weight.t()), slice(None))
+        return self.capped(product(hidden, self.weight.t()), slice(None))
 
     def capped(self, product: torch.Tensor, words: slice) -> torch.Tensor:
         """The logits of these words from their part of W h, which they overwrite."""
@@ -69,8 +70,8 @@ class Frozen:
 class Head:
     """The head of a causal language model, or of one inside a PEFT model."""
 
-    def __init__(self, causal: PreTrainedModel):
-        self.causal = causal
+    def __init__(self, causal: PreTrainedModel, arithmetic: Arithmetic = PLAIN):
+        self.causal, self.arithmetic = causal, arithmetic
         self.vocabulary = causal.config.get_text_config().vocab_size
         self.frozen = self._frozen()
 
@@ -83,7 +84,7 @@ class Head:
         """log p of each target under its hidden state. hidden (rows, width), targets (rows,) -> float32 (rows,)."""
         if self.frozen is not None:
             with torch.autocast(hidden.device.type, enabled=False):  # it would turn the float32 sums into 16 bits
-                return _FrozenLogps.apply(hidden, targets, self.frozen)
+                return FrozenLogps.apply(hidden, targets, self.frozen, self.arithmetic)
         rows = max(1, CHUNK_BYTES // (4 * self.vocabulary))
         chunks = zip(hidden.split(rows), targets.split(rows), strict=True)
         return torch.cat([checkpoint(self._own_logps, *chunk, use_reentrant=False) if torch.is_grad_enabled()
@@ -115,18 +116,18 @@ class Head:
         return shortcut if off <= TOLERANCE.get(layer.weight.dtype, 0) else None
 
 
-class _FrozenLogps(torch.autograd.Function):
+class FrozenLogps(torch.autograd.Function):
     """log softmax(logits(h))[y] by row, with its gradient by h stored instead of the logits."""
 
     @staticmethod
-    def forward(ctx, hidden: torch.Tensor, targets: torch.Tensor, head: Frozen) -> torch.Tensor:
+    def forward(ctx, hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, arithmetic: Arithmetic) -> torch.Tensor:
         wanted = ctx.needs_input_grad[0]
         logps = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if wanted else None
         # One block of memory for all tiles: to be handed fresh pages for each costs as much as filling them.
         block = torch.empty(TILE_BYTES[hidden.device.type] // 4, device=hidden.device)
         for part in _even_parts(len(hidden), TILE_ROWS[hidden.device.type]):
-            logps[part], slope = _streamed(hidden[part], targets[part, None], head, block, wanted)
+            logps[part], slope = streamed(hidden[part], targets[part], head, block, wanted, arithmetic)
             if wanted:
                 slopes[part] = slope
         ctx.slopes = slopes
@@ -134,7 +135,7 @@ class _FrozenLogps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream: torch.Tensor):
-        return (upstream[:, None] * ctx.slopes).to(ctx.slopes.dtype), None, None
+        return (upstream[:, None] * ctx.slopes).to(ctx.slopes.dtype), None, None, None
 
 
 def _even_parts(length: int, most: int, multiple: int = 1) -> list[slice]:
@@ -148,60 +149,27 @@ def _even_parts(length: int, most: int, multiple: int = 1) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)] if length else []
 
 
-def _streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: torch.Tensor,
-              wanted: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+def streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: torch.Tensor, wanted: bool,
+             arithmetic: Arithmetic = PLAIN) -> tuple[torch.Tensor, torch.Tensor | None]:
     """log p of each row's target, (rows,), and if `wanted` its gradient by the hidden state, (rows, width), float32.
 
-    The tiles' logits are written to `block`. All that is kept from tile to tile is, by row, the highest logit so far, the
-    sum of exp(logit - highest), the same sum weighted with the words' weights, and the target's logit.
+    The tiles' logits are written to `block`. All that is kept from tile to tile is, by row, the `Sums` and the sum of
+    exp(logit - highest) weighted with the words' weights.
     """
     rows, words = len(hidden), len(head.weight)
-    narrow = _multiplies_16_bits(hidden)
+    narrow = multiplies_16_bits(hidden)
     if not narrow:
         hidden = hidden.float()
-    highest = hidden.new_full((rows, 1), torch.finfo(torch.float32).min, dtype=torch.float32)
-    total, at_target = torch.zeros_like(highest), torch.zeros_like(highest)
+    sums = Sums.of(rows, hidden.device)
     pull = torch.zeros(rows, hidden.shape[1], dtype=torch.float32, device=hidden.device) if wanted else None
     for part in _even_parts(words, len(block) // rows, STRIDE):
         weight = head.weight[part] if narrow else head.weight[part].float()
-        logits = block[: rows * len(weight)].view(rows, -1)
-        head.capped(_product(hidden, weight.t(), out=logits), part)
-        place = targets - part.start
-        inside = (place >= 0) & (place < len(weight))
-        at_target = torch.where(inside, logits.gather(1, place.clamp(0, len(weight) - 1)), at_target)
-        before, highest = highest, torch.maximum(highest, logits.amax(1, keepdim=True))
-        shrink = (before - highest).exp_()
-        steepness = head.steepness(logits) if wanted else None
-        numerators = logits.sub_(highest).exp_()
-        total = total.mul_(shrink).add_(numerators.sum(1, keepdim=True))
+        products = product(hidden, weight.t(), out=block[: rows * len(weight)].view(rows, -1))
+        numerators = arithmetic.tile(Tile(products, targets, part.start, sums, head, weight.dtype, wanted))
         if wanted:
-            if head.softcap is not None:
-                numerators *= steepness
-            _add_product(pull.mul_(shrink), numerators, weight)
-    logps = (at_target - highest - total.log())[:, 0]
+            arithmetic.add_product(pull.mul_(sums.shrink[:, None]), numerators, weight)
+    logps = sums.at_target - sums.highest - sums.total.log()
     if not wanted:
         return logps, None
-    push = head.weight[targets[:, 0]].float() * head.steepness(at_target)
-    return logps, push.sub_(pull.div_(total)).mul_(head.scale)
-
-
-def _multiplies_16_bits(factor: torch.Tensor) -> bool:
-    """Whether torch.mm accepts 16-bit factors with a float32 output: on CUDA, but not on ROCm, which also reports is_cuda."""
-    return factor.is_cuda and not torch.version.hip
-
-
-def _product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """left @ right summed up and returned in float32, also for 16-bit factors: rounding logits to 16 bits costs digits."""
-    if left.dtype == torch.float32:
-        return torch.mm(left, right, out=out)
-    if not _multiplies_16_bits(left):
-        return torch.mm(left.float(), right.float(), out=out)
-    return torch.mm(left, right, out_dtype=torch.float32, **({} if out is None else {"out": out}))
-
-
-def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """total += left @ right, with float32 sums; `left` takes the type of `right`."""
-    if right.dtype == torch.float32:
-        total.addmm_(left, right)
-    else:
-        total += _product(left.to(right.dtype), right)
+    push = head.weight[targets].float() * head.steepness(sums.at_target[:, None])
+    return logps, push.sub_(pull.div_(sums.total[:, None])).mul_(head.scale)

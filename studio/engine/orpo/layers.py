@@ -9,11 +9,10 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.linalg import vecdot, vector_norm
-from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
 
 from studio.engine.orpo.anew import remembering
+from studio.engine.orpo.arithmetic import PLAIN, Arithmetic, Norm
 from studio.engine.orpo.forwards import Forwards
 from studio.engine.orpo.gated import gated_mlps
 
@@ -24,11 +23,11 @@ PROBE = 8
 """Rows on which a module is tried."""
 
 
-def lean(causal: PreTrainedModel) -> Forwards:
+def lean(causal: PreTrainedModel, arithmetic: Arithmetic = PLAIN) -> Forwards:
     """Forward passes for the norms and gated MLPs of a frozen base, where they give what the modules' own give."""
     found = {}
     for module in causal.modules():
-        for forward in (*_norms(module), *gated_mlps(module)):
+        for forward in (*_norms(module, arithmetic.norm), *gated_mlps(module, arithmetic.gated)):
             if _is_same(module, forward):
                 found[module] = forward
                 break
@@ -58,37 +57,28 @@ def _is_same(module: nn.Module, forward: Callable[..., torch.Tensor]) -> bool:
 # --- norms ------------------------------------------------------------------------------------------------------------
 
 
-def _norms(module: nn.Module) -> list[Callable[..., torch.Tensor]]:
-    """Root mean square norms (arXiv 1910.07467) for a frozen module that goes by that name; Gemma's scale is 1 + weight."""
+def scale_of(module: nn.Module) -> torch.Tensor | None:
+    """What a frozen root mean square norm multiplies with, or None for any other module."""
+    for scale in _scales(module):
+        if _is_same(module, partial(PLAIN.norm, scale, _eps(module))):
+            return scale
+    return None
+
+
+def _norms(module: nn.Module, norm: Norm) -> list[Callable[..., torch.Tensor]]:
+    """The norm of a frozen module that goes by that name, with each scale that it may have."""
+    return [remembering(partial(norm, scale, _eps(module))) for scale in _scales(module)]
+
+
+def _eps(module: nn.Module) -> float | None:
+    return getattr(module, "variance_epsilon", getattr(module, "eps", None))
+
+
+def _scales(module: nn.Module) -> list[torch.Tensor]:
+    """What a root mean square norm (arXiv 1910.07467) may multiply with: its weight, or like Gemma's 1 + weight."""
     weight = getattr(module, "weight", None)
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not type(module).__name__.endswith("RMSNorm") or not isinstance(eps, float) or not isinstance(weight, torch.Tensor):
+    if not type(module).__name__.endswith("RMSNorm") or not isinstance(_eps(module), float) or not isinstance(weight, torch.Tensor):
         return []
     if weight.ndim != 1 or weight.requires_grad:
         return []
-    return [remembering(partial(_normed, scale, eps)) for scale in (weight.detach(), 1 + weight.detach().float())]
-
-
-def _normed(scale: torch.Tensor, eps: float, x: torch.Tensor) -> torch.Tensor:
-    if x.is_cuda and scale.dtype == x.dtype:
-        with torch.autocast("cuda", enabled=False):  # it would keep the input in 32 bits after all
-            return rms_norm(x, scale.shape, scale, eps)
-    return _Norm.apply(x, scale, eps)
-
-
-class _Norm(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + eps) * scale over the last dimension, in float32, returned in the type of x, which is all that is kept."""
-
-    @staticmethod
-    def forward(ctx, x: torch.Tensor, scale: torch.Tensor, eps: float) -> torch.Tensor:
-        wide = x.float()
-        inverse = vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, inverse, scale)
-        return (wide * inverse).mul_(scale).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, upstream: torch.Tensor):
-        x, inverse, scale = ctx.saved_tensors
-        normed, slope = x.float() * inverse, upstream.float() * scale
-        along = vecdot(slope, normed).div_(x.shape[-1])[..., None]
-        return slope.sub_(normed.mul_(along)).mul_(inverse).to(x.dtype), None, None
+    return [weight.detach(), 1 + weight.detach().float()]

@@ -14,11 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from studio.engine.orpo import layers, lora, packing
+from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
 from studio.engine.orpo.attention import Layout, branching
 from studio.engine.orpo.forwards import evaluating, replaced
 from studio.engine.orpo.head import Head
 from studio.engine.orpo.loss import Scores, router_loss
 from studio.engine.orpo.packing import Batch, Scope, Weighted
+from studio.engine.orpo.rotary import Rotation
 from studio.engine.tokens import Encoded
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "attention"}
@@ -37,12 +39,14 @@ SINGLE = 10
 class Scorer:
     """Scores batches of pairs with one model. `packed` says how, `reason` why."""
 
-    def __init__(self, model: PeftModel | PreTrainedModel, filler: int, scope: Scope = "sequence"):
+    def __init__(self, model: PeftModel | PreTrainedModel, filler: int, scope: Scope = "sequence",
+                 arithmetic: Arithmetic = PLAIN):
         self.model, self.filler, self.scope = model, filler, scope
         self.causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._forwards = (lora.fused(model) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal)
+        self._forwards = (lora.fused(model) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal, arithmetic)
+        self._rotary = Rotation(self.causal, arithmetic.rotary)
         self._attending = False
-        self.head = Head(self.causal)
+        self.head = Head(self.causal, arithmetic)
         self.packed, self.reason, self.remark = False, "packing was not tried", ""
         config = self.causal.config.get_text_config()
         self.balances_experts = bool(getattr(config, "output_router_logits", False))
@@ -86,7 +90,7 @@ class Scorer:
             return
         self._attending = True
         try:
-            with replaced(self._forwards), branching(self.causal) if self.packed else nullcontext():
+            with replaced(self._forwards), self._rotary.replaced(), branching(self.causal) if self.packed else nullcontext():
                 yield
         finally:
             self._attending = False
@@ -146,14 +150,14 @@ class Scorer:
                 self._forwards = {module: ours for module, ours in self._forwards.items() if type(module).__name__ not in kinds}
                 self.remark = (f" {', '.join(sorted(kinds))} layers run the model's own code, because the output of ours differs by "
                                f"{max(wrong.values()):.1e} of its norm.")
-            with replaced(self._forwards):
+            with replaced(self._forwards), self._rotary.replaced():
                 return self._separate(pairs)
 
     @torch.no_grad()
     def _disagreement(self, pairs: list[Encoded], separate: torch.Tensor) -> str:
         """Why packing would be wrong, or nothing. Sets `reason` to how well both ways agree."""
         try:
-            with evaluating(self.causal), replaced(self._forwards), branching(self.causal), self.computing():
+            with evaluating(self.causal), replaced(self._forwards), self._rotary.replaced(), branching(self.causal), self.computing():
                 hidden, _ = self._hidden(self.batch(packing.weigh(pairs, len(pairs), self.scope)))
         except torch.OutOfMemoryError:
             raise

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from studio import passes
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.model import compute_dtype, device
-from studio.engine.orpo import memory, packing, relief, resuming
+from studio.engine.orpo import memory, packing, relief, resuming, trial
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -61,6 +61,8 @@ class ORPOTrainer(Trainer):
                        else token_budget(training, self._longest, args.device.type))
         self.recomputed = 0
         """Number of layers, counted from the first, that the backward pass recomputes."""
+        self.arithmetic = ""
+        """Which kernels compute, as sentences; empty on a CPU."""
         self._layers = scorer.causal.config.get_text_config().num_hidden_layers
         self.on_relief: Callable[[str], None] = lambda words: None
         self._logged: dict[str, float] = {}
@@ -71,7 +73,7 @@ class ORPOTrainer(Trainer):
         """How the run computes, for its log."""
         how = {0: "All activations are kept", self._layers - 1: "All layers but the last are recomputed in the backward pass"}.get(
             self.recomputed, f"{self.recomputed} of {self._layers} layers are recomputed in the backward pass to fit into memory")
-        return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
+        return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once. {self.arithmetic}".rstrip()
 
     def train(self, *args, **options):
         """As transformers' `train`, with the model attending over branches meanwhile."""
@@ -250,8 +252,10 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
 
     `folder` is written to by trackers only.
     """
-    scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
+    arithmetic, words = trial.chosen(model.get_base_model(), compute_dtype(settings.model))
+    scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on, arithmetic).choose(pairs)
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder, warmup), tokenizer)
+    trainer.arithmetic = words
     trainer.fit_the_memory(pairs, settings.training.gradient_checkpointing)
     return trainer
 
