@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from studio.engine.orpo import layers, lora, packing
+from studio.engine.orpo import copies, joint, layers, lora, packing
 from studio.engine.orpo.anew import source_of
 from studio.engine.orpo.forwards import replaced
 from studio.engine.orpo.scoring import Scorer
@@ -69,15 +69,15 @@ def test_layers_of_one_input_give_what_each_gives_alone(part, quantized):
     if quantized:
         families.quantize(model)
     module = getattr(model.get_base_model().model.layers[0], part)
-    layers_of = [getattr(module, name) for names in lora.SAME_INPUT for name in names if hasattr(module, name)]
+    layers_of = [getattr(module, name) for names in joint.SAME_INPUT for name in names if hasattr(module, name)]
 
     def together(x):
         return torch.cat([layer(x) for layer in layers_of], -1)
 
     rows = torch.randn(ROWS, generator=torch.Generator().manual_seed(1))
     theirs = said(model, together, rows)
-    with replaced(lora.fused(model)):
-        assert isinstance(layers_of[0].forward.func.__self__, lora._Siblings)
+    with replaced(joint.fused(model)):
+        assert isinstance(layers_of[0].forward.func.__self__, joint._Siblings)
         mine = said(model, together, rows)
     assert len(mine) == 2 + 2 * len(layers_of)
     assert_close(mine, theirs)
@@ -88,12 +88,12 @@ def test_siblings_that_are_handed_different_inputs_are_computed_apart_from_then_
     mlp = model.get_base_model().model.layers[0].mlp
     one, other = torch.randn(2, *ROWS, generator=torch.Generator().manual_seed(1))
     theirs = [mlp.gate_proj(one), mlp.up_proj(other)]
-    with replaced(lora.fused(model)):
+    with replaced(joint.fused(model)):
         for _ in range(2):
             assert_close([mlp.gate_proj(one), mlp.up_proj(other)], theirs)
         siblings = mlp.gate_proj.forward.func.__self__
         assert siblings.apart
-        assert_close([mlp.up_proj(one), mlp.gate_proj(other)], [lora._forward(mlp.up_proj, one), lora._forward(mlp.gate_proj, other)])
+        assert_close([mlp.up_proj(one), mlp.gate_proj(other)], [lora.alone(mlp.up_proj, one), lora.alone(mlp.gate_proj, other)])
 
 
 def test_layers_of_one_input_drop_the_same_of_it_and_keep_a_byte_for_each_number(monkeypatch):
@@ -111,10 +111,10 @@ def test_layers_of_one_input_drop_the_same_of_it_and_keep_a_byte_for_each_number
     monkeypatch.undo()
     kept = kept_bytes(mlp, rows, together)
     monkeypatch.setattr(torch, "native_dropout", lambda x, share, train: (x * stays.view(x.shape) * 2, stays.view(x.shape)))
-    with replaced(lora.fused(model)):
+    with replaced(joint.fused(model)):
         assert_close(said(model, together, rows), theirs)
     monkeypatch.undo()
-    with replaced(lora.fused(model)):
+    with replaced(joint.fused(model)):
         assert kept_bytes(mlp, rows, together) < 0.6 * kept
 
 
@@ -124,7 +124,7 @@ def test_what_is_dropped_is_dropped_at_random_and_the_rest_grows(name):
     model = with_lora(dropout=0.25)
     layer = getattr(model.get_base_model().model.layers[0].self_attn, name)
     row = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1))
-    with replaced(lora.fused(model)):
+    with replaced(joint.fused(model)):
         many = layer(row.expand(1, 20_000, 64))[0]
         model.eval()
         exact = layer(row)[0, 0]
@@ -151,7 +151,7 @@ def test_a_layer_alone_gets_the_gradient_of_what_was_dropped():
 def test_a_layer_alone_wants_no_gradient_of_an_input_that_wants_none():
     model = with_lora()
     layer = model.get_base_model().model.layers[0].self_attn.o_proj
-    with replaced(lora.fused(model)):
+    with replaced(joint.fused(model)):
         x = torch.randn(3, 64)
         given, _ = lora._Narrowed.apply(x, *source_of(x, x), layer.lora_A["default"].weight, 0.0)
         layer(x).sum().backward()
@@ -162,7 +162,7 @@ def test_an_adapter_that_is_switched_off_is_off():
     model = with_lora()
     layer = model.get_base_model().model.layers[0].self_attn.q_proj
     rows = torch.randn(ROWS)
-    with replaced(lora.fused(model)), model.disable_adapter():
+    with replaced(joint.fused(model)), model.disable_adapter():
         assert torch.equal(layer(rows), layer.base_layer(rows))
 
 
@@ -181,7 +181,7 @@ def test_adapters_keep_no_norm_s_output_but_what_the_norm_keeps_anyway(family):
 
     rows = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(1))
     theirs = said(model, read, rows)
-    fused, lean = lora.fused(model), layers.lean(model.get_base_model())
+    fused, lean = joint.fused(model), layers.lean(model.get_base_model())
     with replaced(fused):
         before = kept_bytes(model, rows, read)
     with replaced(fused | lean):
@@ -224,7 +224,7 @@ def test_a_gated_product_is_made_anew_for_the_adapter_that_follows(family, dropo
     if quantized:
         families.quantize(model)
     mlp = model.get_base_model().model.layers[0].mlp
-    fused, lean = lora.fused(model), layers.lean(model.get_base_model())
+    fused, lean = joint.fused(model), layers.lean(model.get_base_model())
     rows = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(1))
     stays = torch.rand(40, 1, generator=torch.Generator().manual_seed(2)) > 0.5
     monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x * stays * 2 if dropout else x)
@@ -244,7 +244,7 @@ def test_an_adapter_that_is_switched_off_behind_a_gated_product_is_off():
     rows = torch.randn(ROWS)
     with model.disable_adapter():
         theirs = mlp(rows)
-        with replaced(lora.fused(model) | layers.lean(model.get_base_model())):
+        with replaced(joint.fused(model) | layers.lean(model.get_base_model())):
             assert torch.allclose(mlp(rows), theirs, atol=1e-6)
 
 
@@ -287,3 +287,32 @@ def test_a_model_computes_by_its_own_code_again_afterwards():
             scorer.score(scorer.batch(packing.weigh(families.pairs(), 4)))
         assert "forward" in vars(model.get_base_model().model.norm)
     assert {name: vars(module).get("forward") for name, module in model.named_modules()} == before
+
+
+# --- copies in 16 bits ------------------------------------------------------------------------------------------------
+
+
+def adapters_of(model):
+    return [weight for name, weight in model.named_parameters() if "lora_" in name]
+
+
+def test_copies_of_an_adapter_are_its_weights_in_16_bits_and_those_of_one_input_are_one_matrix():
+    model = with_lora()
+    joint.fused(model)
+    mlp = model.get_base_model().model.layers[0].mlp
+    together = [lora.narrow_of(layer) for layer in (mlp.gate_proj, mlp.up_proj)]
+    assert all(torch.equal(copies.in_type(weight, torch.bfloat16), weight.bfloat16()) for weight in adapters_of(model))
+    assert torch.equal(copies.joined(together, torch.bfloat16), torch.cat(together).bfloat16())
+    assert copies.joined(together, torch.bfloat16).data_ptr() == copies.in_type(together[0], torch.bfloat16).data_ptr()
+    assert copies.in_type(together[0], torch.float32).data_ptr() == together[0].data_ptr()
+
+
+def test_copies_of_an_adapter_are_renewed_when_one_of_its_weights_has_changed():
+    model = with_lora()
+    joint.fused(model)
+    [first, *_, last] = adapters_of(model)
+    before = copies.in_type(last, torch.bfloat16).clone()
+    with torch.no_grad():
+        last.add_(1)
+    assert torch.equal(copies.in_type(first, torch.bfloat16), first.bfloat16())
+    assert torch.equal(copies.in_type(last, torch.bfloat16), last.bfloat16()) and not torch.equal(last.bfloat16(), before)

@@ -1,12 +1,16 @@
 """Our engine takes the same steps as the reference: the same pairs, losses, gradients and metrics, through train()."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from studio.engine import data, model, tokens
+from studio.engine.orpo import copies
 from studio.engine.orpo import trainer as orpo
 from studio.engine.orpo.loss import METRICS
 from studio.engine.vocabulary import load_tokenizer
+from studio.settings import TrainingSettings
 from tests.jobs_at_work import practice
 from tests.reference import Watch, reference_trainer
 from tests.tiny_models import saved, tiny_model
@@ -134,3 +138,24 @@ def test_dropout_is_respected(settings_for, tmp_path):
     # With B at zero the first loss cannot tell; its gradient can. The same seed drops the same.
     assert (once.gradients[0] - without.gradients[0]).norm() / without.gradients[0].norm() > 0.05
     assert torch.equal(once.gradients[0], again.gradients[0])
+
+
+@pytest.mark.parametrize("optimizer", get_args(TrainingSettings.model_fields["optimizer"].annotation))
+def test_copies_of_an_adapter_are_renewed_after_a_step_of_every_optimizer(settings_for, tmp_path, optimizer):
+    """Those of bitsandbytes change weights without torch's knowledge."""
+    settings = settings_for(**{"model.compute_dtype": "bfloat16", "training.optimizer": optimizer, "training.warmup_steps": 0,
+                               "training.learning_rate": 1e-2})
+    tokenizer, _, encoded = material(settings)
+    trainer = orpo.build(settings, model.add_adapter(model.load_base(settings.model, tokenizer), settings), tokenizer, encoded, tmp_path)
+    trained, taken = [weight for weight in trainer.model.parameters() if weight.requires_grad], []
+    step = trainer.training_step
+
+    def looked_at(*given):
+        taken.append([copies.in_type(weight, torch.bfloat16).clone() for weight in trained])
+        return step(*given)
+
+    trainer.training_step = looked_at
+    trainer.train()
+    now = [copies.in_type(weight, torch.bfloat16) for weight in trained]
+    assert all(torch.equal(copy, weight.bfloat16()) for copy, weight in zip(now, trained, strict=True))
+    assert any(not torch.equal(one, other) for one, other in zip(taken[0], taken[-1], strict=True))

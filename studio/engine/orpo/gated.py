@@ -12,7 +12,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers.activations import GELUTanh, SiLUActivation
 
-from studio.engine.orpo import lora
+from studio.engine.orpo import copies, lora
 from studio.engine.orpo.arithmetic import Gated
 
 KINDS = {SiLUActivation: "silu", nn.SiLU: "silu", GELUTanh: "gelu"}
@@ -68,12 +68,12 @@ class ProductAndNarrowed(torch.autograd.Function):
         dropped, stays = lora.dropped_of(product, share)
         ctx.save_for_backward(gate, up, narrow, stays)
         ctx.kind, ctx.gated, ctx.share = kind, gated, share
-        return product, dropped @ narrow.to(product.dtype).t()
+        return product, dropped @ copies.in_type(narrow, product.dtype).t()
 
     @staticmethod
     def backward(ctx, by_product: torch.Tensor, by_inner: torch.Tensor):
         gate, up, narrow, stays = ctx.saved_tensors
-        upstream = lora.with_narrow(by_product, by_inner, narrow.to(gate.dtype), stays, ctx.share)
+        upstream = lora.with_narrow(by_product, by_inner, copies.in_type(narrow, gate.dtype), stays, ctx.share)
         by_gate, by_up, product = ctx.gated.backward(upstream, gate, up, ctx.kind, True)
-        slope = (by_inner.t() @ lora.without(product, stays, ctx.share)).to(narrow.dtype)
+        slope = lora.slope_of(narrow, by_inner, lora.without(product, stays, ctx.share))
         return by_gate, by_up, None, None, slope, None

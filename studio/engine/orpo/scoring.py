@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from studio.engine.orpo import layers, lora, packing
+from studio.engine.orpo import joint, layers, packing
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
 from studio.engine.orpo.attention import Layout, branching
 from studio.engine.orpo.forwards import evaluating, replaced
@@ -43,7 +43,7 @@ class Scorer:
                  arithmetic: Arithmetic = PLAIN):
         self.model, self.filler, self.scope = model, filler, scope
         self.causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._forwards = (lora.fused(model) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal, arithmetic)
+        self._forwards = (joint.fused(model) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal, arithmetic)
         self._rotary = Rotation(self.causal, arithmetic.rotary)
         self._attending = False
         self.head = Head(self.causal, arithmetic)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from studio import passes
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.model import compute_dtype, device
-from studio.engine.orpo import memory, packing, relief, resuming, trial
+from studio.engine.orpo import copies, memory, packing, relief, resuming, trial
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -79,6 +79,13 @@ class ORPOTrainer(Trainer):
         """As transformers' `train`, with the model attending over branches meanwhile."""
         with self.scorer.attending():
             return super().train(*args, **options)
+
+    def create_optimizer(self, *args, **options) -> torch.optim.Optimizer:
+        """As transformers' `create_optimizer`, with the adapter's copies renewed after each step."""
+        optimizer = super().create_optimizer(*args, **options)
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        optimizer.register_step_post_hook(lambda *_: copies.outdate(trained))
+        return optimizer
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """As `train`, from where a checkpoint was taken: the steps that follow are those that would have followed then."""
