@@ -125,7 +125,7 @@ def trace_shape(name: str) -> Shape:
     linears = tuple(Linear(f"{part}_proj", *sizes, layers) for part, sizes in {
         "q": (hidden, hidden), "k": (hidden, keys), "v": (hidden, keys), "o": (hidden, hidden),
         "gate": (hidden, inner), "up": (hidden, inner), "down": (inner, hidden)}.items())
-    return Shape(parameters=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=hidden, keys=keys, intermediate=inner,
+    return Shape(parameters=0, embeddings=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=hidden, keys=keys, intermediate=inner,
                  vocabulary=VOCABULARY, linears=linears, norms=2, norms_first=True, norms_heads=False, caps_scores=False)
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from studio import passes
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.model import compute_dtype, device
-from studio.engine.orpo import memory, packing, relief, resuming
+from studio.engine.orpo import memory, offload, packing, relief, resuming
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -61,6 +61,8 @@ class ORPOTrainer(Trainer):
                        else token_budget(training, self._longest, args.device.type))
         self.recomputed = 0
         """Number of layers, counted from the first, that the backward pass recomputes."""
+        self.may_offload = False
+        """Whether embedding and head may be moved to RAM if memory is short, and not only if the settings ask for it."""
         self._layers = scorer.causal.config.get_text_config().num_hidden_layers
         self.on_relief: Callable[[str], None] = lambda words: None
         self._logged: dict[str, float] = {}
@@ -71,7 +73,8 @@ class ORPOTrainer(Trainer):
         """How the run computes, for its log."""
         how = {0: "All activations are kept", self._layers - 1: "All layers but the last are recomputed in the backward pass"}.get(
             self.recomputed, f"{self.recomputed} of {self._layers} layers are recomputed in the backward pass to fit into memory")
-        return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
+        words = f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
+        return f"{words} {offload.in_words(self.scorer.causal)}".strip()
 
     def train(self, *args, **options):
         """As transformers' `train`, with the model attending over branches meanwhile."""
@@ -136,8 +139,11 @@ class ORPOTrainer(Trainer):
             self.recompute(settled)
             return
         kept = self._kept_of(typical(pairs), min(pairs, key=packing.size))
+        most = self._layers - 1 if settled is None else settled
+        if kept is None or not kept.fits(least, most, memory.free_bytes(device_)):
+            kept = self._kept_of(typical(pairs), min(pairs, key=packing.size)) if self._offload() else kept
         if kept is None:
-            self.budget, count = least, self._layers - 1 if settled is None else settled
+            self.budget, count = least, most
         else:
             self.budget, count = kept.plan(self.budget, enough, least, memory.free_bytes(device_), settled)
         self.recompute(count)
@@ -165,7 +171,13 @@ class ORPOTrainer(Trainer):
         if self.recomputed < self._layers - 1:
             self.recompute(self._layers - 1)
             return "all layers but the last are recomputed in the backward pass, which is slower and gives the same result"
+        if self._offload():
+            return "embedding matrix and head stay in RAM from now on, which takes more time and gives the same result"
         return ""
+
+    def _offload(self) -> bool:
+        """Move embedding and head to RAM if that is allowed, possible and not done yet. Whether it was."""
+        return self.may_offload and self.scorer.offload()
 
     def recompute(self, count: int) -> None:
         """From now on, recompute the first `count` layers in the backward pass."""
@@ -250,8 +262,12 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
 
     `folder` is written to by trackers only.
     """
+    causal, wanted = model.get_base_model(), settings.model.offload_embeddings
+    if wanted == "on" and offload.is_possible(causal):
+        offload.to_ram(causal)
     scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on).choose(pairs)
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder, warmup), tokenizer)
+    trainer.may_offload = wanted == "auto"
     trainer.fit_the_memory(pairs, settings.training.gradient_checkpointing)
     return trainer
 
