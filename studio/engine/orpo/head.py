@@ -22,8 +22,7 @@ from studio.engine.orpo.forwards import replaced
 
 TILE_ROWS = {"cpu": 1024, "cuda": 2048}
 TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
-"""Size of a frozen head's tile of float32 logits: 1024 rows by 2048 words on a CPU. Fewer rows make no wider tiles: of a head that is
-in RAM, two tiles of the matrix are on the card at a time."""
+"""Size of a frozen head's tile of float32 logits: 1024 rows by 2048 words on a CPU. Fewer rows make a wider tile, up to TILE_WORDS."""
 STRIDE = 64
 """A tile is a multiple of this many words wide: rows that begin in the middle of a cache line cost the products a fifth."""
 
@@ -62,7 +61,7 @@ class Frozen:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, width) -> (rows, vocabulary) in float32."""
-        parts = _even_parts(len(self.weight), _tile_words(hidden.device), STRIDE)
+        parts = _even_parts(len(self.weight), offload.TILE_WORDS, STRIDE)
         return torch.cat([self.capped(_product(hidden, tile.t()), part) for part, tile in self.tiles(parts, hidden.device)], 1)
 
     def capped(self, product: torch.Tensor, words: slice) -> torch.Tensor:
@@ -93,10 +92,9 @@ class Head:
         """What is held at one time: a tile of logits and its soft cap, or a chunk, its log-probabilities and their cast; of a head that
         is in RAM also two tiles of the matrix.
         """
-        layer, device = self.causal.get_output_embeddings(), self.causal.device
-        words = 0 if offload.in_ram(layer) is None else offload.TILE_WORDS if self.frozen is None else _tile_words(device)
-        copied = 2 * words * layer.weight[0].nbytes if words else 0
-        return copied + (3 * CHUNK_BYTES if self.frozen is None else 2 * TILE_BYTES[device.type])
+        logits = 3 * CHUNK_BYTES if self.frozen is None else 2 * TILE_BYTES[self.causal.device.type]
+        layer = self.causal.get_output_embeddings()
+        return logits + (2 * offload.TILE_WORDS * layer.weight[0].nbytes if offload.in_ram(layer) else 0)
 
     def logps(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """log p of each target under its hidden state. hidden (rows, width), targets (rows,) -> float32 (rows,)."""
@@ -145,8 +143,7 @@ class _FrozenLogps(torch.autograd.Function):
         # One block of memory for all tiles: to be handed fresh pages for each costs as much as filling them.
         block = torch.empty(TILE_BYTES[hidden.device.type] // 4, device=hidden.device)
         for part in _even_parts(len(hidden), TILE_ROWS[hidden.device.type]):
-            rows = part.stop - part.start
-            tile = block[: rows * _tile_words(hidden.device)]
+            tile = block[: offload.TILE_WORDS * (part.stop - part.start)]
             logps[part], slope = _streamed(hidden[part], targets[part, None], head, tile, wanted)
             if wanted:
                 slopes[part] = slope
@@ -156,11 +153,6 @@ class _FrozenLogps(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream: torch.Tensor):
         return (upstream[:, None] * ctx.slopes).to(ctx.slopes.dtype), None, None
-
-
-def _tile_words(device: torch.device) -> int:
-    """The width of a tile: the same for any number of rows."""
-    return TILE_BYTES[device.type] // 4 // TILE_ROWS[device.type]
 
 
 def _even_parts(length: int, most: int, multiple: int = 1) -> list[slice]:

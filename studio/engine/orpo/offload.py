@@ -20,7 +20,7 @@ from studio.errors import StudioError
 from studio.summary import size
 
 TILE_WORDS = 8192
-"""Words of the head that are copied at one time where the layer is called as a whole, as generation does."""
+"""Most words of the head that are computed at one time: a card holds two tiles of a head that is in RAM."""
 
 Tiles = Iterator[tuple[slice, torch.Tensor]]
 """The words of each tile, and their rows of the matrix, valid until the next tile is asked for."""
