@@ -39,7 +39,7 @@ METRICS = {"rewards/accuracies": "Preference accuracy", "rewards/margins": "Rewa
 
 CURVES = {"loss": "Loss", "nll_loss": "Loss of the chosen answer", "rewards/margins": "Reward margin"}
 
-UNSAID = {"model.name", "model.revision", "model.device", "training.report_to", "training.push_checkpoints_to"}
+UNSAID = {"model.name", "model.revision", "model.device", "model.offload_embeddings", "training.report_to", "training.push_checkpoints_to"}
 """Settings that are said elsewhere in the card, that change nothing about the result, or that name what is private."""
 SAID_TOO = {"data.rows", "data.seed", "data.held_out", "data.leave_out", "evaluation.every", "evaluation.keep"}
 """Those of other sections that decide the result."""

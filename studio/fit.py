@@ -7,6 +7,7 @@ A measurement (`studio.two_steps`) is better than any of this.
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from studio import names
 from studio.installed import torch_build
 from studio.passes import ENOUGH, FRAGMENTS, TOKENS_AT_ONCE, Kept, settled
 from studio.settings import Settings
@@ -15,6 +16,9 @@ from studio.summary import size
 
 TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
 """The float32 logits that are held at one time."""
+
+TILE_WORDS = 8192
+"""Words of a head in RAM of which a card holds the weights at one time, twice: one tile is copied while the other is used."""
 
 LIBRARIES = {"cpu": 500 * 2**20, "cuda": 700 * 2**20}
 """A worker before it has loaded a model: torch and the rest in RAM; on a card its context and the kernels' workspace."""
@@ -61,12 +65,16 @@ class Need:
 
 @dataclass(frozen=True)
 class Fit:
-    """A need against the free memory; `advice` is one sentence, empty for what fits."""
+    """A need against the free memory; `advice` is one sentence, empty for what fits.
+
+    `offloaded` are the bytes of embedding matrix and head that stay in RAM instead of on the card.
+    """
 
     need: Need
     free: int
     verdict: Verdict
     advice: str = ""
+    offloaded: float = 0.0
 
 
 def fit(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> Fit:
@@ -77,12 +85,24 @@ def fit(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | 
     planned, least = (needed(settings, shape, free, kind, longest, least=wanted) for wanted in (False, True))
     verdict = judged(least.total, free)
     advice = "" if verdict == "fits" else _advice(settings, shape, free, kind, longest)
-    return Fit(planned if planned.total <= free else least, free, verdict, advice)
+    offloaded = shape.embeddings * _bytes_each(settings, kind) if offloads(settings, shape, free, kind, longest) else 0.0
+    return Fit(planned if planned.total <= free else least, free, verdict, advice, offloaded)
 
 
 def judged(total: float, free: int) -> Verdict:
     """The word for a need against the free memory."""
     return "fits" if total * MARGIN <= free else "tight" if total <= free else "too large"
+
+
+def offloads(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int | None = None) -> bool:
+    """Whether a run keeps embedding matrix and head in RAM: never on a CPU, nor where an adapter stands on them; with auto only if it
+    does not fit into `free` bytes otherwise.
+    """
+    wanted = settings.model.offload_embeddings
+    if kind == "cpu" or wanted == "off" or names.outside_layers(settings.adapter.target_modules):
+        return False
+    resident = changed(settings, model__offload_embeddings="off")
+    return wanted == "on" or judged(needed(resident, shape, free, kind, longest, least=True).total, free) != "fits"
 
 
 def on_disk(settings: Settings, shape: Shape) -> float:
@@ -103,9 +123,11 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
 
     Without `longest` every pair is taken to be as long as the settings allow.
     """
-    bytes_each = 4 if is_wide(settings, kind) else 2
+    bytes_each = _bytes_each(settings, kind)
     trained = _trained(settings, shape)
-    model, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
+    whole, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
+    offloaded = offloads(settings, shape, free, kind, longest)
+    model = whole - shape.embeddings * bytes_each if offloaded else whole
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)
     libraries = LIBRARIES[device_of(kind)] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
@@ -118,15 +140,23 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     activations = kept.needed(tokens, recomputed)
     # A tile of logits, and the hidden states that are scored with their slopes.
     head = 1.5 * min(TILE_BYTES[device_of(kind)], 4 * tokens * shape.vocabulary) + 2 * tokens * shape.hidden * bytes_each
+    if offloaded:
+        head += 2 * min(TILE_WORDS, shape.vocabulary) * shape.hidden * bytes_each
     running = model + adapter + optimizer + activations + head
-    # On a CPU the file is mapped while its numbers are turned into the run's; a card reads it piece by piece.
-    reading = model + shape.stored if kind == "cpu" and settings.model.quantization == "none" else 0.0
+    # On a CPU the file is mapped while its numbers are turned into the run's; a card reads it piece by piece, and what is offloaded
+    # is moved from there to RAM.
+    reading = whole + (shape.stored if kind == "cpu" and settings.model.quantization == "none" else 0.0)
     return Need(model, adapter, optimizer, activations, head, libraries, max(0.0, reading - running))
 
 
 def device_of(kind: Kind) -> Literal["cpu", "cuda"]:
     """torch's word for the device."""
     return "cpu" if kind == "cpu" else "cuda"
+
+
+def _bytes_each(settings: Settings, kind: Kind) -> int:
+    """Bytes of a weight that is not quantized."""
+    return 4 if is_wide(settings, kind) else 2
 
 
 def is_wide(settings: Settings, kind: Kind) -> bool:
@@ -196,8 +226,9 @@ def _advice(settings: Settings, shape: Shape, free: int, kind: Kind, longest: in
         need = needed(changed(settings, **changes), shape, free, kind, longest, least=True)
         if judged(need.total, free) == "fits":
             return f"{words}: then it needs about {size(need.total)}."
-    least = needed(changed(settings, model__quantization="nf4", training__max_length=128, adapter__bias="none",
-                           training__gradient_checkpointing="auto"), shape, free, kind, longest, least=True)
+    smallest = changed(settings, model__quantization="nf4", model__offload_embeddings="auto", adapter__bias="none",
+                       training__max_length=128, training__gradient_checkpointing="auto")
+    least = needed(smallest, shape, free, kind, longest, least=True)
     return f"Choose a smaller model or more memory: at its smallest this one needs about {size(least.total)}."
 
 
@@ -206,6 +237,8 @@ def _changes(settings: Settings):
     training = settings.training
     if training.gradient_checkpointing == "none":
         yield "Set Gradient checkpointing to auto", {"training__gradient_checkpointing": "auto"}
+    if settings.model.offload_embeddings == "off":
+        yield "Set Offload embeddings to auto", {"model__offload_embeddings": "auto"}
     lengths = [2**power for power in range(16, 6, -1) if 2**power < training.max_length]
     nf4 = {"model__quantization": "nf4", "adapter__bias": "none"}
     if settings.model.quantization != "nf4":
@@ -215,3 +248,6 @@ def _changes(settings: Settings):
     least = nf4 | {"training__gradient_checkpointing": "auto"}
     for length in (training.max_length, *lengths):
         yield f"Set Quantization to 4 bits and the maximum length to {length:,}", least | {"training__max_length": length}
+    for length in lengths:
+        yield (f"Set Offload embeddings to auto, Quantization to 4 bits and the maximum length to {length:,}",
+               least | {"model__offload_embeddings": "auto", "training__max_length": length})

@@ -62,7 +62,12 @@ def place(settings: Settings) -> Place | None:
     card = the_one(cards()) if settings.model.device != "cpu" else None
     if card is not None:
         return Place(card.kind, card.name, card.free)
-    return None if settings.model.device == "gpu" else Place("cpu", "cpu", psutil.virtual_memory().available)
+    return None if settings.model.device == "gpu" else Place("cpu", "cpu", free_ram())
+
+
+def free_ram() -> int:
+    """Bytes of this machine's memory that a process can have."""
+    return psutil.virtual_memory().available
 
 
 def cards() -> list[Card]:

@@ -29,6 +29,8 @@ REVISION = re.compile(r"(?!.*\.\.)(?:[\w][\w./-]{0,199})?", re.ASCII)
 NUMBER = r"(?:0x[0-9a-f]+|\d+)"
 AN_ADDRESS = re.compile(rf"{NUMBER}(?:\.{NUMBER}){{0,3}}(?::\d+)?|[\w.-]+:\d+|\[.*\](?::\d+)?", re.IGNORECASE | re.ASCII)
 HUB_HOSTS = ("huggingface.co", "hf.co")
+OUTSIDE_LAYERS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "embed_in", "word_embeddings"}
+"""What models call the embedding matrix and the head."""
 
 
 def model(text: str) -> str:
@@ -129,3 +131,8 @@ def _named_in(address: str) -> str:
     parts = [part for part in found.path.split("/") if part and part != "datasets"][:2]
     on_hub = (found.hostname or "").removeprefix("www.") in HUB_HOSTS
     return name if on_hub and len(parts) == 2 and ON_HUB.fullmatch(name := "/".join(parts)) else ""
+
+
+def outside_layers(target_modules: str) -> list[str]:
+    """Those of an adapter's target modules that are an embedding matrix or a head; all-linear leaves both out."""
+    return sorted({name.strip().rsplit(".", 1)[-1] for name in target_modules.split(",")} & OUTSIDE_LAYERS)

@@ -48,17 +48,21 @@ class Kept:
         Halves the pass first, down to `enough`: that costs a few percent of speed, recomputing up to a third. Then recomputes as few
         layers as fit, or the `settled` number. If a pass still does not fit, halves it further, down to `least`.
         """
-        while tokens > enough and self.needed(tokens, settled or 0) > USABLE * free:
+        while tokens > enough and not self.fits(tokens, settled or 0, free):
             tokens = max(enough, tokens // 2)
         recomputed = self.choose(tokens, free) if settled is None else settled
-        while tokens > least and self.needed(tokens, recomputed) > USABLE * free:
+        while tokens > least and not self.fits(tokens, recomputed, free):
             tokens = max(least, tokens // 2)
         return tokens, recomputed
+
+    def fits(self, tokens: int, recomputed: int, free: float) -> bool:
+        """Whether such a pass fits into `free` bytes."""
+        return self.needed(tokens, recomputed) <= USABLE * free
 
     def choose(self, tokens: int, free: float) -> int:
         """The smallest number of recomputed layers with which a pass fits into `free` bytes; all but the last if none fits."""
         most = self.layers - 1
-        return next((count for count in range(most) if self.needed(tokens, count) <= USABLE * free), most)
+        return next((count for count in range(most) if self.fits(tokens, count, free)), most)
 
 
 def settled(gradient_checkpointing: str, layers: int) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from studio import hub_access, model_files
 from studio.errors import BaseModelError, StudioError, explain
+from studio.names import OUTSIDE_LAYERS
 from studio.practice import MODEL as PRACTICE_MODEL
 from studio.settings import PRACTICE, ModelSettings
 
@@ -19,9 +20,6 @@ WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2}
 IN_A_LAYER = re.compile(r"\.(\d+)\.")
 PATIENCE = 10
 """Seconds to wait for each answer of the Hub."""
-OUTSIDE_LAYERS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "embed_in", "word_embeddings"}
-"""What the maps from the words and back to them are called."""
-
 LARGEST_HEADER = 100_000_000
 """Bytes; safetensors itself reads no longer ones. The length stands in the file, which anyone may have made."""
 LARGEST_CONFIG = 10_000_000
@@ -44,11 +42,13 @@ class Linear:
 class Shape:
     """What memory and time follow from. Widths in numbers; `queries` and `keys` are those of all heads together.
 
-    `stored` is the size of the weight files in bytes; `norms` counts a layer's norms over its whole width, and `norms_first`
-    says that linear maps read what root mean square norms give, as they do in most families.
+    `embeddings` counts the weights of embedding matrix and head, of tied ones once. `stored` is the size of the weight files in
+    bytes; `norms` counts a layer's norms over its whole width, and `norms_first` says that linear maps read what root mean square
+    norms give, as they do in most families.
     """
 
     parameters: int
+    embeddings: int
     stored: int
     layers: int
     hidden: int
@@ -96,7 +96,7 @@ def described(config: dict, tensors: Tensors) -> Shape:
     norms = [name for name, shape in sizes.items() if shape == (hidden,) and re.search(r"norm\w{0,60}\.weight|ln_\d\.weight", name)]
     layers = said("num_hidden_layers", "n_layer")
     return Shape(
-        parameters=sum(prod(shape) for shape in sizes.values()),
+        parameters=sum(prod(shape) for shape in sizes.values()), embeddings=_outside_layers(sizes),
         stored=sum(prod(shape) * WIDTHS.get(kind, 1) for shape, kind in tensors.values()),
         layers=layers, hidden=hidden, heads=heads, queries=heads * head,
         keys=(text.get("num_key_value_heads") or heads) * head,
@@ -111,6 +111,12 @@ def _widened(text: dict, hidden: int) -> int:
     if text.get("num_experts_per_tok"):
         return text["num_experts_per_tok"] * (text.get("moe_intermediate_size") or text.get("intermediate_size"))
     return text.get("intermediate_size") or text.get("n_inner") or 4 * hidden
+
+
+def _outside_layers(sizes: dict[str, tuple[int, ...]]) -> int:
+    """The weights of the embedding matrix and the head."""
+    return sum(prod(shape) for name, shape in sizes.items() if name.endswith(".weight") and len(shape) == 2
+               and name.split(".")[-2] in OUTSIDE_LAYERS and not IN_A_LAYER.search(name))
 
 
 def _linears(sizes: dict[str, tuple[int, ...]]) -> tuple[Linear, ...]:

@@ -11,7 +11,7 @@ from trl.data_utils import maybe_apply_chat_template, maybe_extract_prompt
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from studio.engine.model import lora_config
-from studio.engine.orpo.trainer import arguments
+from studio.engine.orpo.arguments import arguments
 from studio.practice import MODEL
 from studio.preferences.pairs import Pair
 from studio.settings import Settings

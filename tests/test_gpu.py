@@ -117,3 +117,46 @@ def test_each_of_our_kernels_is_as_exact_as_torch_s_operators_on_the_card(precis
     causal = families.with_adapter("llama").to("cuda", dtype).get_base_model()
     _, words = trial.chosen(causal, dtype)
     assert "deviates" not in words and "fails" not in words and "cannot" not in words, words
+def test_an_offloaded_head_on_the_card_gives_the_resident_one_s_numbers_and_is_never_there_as_a_whole():
+    import torch
+
+    from studio.engine.orpo import head, offload
+    from studio.engine.orpo.arithmetic import PLAIN
+
+    weight = torch.nn.Parameter(0.02 * torch.randn(128256, 512, device="cuda", dtype=torch.bfloat16), requires_grad=False)
+    in_ram, found, peaks = offload.InRam(weight), [], []
+    assert in_ram.weight.is_pinned() and torch.equal(in_ram.weight.cuda(), weight)
+    targets = torch.randint(len(weight), (3000,), device="cuda")
+    hidden = torch.randn(3000, 512, device="cuda", dtype=torch.bfloat16)
+    for matrix in (weight, in_ram):
+        taken = hidden.clone().requires_grad_()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        logps = head.FrozenLogps.apply(taken, targets, head.Frozen(matrix, None, 1.0, None), PLAIN)
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+        logps.sum().backward()
+        found.append((logps.detach(), taken.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert peaks[1] - peaks[0] < weight.nbytes / 4
+
+
+def test_an_offloaded_model_on_the_card_scores_as_the_resident_one():
+    import torch
+
+    from studio.engine.orpo import offload, packing
+    from studio.engine.orpo.scoring import Scorer
+    from tests import families
+
+    found = []
+    for moved in (False, True):
+        tuned = families.with_adapter("llama").to("cuda", torch.bfloat16)
+        if moved:
+            offload.to_ram(tuned.get_base_model())
+        scorer = Scorer(tuned, filler=0).choose(families.pairs())
+        batch = scorer.batch(packing.weigh(families.pairs(), 4))
+        with scorer.attending():
+            scores, _ = scorer.score(batch)
+        scores.loss(0.1, batch.shares).backward()
+        found.append(torch.stack([scores.chosen, scores.rejected]))
+        assert scorer.packed and tuned.device.type == "cuda" and bool(offload.bytes_in_ram(tuned.get_base_model())) is moved
+    assert torch.equal(*found)

@@ -24,7 +24,7 @@ def test_the_presets_a_person_needs_are_there_and_the_practice_comes_first():
 def test_a_preset_could_be_built(preset, tmp_path):
     """All that the engine makes of it without weights: quantization, adapter and trainer arguments."""
     from studio.engine import model
-    from studio.engine.orpo.trainer import arguments
+    from studio.engine.orpo.arguments import arguments
 
     # The card is not needed to see that the libraries accept what they would be told.
     settings = preset.settings.model_copy(update={"model": preset.settings.model.model_copy(update={"device": "cpu"})})

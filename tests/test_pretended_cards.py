@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from studio import events, gpu, passes, runs
 from studio.engine import precision
-from studio.engine.orpo import arithmetic, attention, memory, packing, relief, trainer
+from studio.engine.orpo import arguments, arithmetic, attention, memory, packing, relief, trainer
 from studio.engine.orpo.scoring import Scorer
 from studio.errors import StudioError
 from studio.fit import kept_by_a_layer
@@ -82,15 +82,15 @@ def test_with_two_pretended_cards_in_sight_a_step_holds_no_more_pairs(tmp_path, 
 
     monkeypatch.setattr(TrainingArguments, "_setup_devices", property(sees_two))
     settings = Settings.from_form(**{"training.batch_size": 2, "training.accumulation": 4})
-    assert trainer.arguments(settings, tmp_path).train_batch_size == 8
+    assert arguments.arguments(settings, tmp_path).train_batch_size == 8
 
 
 @pytest.mark.parametrize(("kind", "chosen", "used"), [("cuda", "adamw_torch", "adamw_torch_fused"), ("cpu", "adamw_torch", "adamw_torch"),
                                                       ("cuda", "paged_adamw_8bit", "paged_adamw_8bit")])
 def test_on_a_pretended_card_all_weights_are_stepped_by_one_kernel(tmp_path, monkeypatch, kind, chosen, used):
-    monkeypatch.setattr(trainer, "device", lambda settings: torch.device(kind))
-    monkeypatch.setattr(trainer, "compute_dtype", lambda settings: torch.float32)
-    assert trainer.arguments(Settings.from_form(**{"training.optimizer": chosen}), tmp_path).optim == used
+    monkeypatch.setattr(arguments, "device", lambda settings: torch.device(kind))
+    monkeypatch.setattr(arguments, "compute_dtype", lambda settings: torch.float32)
+    assert arguments.arguments(Settings.from_form(**{"training.optimizer": chosen}), tmp_path).optim == used
 
 
 def test_a_run_that_torchrun_starts_as_several_processes_is_refused_in_a_sentence(tmp_path):
@@ -125,7 +125,7 @@ def trace_shape(name: str) -> Shape:
     linears = tuple(Linear(f"{part}_proj", *sizes, layers) for part, sizes in {
         "q": (hidden, hidden), "k": (hidden, keys), "v": (hidden, keys), "o": (hidden, hidden),
         "gate": (hidden, inner), "up": (hidden, inner), "down": (inner, hidden)}.items())
-    return Shape(parameters=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=hidden, keys=keys, intermediate=inner,
+    return Shape(parameters=0, embeddings=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=hidden, keys=keys, intermediate=inner,
                  vocabulary=VOCABULARY, linears=linears, norms=2, norms_first=True, norms_heads=False, caps_scores=False)
 
 

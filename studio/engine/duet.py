@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from studio import collector, runs, seal
+from studio import collector, names, runs, seal
 from studio.candidates import BASE, Candidate, Pair
 from studio.chat import Sampling
 from studio.engine import bounds
@@ -19,6 +19,9 @@ SECONDS = 60
 """For the tokens of a talk: a tokenizer that needs longer will not come back."""
 UPDATE_SECONDS = 0.05
 """Answers are told no more often: faster than anyone reads, and each telling decodes the whole answer."""
+
+LEAST_FREE = 10**9
+"""Bytes of a card that a chat is to have for its conversations, beside the base: a guess."""
 
 UNREAD = "This model's chat template leaves out {0}: both answer as if it were not there."
 
@@ -96,7 +99,8 @@ class Duet:
         # Only what a person chose decides: nothing of the model's own sampling is left to slip in.
         self._base.generation_config = GenerationConfig(eos_token_id=sorted(self.stops), pad_token_id=self.tokenizer.pad_token_id)
         self._biases = [(weight, weight.detach().clone()) for name, weight in self._base.named_parameters() if name.endswith("bias")]
-        self._base.eval()
+        self._base.eval().requires_grad_(False)
+        self._offload()
         self.model, self.pair, self.in_turn_because = self._base, None, ""
         self.seat((BASE, Candidate(run.name)))
         collector.settle()
@@ -107,6 +111,16 @@ class Duet:
         import torch
 
         return torch.cuda.get_device_name(self.model.device) if self.model.device.type == "cuda" else "cpu"
+
+    def _offload(self) -> None:
+        """Keep embedding and head in RAM where the run's settings ask for it, or with auto where the card has little memory left."""
+        from studio.engine.orpo import memory, offload
+
+        wanted, trained = self.run.settings.model.offload_embeddings, names.outside_layers(self.run.settings.adapter.target_modules)
+        if wanted == "off" or trained or not offload.is_possible(self._base) or offload.why_not(self._base):
+            return
+        if wanted == "on" or memory.free_bytes(self._base.device) < LEAST_FREE:
+            offload.to_ram(self._base)
 
     # --- who answers --------------------------------------------------------------------------------------------------
 
@@ -129,11 +143,15 @@ class Duet:
 
     def _refuse_a_stranger(self, run: Run) -> None:
         from studio.engine import adapter
+        from studio.engine.orpo import offload
 
         if not run.adapter.is_dir():
             raise StudioError(f"Run {run.name} has no adapter. Choose a run that has finished or was stopped.")
         adapter.check(run, self._token)
         adapter.refuse_other_base(run, self._base.origin, "Choose a run that was trained on this one.")
+        if (trained := names.outside_layers(run.settings.adapter.target_modules)) and offload.bytes_in_ram(self._base):
+            raise StudioError(f"Run {run.name} has an adapter on {' and '.join(trained)}, and this chat keeps that matrix in RAM. "
+                              "Open a chat of that run instead.")
         if seal.of(run.adapter) != seal.of(self.run.adapter):
             raise StudioError(f"Run {run.name} was trained with another chat template than {self.run.name}, "
                               "and one talk is written with one. Choose a run with the same template.")

@@ -8,7 +8,7 @@ from studio import events
 from studio.engine import checkpoints, space
 from studio.engine.checkpoints import Checkpoint
 from studio.engine.offsite import Offsite
-from studio.engine.orpo import resuming
+from studio.engine.orpo import offload, resuming
 from studio.engine.orpo.trainer import ORPOTrainer
 from studio.engine.tokens import Tokens
 from studio.engine.worker import Desk
@@ -17,7 +17,8 @@ from studio.runs import Run
 LOOKED_AT = 256
 """Numbers of each frozen weight that go into the base's fingerprint."""
 DECIDING = ("model", "adapter", "training")
-FREE = {"training.checkpoint_every", "training.keep_checkpoints", "training.report_to", "training.push_checkpoints_to"}
+FREE = {"model.offload_embeddings", "training.checkpoint_every", "training.keep_checkpoints", "training.report_to",
+        "training.push_checkpoints_to"}
 """Settings of these sections that may change between two halves of a run."""
 
 
@@ -65,7 +66,7 @@ class Keeper:
 def fingerprint(model: PeftModel) -> str:
     """A hash of some numbers of every frozen weight: another base, or another version of it, has another."""
     digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
+    for name, weight in offload.named_weights(model):
         if not weight.requires_grad:
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
             digest.update(weight.detach().flatten()[:LOOKED_AT].float().cpu().numpy().tobytes())  # float32 holds all of them exactly

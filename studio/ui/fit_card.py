@@ -14,7 +14,7 @@ from gradio.events import Dependency
 from studio import account, gpu, pace, patience, plan, two_steps
 from studio.errors import SettingsError, StudioError
 from studio.events import Tried
-from studio.fit import fit, judged
+from studio.fit import Fit, fit, judged
 from studio.gpu import Place
 from studio.hardware import PRICES
 from studio.patience import Wait
@@ -101,8 +101,19 @@ def _estimated(studio: Studio, settings: Settings, shape: Shape, place: Place) -
     told = f"Needs up to about {size(found.need.total)} of {size(place.free)} free {_where(place)}. {found.advice}"
     listed = " · ".join(f"{name} {size(taken)}" for name, taken in found.need.parts.items() if taken >= 5e5)
     wait = _wait(studio, settings, shape, place)
-    return (_verdict(found.verdict, wait is not None and wait.is_long, told) + f'<p class="quiet">{escape(listed)}</p>'
-            f"<p>{escape(_time(studio, settings, wait))}</p>")
+    return (_verdict(found.verdict, wait is not None and wait.is_long, told) + f'<p class="quiet">{escape(listed)}</p>' + _in_ram(found)
+            + f"<p>{escape(_time(studio, settings, wait))}</p>")
+
+
+def _in_ram(found: Fit) -> str:
+    """How much RAM embedding matrix and head take that are offloaded, and whether it has room for them."""
+    if not found.offloaded:
+        return ""
+    told = f"The embedding matrix and the head stay in RAM and take {size(found.offloaded)} there"
+    free = gpu.free_ram()
+    if found.offloaded > free:
+        return parts.note("warn", f"{told}, of which {size(free)} are free. Close other programs, or set Offload embeddings to off.")
+    return f"<p>{escape(told)}. They are copied to the card as they are needed, which takes some time.</p>"
 
 
 def _wait(studio: Studio, settings: Settings, shape: Shape, place: Place, tried: Tried | None = None) -> Wait | None:

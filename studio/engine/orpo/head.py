@@ -8,6 +8,7 @@ arXiv 1805.02867). A head that learns, or does what is not known here, takes the
 recomputed backward.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from studio.engine.orpo import offload
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic, Sums, Tile, multiplies_16_bits, product
 from studio.engine.orpo.forwards import replaced
 
 TILE_ROWS = {"cpu": 1024, "cuda": 2048}
 TILE_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
-"""Size of a frozen head's tile of float32 logits: 1024 rows by 2048 words on a CPU."""
+"""Size of a frozen head's tile of float32 logits: 1024 rows by 2048 words on a CPU. Fewer rows make a wider tile, up to TILE_WORDS."""
 STRIDE = 64
 """A tile is a multiple of this many words wide: rows that begin in the middle of a cache line cost the products a fifth."""
 
@@ -43,14 +45,25 @@ class _Hidden(BaseModelOutputWithPast):
 class Frozen:
     """What stands between hidden state and logits in a head that does not learn: cap(scale * (W h + bias))."""
 
-    weight: torch.Tensor
+    weight: torch.Tensor | offload.InRam
     bias: torch.Tensor | None
     scale: float
     softcap: float | None
 
+    def tiles(self, parts: Sequence[slice], device: torch.device) -> offload.Tiles:
+        """The words of each part with their rows of the matrix, on the device."""
+        if isinstance(self.weight, offload.InRam):
+            return self.weight.tiles(parts, device)
+        return ((part, self.weight[part]) for part in parts)
+
+    def rows(self, words: torch.Tensor) -> torch.Tensor:
+        """The matrix' rows of these words, on the words' device."""
+        return self.weight.rows(words) if isinstance(self.weight, offload.InRam) else self.weight[words]
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, width) -> (rows, vocabulary) in float32."""
-        return self.capped(product(hidden, self.weight.t()), slice(None))
+        parts = _even_parts(len(self.weight), offload.TILE_WORDS, STRIDE)
+        return torch.cat([self.capped(product(hidden, tile.t()), part) for part, tile in self.tiles(parts, hidden.device)], 1)
 
     def capped(self, product: torch.Tensor, words: slice) -> torch.Tensor:
         """The logits of these words from their part of W h, which they overwrite."""
@@ -77,8 +90,12 @@ class Head:
 
     @property
     def working_bytes(self) -> int:
-        """What is held of logits at one time: a tile and its soft cap, or a chunk, its log-probabilities and their cast."""
-        return 3 * CHUNK_BYTES if self.frozen is None else 2 * TILE_BYTES[self.frozen.weight.device.type]
+        """What is held at one time: a tile of logits and its soft cap, or a chunk, its log-probabilities and their cast; of a head that
+        is in RAM also two tiles of the matrix.
+        """
+        logits = 3 * CHUNK_BYTES if self.frozen is None else 2 * TILE_BYTES[self.causal.device.type]
+        layer = self.causal.get_output_embeddings()
+        return logits + (2 * offload.TILE_WORDS * layer.weight[0].nbytes if offload.in_ram(layer) else 0)
 
     def logps(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """log p of each target under its hidden state. hidden (rows, width), targets (rows,) -> float32 (rows,)."""
@@ -108,9 +125,9 @@ class Head:
             return None
         scaling = getattr(config, "logits_scaling", None)
         scale = 1 / scaling if scaling else getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
-        shortcut = Frozen(layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
+        shortcut = Frozen(offload.in_ram(layer) or layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
         generator = torch.Generator().manual_seed(0)
-        probe = torch.randn(8, layer.in_features, generator=generator).to(layer.weight)
+        probe = torch.randn(8, layer.in_features, generator=generator).to(self.causal.device, layer.weight.dtype)
         own = self.own_logits(probe).float()
         off = (shortcut.logits(probe) - own).norm() / own.norm()
         return shortcut if off <= TOLERANCE.get(layer.weight.dtype, 0) else None
@@ -127,7 +144,8 @@ class FrozenLogps(torch.autograd.Function):
         # One block of memory for all tiles: to be handed fresh pages for each costs as much as filling them.
         block = torch.empty(TILE_BYTES[hidden.device.type] // 4, device=hidden.device)
         for part in _even_parts(len(hidden), TILE_ROWS[hidden.device.type]):
-            logps[part], slope = streamed(hidden[part], targets[part], head, block, wanted, arithmetic)
+            tile = block[: offload.TILE_WORDS * (part.stop - part.start)]
+            logps[part], slope = streamed(hidden[part], targets[part], head, tile, wanted, arithmetic)
             if wanted:
                 slopes[part] = slope
         ctx.slopes = slopes
@@ -162,8 +180,8 @@ def streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: t
         hidden = hidden.float()
     sums = Sums.of(rows, hidden.device)
     pull = torch.zeros(rows, hidden.shape[1], dtype=torch.float32, device=hidden.device) if wanted else None
-    for part in _even_parts(words, len(block) // rows, STRIDE):
-        weight = head.weight[part] if narrow else head.weight[part].float()
+    for part, weight in head.tiles(_even_parts(words, len(block) // rows, STRIDE), hidden.device):
+        weight = weight if narrow else weight.float()
         products = product(hidden, weight.t(), out=block[: rows * len(weight)].view(rows, -1))
         numerators = arithmetic.tile(Tile(products, targets, part.start, sums, head, weight.dtype, wanted))
         if wanted:
@@ -171,5 +189,5 @@ def streamed(hidden: torch.Tensor, targets: torch.Tensor, head: Frozen, block: t
     logps = sums.at_target - sums.highest - sums.total.log()
     if not wanted:
         return logps, None
-    push = head.weight[targets].float() * head.steepness(sums.at_target[:, None])
+    push = head.rows(targets).float() * head.steepness(sums.at_target[:, None])
     return logps, push.sub_(pull.div_(sums.total[:, None])).mul_(head.scale)

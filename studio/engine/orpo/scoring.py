@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from studio.engine.orpo import joint, layers, packing
+from studio.engine.orpo import joint, layers, offload, packing
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
 from studio.engine.orpo.attention import Layout, branching
 from studio.engine.orpo.forwards import evaluating, replaced
@@ -70,6 +70,14 @@ class Scorer:
                     f"Checked on the longest and the shortest: {self.reason}.{self.remark}")
         return f"Pairs are padded and grouped by length, not packed, because {self.reason}.{self.remark}"
 
+    def offload(self) -> bool:
+        """Keep embedding and head in RAM from now on, for the same scores and less of the card. False where that cannot be, or is so."""
+        if not offload.is_possible(self.causal) or offload.bytes_in_ram(self.causal) or offload.why_not(self.causal):
+            return False
+        offload.to_ram(self.causal)
+        self.head = Head(self.causal, self.head.arithmetic)
+        return True
+
     # --- batches ------------------------------------------------------------------------------------------------
 
     def batches(self, weighted: Sequence[Weighted], budget: int) -> list[Batch]:
@@ -100,9 +108,10 @@ class Scorer:
 
         The same for a step, a measurement, the proof and the look at the memory, so that each speaks of what is trained.
         """
-        embedding = self.causal.get_input_embeddings().weight
-        in_16_bits = embedding.dtype is torch.bfloat16 or (embedding.dtype is torch.float16 and embedding.is_cuda)
-        return torch.autocast(embedding.device.type, embedding.dtype) if in_16_bits else nullcontext()
+        # The embedding's type is the base's. Where the model computes is another question: its matrix may be in RAM.
+        dtype, device = self.causal.get_input_embeddings().weight.dtype, self.causal.device
+        in_16_bits = dtype is torch.bfloat16 or (dtype is torch.float16 and device.type == "cuda")
+        return torch.autocast(device.type, dtype) if in_16_bits else nullcontext()
 
     # --- scores -------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 
 from studio import passes
 from studio.engine.checkpoints import Checkpoint
-from studio.engine.model import compute_dtype, device
-from studio.engine.orpo import copies, memory, packing, relief, resuming, trial
+from studio.engine.model import compute_dtype
+from studio.engine.orpo import copies, memory, offload, packing, relief, resuming, trial
+from studio.engine.orpo.arguments import arguments
 from studio.engine.orpo.loss import METRICS
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.tokens import Encoded
@@ -63,6 +64,8 @@ class ORPOTrainer(Trainer):
         """Number of layers, counted from the first, that the backward pass recomputes."""
         self.arithmetic = ""
         """Which kernels compute, as sentences; empty on a CPU."""
+        self.may_offload = False
+        """Whether embedding and head may be moved to RAM if memory is short, and not only if the settings ask for it."""
         self._layers = scorer.causal.config.get_text_config().num_hidden_layers
         self.on_relief: Callable[[str], None] = lambda words: None
         self._logged: dict[str, float] = {}
@@ -73,7 +76,8 @@ class ORPOTrainer(Trainer):
         """How the run computes, for its log."""
         how = {0: "All activations are kept", self._layers - 1: "All layers but the last are recomputed in the backward pass"}.get(
             self.recomputed, f"{self.recomputed} of {self._layers} layers are recomputed in the backward pass to fit into memory")
-        return f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once. {self.arithmetic}".rstrip()
+        words = f"{self.scorer.in_words()} {how}; up to {self.budget:,} tokens go through the model at once."
+        return " ".join(filter(None, (words, self.arithmetic, offload.in_words(self.scorer.causal))))
 
     def train(self, *args, **options):
         """As transformers' `train`, with the model attending over branches meanwhile."""
@@ -145,8 +149,11 @@ class ORPOTrainer(Trainer):
             self.recompute(settled)
             return
         kept = self._kept_of(typical(pairs), min(pairs, key=packing.size))
+        most = self._layers - 1 if settled is None else settled
+        if kept is None or not kept.fits(least, most, memory.free_bytes(device_)):
+            kept = self._kept_of(typical(pairs), min(pairs, key=packing.size)) if self._offload() else kept
         if kept is None:
-            self.budget, count = least, self._layers - 1 if settled is None else settled
+            self.budget, count = least, most
         else:
             self.budget, count = kept.plan(self.budget, enough, least, memory.free_bytes(device_), settled)
         self.recompute(count)
@@ -174,7 +181,13 @@ class ORPOTrainer(Trainer):
         if self.recomputed < self._layers - 1:
             self.recompute(self._layers - 1)
             return "all layers but the last are recomputed in the backward pass, which is slower and gives the same result"
+        if self._offload():
+            return "embedding matrix and head stay in RAM from now on, which takes more time and gives the same result"
         return ""
+
+    def _offload(self) -> bool:
+        """Move embedding and head to RAM if that is allowed, possible and not done yet. Whether it was."""
+        return self.may_offload and self.scorer.offload()
 
     def recompute(self, count: int) -> None:
         """From now on, recompute the first `count` layers in the backward pass."""
@@ -259,32 +272,12 @@ def build(settings: Settings, model: PeftModel, tokenizer: PreTrainedTokenizerBa
 
     `folder` is written to by trackers only.
     """
-    arithmetic, words = trial.chosen(model.get_base_model(), compute_dtype(settings.model))
+    causal, wanted = model.get_base_model(), settings.model.offload_embeddings
+    if wanted == "on" and offload.is_possible(causal):
+        offload.to_ram(causal)
+    arithmetic, words = trial.chosen(causal, compute_dtype(settings.model))
     scorer = Scorer(model, tokenizer.pad_token_id, settings.training.nll_on, arithmetic).choose(pairs)
     trainer = ORPOTrainer(scorer, pairs, settings.training, arguments(settings, folder, warmup), tokenizer)
-    trainer.arithmetic = words
+    trainer.arithmetic, trainer.may_offload = words, wanted == "auto"
     trainer.fit_the_memory(pairs, settings.training.gradient_checkpointing)
     return trainer
-
-
-def arguments(settings: Settings, folder: Path, warmup: int | None = None) -> TrainingArguments:
-    """The settings in transformers' words."""
-    training, precision = settings.training, compute_dtype(settings.model)
-    on_cpu = device(settings.model).type == "cpu"
-    # Fused on a GPU: one kernel for all weights. Not on a CPU, where a resumed run must match the original bit for bit.
-    optimizer = "adamw_torch_fused" if training.optimizer == "adamw_torch" and not on_cpu else training.optimizer
-    made = TrainingArguments(
-        output_dir=str(folder / "trainer"),
-        learning_rate=training.learning_rate, lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup_steps if warmup is None else warmup,
-        # A whole optimizer step is one batch of the loader's: the passes within are ours.
-        per_device_train_batch_size=training.batch_size * training.accumulation, gradient_accumulation_steps=1,
-        num_train_epochs=training.epochs, max_steps=training.max_steps or -1, optim=optimizer,
-        weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm,
-        bf16=precision is torch.bfloat16, fp16=precision is torch.float16 and not on_cpu, use_cpu=on_cpu,
-        seed=training.seed, report_to="none", logging_steps=1, logging_nan_inf_filter=False,
-        save_strategy="no", eval_strategy="no", disable_tqdm=True, remove_unused_columns=False,
-        dataloader_pin_memory=False)
-    # With several visible cards transformers would multiply the batch and wrap the model in DataParallel.
-    made._n_gpu = min(made.n_gpu, 1)
-    return made

@@ -15,7 +15,7 @@ from studio.engine.orpo import gated, layers, relief, rotary
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
 from studio.engine.orpo.head import Frozen, FrozenLogps, Head
 
-ROWS = 2048
+ROWS = 1024
 """Tokens of a trial."""
 RANK = 16
 WORDS = 16384
@@ -191,7 +191,8 @@ def _rotary(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Tri
 
 
 def _head(part: str, frozen: Frozen, random: Callable[..., torch.Tensor]) -> Trial:
-    few = replace(frozen, weight=frozen.weight[:WORDS], bias=None if frozen.bias is None else frozen.bias[:WORDS])
+    words = torch.arange(min(WORDS, len(frozen.weight)), device=random(1).device)
+    few = replace(frozen, weight=frozen.rows(words), bias=None if frozen.bias is None else frozen.bias[:WORDS])
     heads = {one.weight.dtype: one for one in (few, replace(few, weight=few.weight.float()))}
     hidden = random(ROWS, few.weight.shape[1])
     targets = torch.arange(ROWS, device=hidden.device) * 7 % len(few.weight)
