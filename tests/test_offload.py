@@ -177,7 +177,7 @@ def worked(run: runs.Run) -> runs.Run:
 
 def test_an_offloaded_run_goes_on_exactly_from_the_checkpoint_of_one_that_was_not(untied, tmp_path):
     """Samples and held-out measurements are taken meanwhile, and are the same as well."""
-    choices = {"model.name": str(untied), "training.max_steps": 4, "training.checkpoint_every": 2, "training.keep_checkpoints": 2,
+    choices = {"model.name": str(untied), "data.rows": 60, "training.max_steps": 4, "training.checkpoint_every": 2, "training.keep_checkpoints": 2,
                "adapter.dropout": 0.1, "evaluation.every": 2, "training.learning_rate": 1e-3, "training.warmup_steps": 0}
     whole = worked(runs.create(tmp_path, practice(**choices, **ON)))
     assert any("stay in RAM" in noted.text for noted in heard(whole, events.Noted))
