@@ -37,10 +37,13 @@ class Say:
         found, began = {}, time.monotonic()
         try:
             yield found
-        except Exception as error:
+        except BaseException as error:
             found["failed"] = f"{type(error).__name__}: {error}"[:500]
             found["trace"] = traceback.format_exc()[-1500:]
-        self(what, **known, took=round(time.monotonic() - began, 2), **found)
+            if not isinstance(error, Exception):  # out of time: the finding is written, and the stage ends
+                raise
+        finally:
+            self(what, **known, took=round(time.monotonic() - began, 2), **found)
 
 
 def left(asked) -> float:
