@@ -138,11 +138,11 @@ class Studio:
                     jobs.end(job)
 
 
-def settings_on(folder: Path, on_card: bool) -> Settings:
+def settings_on(folder: Path, on_card: bool, shape: str = "mid") -> Settings:
     """QLoRA of a model made here: on a card a Llama of 0.4 billion random weights, else the practice model."""
     model, source, size = {"name": "practice", "device": "cpu"}, {"source": "practice", "rows": 120}, {"batch_size": 4, "accumulation": 2}
     if on_card:
-        model = {"name": str(saved("mid", folder / "model")), "device": "gpu"}
+        model = {"name": str(saved(shape, folder / "model")), "device": "gpu"}
         source = {"source": str(long_pairs(folder / "pairs.jsonl", 400)), "rows": 400}
         size = {"batch_size": 8, "accumulation": 4}
     return Settings(model=model | {"quantization": "nf4"}, data=source | {"held_out": 0.1},
