@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 FILE = "attempts.jsonl"
-"""In the run's folder, one line per attempt: step, pairs (hashes), tokens per pass, recomputed layers, then loss or error."""
+"""In the run's folder. One line per attempt: step, pairs (hashes), tokens that a pass may have, recomputed layers, passes (the tokens of
+each), and the loss or the error."""
 SHORT_AT = "CARD_CHECK_SHORT_AT"
 """Environment variable: the step, counted from 1, at which memory is made short. Unset or 0: never."""
 SHARE = 0.6
@@ -47,7 +48,7 @@ def watch(folder: Path, short_at: int = 0) -> None:
     take, score, on_card = ORPOTrainer._take, Scorer.score, torch.cuda.is_available()
     pending = []
     """Not empty while the next forward pass on a CPU is to fail."""
-    limited = []
+    limited, passes = [], []
 
     def taken(trainer, inputs):
         step = trainer.state.global_step + 1
@@ -56,15 +57,17 @@ def watch(folder: Path, short_at: int = 0) -> None:
             torch.cuda.reset_peak_memory_stats()
         if step == short_at and not limited:
             limited.append(_limit_card() if on_card else pending.append(step))
+        passes.clear()
         try:
             loss = take(trainer, inputs)
         except Exception as error:
-            _write(folder, known | {"error": f"{type(error).__name__}: {error}"[:400]})
+            _write(folder, known | {"passes": list(passes), "error": f"{type(error).__name__}: {error}"[:400]})
             raise
-        _write(folder, known | {"loss": float(loss)})
+        _write(folder, known | {"passes": list(passes), "loss": float(loss)})
         return loss
 
     def scored(scorer, batch):
+        passes.append(batch.ids.numel())
         result = score(scorer, batch)
         if pending:  # after the pass, so that dropout has drawn its random numbers
             pending.clear()

@@ -140,7 +140,7 @@ class Studio:
 
 def settings_on(folder: Path, on_card: bool, shape: str = "mid") -> Settings:
     """QLoRA of a model made here: on a card a Llama of 0.4 billion random weights, else the practice model."""
-    model, source, size = {"name": "practice", "device": "cpu"}, {"source": "practice", "rows": 120}, {"batch_size": 4, "accumulation": 2}
+    model, source, size = {"name": "practice", "device": "cpu"}, {"source": "practice", "rows": 120}, {"batch_size": 4, "accumulation": 4}
     if on_card:
         model = {"name": str(saved(shape, folder / "model")), "device": "gpu"}
         source = {"source": str(long_pairs(folder / "pairs.jsonl", 400)), "rows": 400}
@@ -264,7 +264,7 @@ def relieved(studio: Studio, terminal: subprocess.Popen, found: dict) -> None:
     tries, whole = attempts.read(run.folder), attempts.read(studio.run("first").folder)
     short = [one for one in tries if one["step"] == SHORT_AT]
     found |= {"error": short[0].get("error") if short else None, "injected": not studio.on_card, "attempts at the step": len(short),
-              "tokens of a pass": [one["tokens"] for one in short], "recomputed layers": [one["recomputed"] for one in short],
+              "tokens of a pass": [one["tokens"] for one in short], "passes": [one["passes"] for one in short], "recomputed layers": [one["recomputed"] for one in short],
               "repairs": [event.text for event in heard(run, events.Repaired)], **facts(run, Summary(said(run)))}
     assert found["ended"] == "finished" and found["exit code"] == 0, studio.printed("short")
     assert len(short) > 1 and "OutOfMemoryError" in short[0]["error"] and found["repairs"], "Memory did not run out."
@@ -272,6 +272,7 @@ def relieved(studio: Studio, terminal: subprocess.Popen, found: dict) -> None:
     assert short[-1]["tokens"] < short[0]["tokens"] or short[-1]["recomputed"] > short[0]["recomputed"]
     taken, wanted = ([one for one in each if "loss" in one] for each in (tries, whole))
     assert [one["pairs"] for one in taken] == [one["pairs"] for one in wanted], "The two runs did not take the same pairs."
+    assert len(short[-1]["passes"]) > len(wanted[SHORT_AT - 1]["passes"]) or short[-1]["recomputed"] > short[0]["recomputed"]
     found["losses apart"] = max(abs(one["loss"] - two["loss"]) / abs(two["loss"]) for one, two in zip(taken, wanted, strict=True))
     adapters = [load_file(each.adapter / "adapter_model.safetensors") for each in (run, studio.run("first"))]
     found["adapters apart"] = apart(*(torch.cat([one[name].flatten() for name in sorted(one)]) for one in adapters))

@@ -57,6 +57,7 @@ else
     export PYTHONPATH="$project"
 fi
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TRL_EXPERIMENTAL_SILENCE=1 PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
+[ -z "$tiny" ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # threads of several small models only wait for each other
 export HF_HOME="$scratch/hf" TRITON_CACHE_DIR="$scratch/triton" PYTHONPYCACHEPREFIX="$scratch/pyc"
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm --format=csv,noheader | tee -a "$out/stages.log"
 cd "$project" || exit 2
