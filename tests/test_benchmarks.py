@@ -129,7 +129,7 @@ def test_a_finding_is_written_also_of_a_part_that_the_time_box_ends(tmp_path):
     with say.tried("another"):
         raise ValueError("no")
     first, second = (json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines())
-    assert first["so far"] == 1 and "SystemExit" in first["failed"] and "ValueError: no" in second["trace"]
+    assert say.failures == 2 and first["so far"] == 1 and "SystemExit" in first["failed"] and "ValueError: no" in second["trace"]
 
 
 def test_targets_and_faster_rivals_are_said():

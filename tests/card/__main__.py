@@ -5,6 +5,7 @@ Every finding is one line of FOLDER/results.jsonl, written as soon as it is know
 
 import argparse
 import os
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def save(asked, say, device) -> None:
 STAGES = {"probe": probe, "end-to-end": end_to_end, "exact": exact, "speed": speed, "tune": tune, "save": save}
 
 
-def main() -> None:
+def main() -> int:
+    """Run the stage. Returns the exit code: 1 if any of its parts failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--out", type=Path, required=True)
@@ -66,7 +68,8 @@ def main() -> None:
     say = Say(asked.out)
     with torch.cuda.device(0) if asked.device == "cuda" and asked.stage != "end-to-end" else nullcontext():
         STAGES[asked.stage](asked, say, device)
+    return 1 if say.failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
