@@ -1,6 +1,7 @@
 """The benchmarks run: their gates hold on a small scale, and the GPU's script goes its whole way on the CPU."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,14 +9,26 @@ from itertools import islice
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from studio.engine import data, tokens
+from studio.engine.ggml import shape as gguf_shape
+from studio.engine.ggml import vocabulary
+from studio.engine.model import load_base
+from studio.engine.orpo.scoring import Scorer
+from studio.engine.orpo.trainer import ORPOTrainer
+from studio.engine.vocabulary import load_tokenizer
 from studio.jobs import PROJECT
+from studio.settings import Settings
 from tests.benchmarks import contenders, cpu
 from tests.benchmarks.contenders import PACKED, PADDED, TRL
 from tests.benchmarks.lengths import FULL, SETS, batches
+from tests.card import attempts, endtoend
+from tests.card.__main__ import STAGES
 from tests.card.contenders import LIGER
-from tests.card.findings import verdicts
+from tests.card.findings import Say, verdicts
+from tests.test_orpo_parity import ours, settings_on
 
 CPU = torch.device("cpu")
 
@@ -46,19 +59,77 @@ def test_pairs_of_a_set_have_its_lengths_and_share_their_prompt_only():
     assert max(lengths) > 2 * min(lengths)
 
 
-@pytest.mark.parametrize("stage", ["exact", "speed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("probe", "tune"))])
+@pytest.mark.parametrize("stage", ["exact", "speed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("probe", "tune", "end-to-end"))])
 def test_a_stage_of_the_card_s_check_goes_its_whole_way_on_the_cpu(tmp_path, stage):
     more = ["--sets", "log-normal", "--checkpointing", "none", "--timed", "1"] if stage == "speed" else []
     subprocess.run([sys.executable, "-m", "tests.card", stage, "--out", str(tmp_path), "--device", "cpu", "--tiny", *more], cwd=PROJECT, check=True,
-                   capture_output=True, timeout=250)
+                   env=os.environ | {"SLACK": "2"}, capture_output=True, timeout=290)
     found = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert found and not [one for one in found if one.get("failed") or one.get("failed_who")]
     if stage == "exact":
         same = next(one for one in found if one["what"] == "float32 against TRL")
         assert all(same[who]["loss"] < 2e-6 and same[who]["gradient"] < 5e-6 for who in (PACKED, PADDED, "packed, recomputed"))
+    if stage == "end-to-end":
+        known = {one["what"].removeprefix("end to end: "): one for one in found}
+        assert len(known) == 8 and known["foreign process named"]["left out"] == "there is no card"
+        assert known["out of memory relieved"]["tokens of a pass"] == [1024, 512]
     if stage == "speed":
         assert next(one for one in found if one["what"] == "proof")["packed"]
         assert f"{PACKED}: " in (tmp_path / "summary.txt").read_text(encoding="utf-8")
+
+
+RUN_SH = (PROJECT / "tests" / "card" / "run.sh").read_text(encoding="utf-8")
+BOXED = re.compile(r'^(bench|stage) ("[^"]+"|\w+) (\d+) (.*?)( &)?$', re.MULTILINE)
+"""A stage of run.sh at the left margin, which always runs: its time box in seconds, what it does, whether the next one runs beside it."""
+
+
+def test_the_boxes_of_all_stages_fit_the_card_s_nine_minutes():
+    boxes, beside = [], 0
+    for _, name, box, doing, parallel in BOXED.findall(RUN_SH):
+        boxes.append(max(int(box), beside) if not parallel else 0)
+        beside = max(int(box), beside) if parallel else 0
+        seconds = re.search(r"--seconds (\d+)", doing)
+        assert not seconds or int(seconds[1]) < int(box), f"{name} would be ended before it could end itself."
+    assert len(boxes) == 10 and sum(boxes) <= 530 - 25
+
+
+def test_every_stage_of_the_card_s_check_is_one_that_its_program_knows():
+    called = {doing.split()[0] for kind, _, _, doing, _ in BOXED.findall(RUN_SH) if kind == "bench"}
+    assert called == STAGES.keys() - {"save"}, "save is called by unsloth.sh."
+
+
+def test_a_run_on_a_card_is_one_that_the_studio_can_train_merge_and_write_as_gguf(tmp_path):
+    """As far as seconds allow: its settings hold, its pairs have the lengths meant, its model loads whole."""
+    settings = endtoend.settings_on(tmp_path, on_card=True, shape="tiny")
+    assert Settings.from_yaml(settings.to_yaml()) == settings and settings.model.quantization == "nf4" and settings.model.device == "gpu"
+    tokenizer = load_tokenizer(settings.model)
+    lengths = [len(pair.chosen) for pair in tokens.tokenize(data.read(settings.data).pairs, tokenizer, settings.training.max_length)]
+    assert len(lengths) == settings.data.rows and 250 < min(lengths) <= max(lengths) < settings.training.max_length
+    base = load_base(settings.model.model_copy(update={"device": "cpu", "quantization": "none"}), tokenizer)
+    assert gguf_shape.kind(base.config).name == "LLAMA" and vocabulary.way(vocabulary.described(tmp_path / "model"))
+    assert base.num_parameters() == sum(weight.numel() for weight in load_file(tmp_path / "model" / "model.safetensors").values())
+
+
+def test_a_watched_step_that_runs_out_of_memory_is_taken_again_with_the_same_pairs(tmp_path, monkeypatch):
+    """What the end-to-end stage changes in a worker, here in this process: it must go on fitting the trainer."""
+    for owner, name in ((ORPOTrainer, "_take"), (Scorer, "score")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # so that it is put back
+    attempts.watch(tmp_path, short_at=2)
+    ours(settings_on("practice", **{"training.max_steps": 3}), tmp_path)
+    tries = attempts.read(tmp_path)
+    assert [(one["step"], "error" in one) for one in tries] == [(1, False), (2, True), (2, False), (3, False)]
+    assert tries[1]["pairs"] == tries[2]["pairs"] != tries[3]["pairs"] and tries[2]["tokens"] < tries[1]["tokens"]
+
+
+def test_a_finding_is_written_also_of_a_part_that_the_time_box_ends(tmp_path):
+    say = Say(tmp_path)
+    with pytest.raises(SystemExit), say.tried("a part") as found:
+        found["so far"] = 1
+        raise SystemExit(143)
+    with say.tried("another"):
+        raise ValueError("no")
+    first, second = (json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines())
+    assert say.failures == 2 and first["so far"] == 1 and "SystemExit" in first["failed"] and "ValueError: no" in second["trace"]
 
 
 def test_targets_and_faster_rivals_are_said():

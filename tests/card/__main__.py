@@ -5,6 +5,7 @@ Every finding is one line of FOLDER/results.jsonl, written as soon as it is know
 
 import argparse
 import os
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from transformers import AutoTokenizer  # noqa: E402
 
 from studio.practice import MODEL  # noqa: E402
 from tests.benchmarks.contenders import PACKED, PADDED, TRL  # noqa: E402
-from tests.card.contenders import FUSED, LIGER  # noqa: E402
+from tests.card.contenders import FUSED, LIGER, LIGER_LOSS  # noqa: E402
+from tests.card.endtoend import end_to_end  # noqa: E402
 from tests.card.exact import exact  # noqa: E402
 from tests.card.findings import Say  # noqa: E402
 from tests.card.models import SHAPES, model_of  # noqa: E402
@@ -41,14 +43,18 @@ def save(asked, say, device) -> None:
         AutoTokenizer.from_pretrained(MODEL).save_pretrained(asked.folder)
 
 
-def main() -> None:
+STAGES = {"probe": probe, "end-to-end": end_to_end, "exact": exact, "speed": speed, "tune": tune, "save": save}
+
+
+def main() -> int:
+    """Run the stage. Returns the exit code: 1 if any of its parts failed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("stage", choices=("probe", "exact", "speed", "tune", "save"))
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--base", choices=("none", "nf4"), default="nf4")
     parser.add_argument("--sets", default="log-normal,full length,fixed")
-    parser.add_argument("--contenders", default=f"{PACKED};{FUSED};{PADDED};{TRL};{LIGER}")
+    parser.add_argument("--contenders", default=f"{PACKED};{FUSED};{PADDED};{TRL};{LIGER};{LIGER_LOSS}")
     parser.add_argument("--checkpointing", choices=("none", "full", "both"), default="both")
     parser.add_argument("--timed", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=100)
@@ -60,9 +66,10 @@ def main() -> None:
     asked.seconds *= float(os.environ.get("SLACK", 1))
     device = torch.device(asked.device, 0) if asked.device == "cuda" else torch.device("cpu")
     say = Say(asked.out)
-    with torch.cuda.device(0) if asked.device == "cuda" else nullcontext():
-        {"probe": probe, "exact": exact, "speed": speed, "tune": tune, "save": save}[asked.stage](asked, say, device)
+    with torch.cuda.device(0) if asked.device == "cuda" and asked.stage != "end-to-end" else nullcontext():
+        STAGES[asked.stage](asked, say, device)
+    return 1 if say.failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

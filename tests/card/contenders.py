@@ -1,10 +1,14 @@
-"""Who takes the same pairs: the engine, TRL as its Trainer runs it, TRL with Liger's layers."""
+"""What is compared on the same pairs: the engine, TRL as its Trainer runs it, TRL with Liger's layers, and with Liger's loss as well.
+
+All of them run on one model with adapters in float32. TRL's own QLoRA setup would also keep the norms in float32, which is slower.
+"""
 
 import tempfile
 import time
 from contextlib import contextmanager
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from studio.engine.orpo import memory, packing
 from studio.engine.orpo.forwards import replaced
@@ -13,7 +17,9 @@ from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of
 from tests.card.findings import wait
 from tests.reference import reference_step
 
-LIGER, FUSED = "TRL + Liger's layers", "ours, fused"
+LIGER, LIGER_LOSS, FUSED = "TRL + Liger's layers", "TRL + Liger's layers and loss", "ours, fused"
+LIGER_NOTE = ("TRL's ORPOTrainer offers Liger's layers only (use_liger_kernel). Liger's ORPO loss is run here on batches padded as TRL's, "
+              "with Liger's layers, and not compiled, because compiling takes longer than the steps that are timed.")
 
 
 def ours(scorer, pairs, budget: int = 16384):
@@ -49,6 +55,32 @@ def ligers_layers(model):
         llama.apply_rotary_pos_emb = own
 
 
+def ligers_step(model, half: bool):
+    """A step by Liger's fused head and ORPO loss, on rows padded as TRL's collator pads them: a function of encoded pairs that leaves
+    gradients and returns the loss, shape (). `half`: the layers run under autocast to bfloat16, as TRL's Trainer has them.
+    """
+    from liger_kernel.chunked_loss import LigerFusedLinearORPOLoss
+
+    fused, causal = LigerFusedLinearORPOLoss(beta=BETA, compiled=False), model.get_base_model()
+    device, head = model.device, causal.get_output_embeddings().weight
+
+    def step(pairs) -> torch.Tensor:
+        rows = [torch.as_tensor(ids, dtype=torch.long) for side in ("chosen", "rejected") for ids in (getattr(pair, side) for pair in pairs)]
+        ids = pad_sequence(rows, batch_first=True).to(device)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
+        everything = torch.where(mask == 1, ids, -100)
+        answers = everything.clone()
+        for place, pair in enumerate([*pairs, *pairs]):
+            answers[place, : pair.prompt] = -100
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            hidden = causal.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        loss, _ = fused(head, hidden[:, :-1].to(head.dtype), answers[:, 1:], nll_target=everything[:, 1:])
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
 def contenders(model, example, device, names) -> dict:
     """Each by name: takes the pairs of a step, leaves gradients on the model, returns the loss."""
     packed, padded, found = Scorer(model, filler=0), Scorer(model, filler=0), {}
@@ -67,8 +99,14 @@ def contenders(model, example, device, names) -> dict:
         found[FUSED] = fused
     if PADDED in names:
         found[PADDED] = lambda pairs: ours(padded, pairs)
+    half = model.get_input_embeddings().weight.dtype == torch.bfloat16
+    if LIGER_LOSS in names and device.type == "cuda":
+        def with_ligers_loss(pairs):
+            with ligers_layers(model):
+                return ligers_step(model, half)(pairs)
+
+        found[LIGER_LOSS] = with_ligers_loss
     if {TRL, LIGER} & set(names):
-        half = model.get_input_embeddings().weight.dtype == torch.bfloat16
         trl = reference_step(model, BETA, tempfile.mkdtemp(), as_it_runs=half, bf16=half)
         if TRL in names:
             found[TRL] = trl
@@ -78,8 +116,7 @@ def contenders(model, example, device, names) -> dict:
                     return trl(pairs)
 
             found[LIGER] = with_liger
-    found_packed = packed
-    return found | {"_packed": found_packed}
+    return found | {"_packed": packed}
 
 
 def checkpointing(model, on: bool) -> None:

@@ -5,7 +5,7 @@ import torch
 from studio.engine.orpo import attention
 from tests.benchmarks.contenders import PACKED, PADDED, TRL, gradient_of
 from tests.benchmarks.lengths import batches
-from tests.card.contenders import FUSED, checkpointing, contenders, ours
+from tests.card.contenders import FUSED, LIGER, LIGER_LOSS, LIGER_NOTE, checkpointing, contenders, ours
 from tests.card.findings import apart
 from tests.card.models import model_of
 
@@ -28,6 +28,15 @@ def exact(asked, say, device) -> None:
         found["packed, recomputed"] = {"loss": abs(running[PACKED](pairs).item() - loss), "gradient": apart(gradient_of(whole), truth)}
     if truth is None:
         return
+    with say.tried("TRL with Liger in float32, against TRL", note=LIGER_NOTE) as found:
+        checkpointing(whole, False)
+        running = contenders(whole, pairs, device, (LIGER, LIGER_LOSS))
+        for who in {LIGER, LIGER_LOSS} & running.keys():
+            try:
+                found[who] = {"loss": abs(running[who](pairs).item() - loss), "gradient": apart(gradient_of(whole), truth)}
+            except Exception as error:
+                whole.zero_grad(set_to_none=True)
+                found[who] = f"cannot be used: {type(error).__name__}: {error}"[:400]
     with say.tried("bfloat16: error against float32") as found:
         half = model_of(shape, "none", device, torch.bfloat16, words)
         for one, two in zip(half.parameters(), whole.parameters(), strict=True):

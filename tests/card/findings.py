@@ -21,10 +21,11 @@ class Say:
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self.failures = folder, 0
         self.file = open(folder / "results.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (until the process ends)
 
     def __call__(self, what: str, **found) -> None:
+        self.failures += "failed" in found and bool(found["failed"])
         line = json.dumps({"what": what, "at": round(time.monotonic() - BEGAN, 1), **found}, default=str)
         self.file.write(line + "\n")
         self.file.flush()
@@ -37,10 +38,13 @@ class Say:
         found, began = {}, time.monotonic()
         try:
             yield found
-        except Exception as error:
+        except BaseException as error:
             found["failed"] = f"{type(error).__name__}: {error}"[:500]
             found["trace"] = traceback.format_exc()[-1500:]
-        self(what, **known, took=round(time.monotonic() - began, 2), **found)
+            if not isinstance(error, Exception):  # out of time: the finding is written, and the stage ends
+                raise
+        finally:
+            self(what, **known, took=round(time.monotonic() - began, 2), **found)
 
 
 def left(asked) -> float:

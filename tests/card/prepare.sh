@@ -26,8 +26,9 @@ packed() { # FOLDER ARCHIVE
     tar czf "$2" -C "$1" . && rm -rf "$1"
 }
 
-fetch .gpu/site $(for name in accelerate bitsandbytes charset-normalizer datasets gguf huggingface_hub openpyxl peft pydantic transformers trl; do pinned $name; done) \
-    annotated-types typing-inspection typing-extensions 'dill<0.4.2' 'multiprocess<0.70.20' et-xmlfile truststore liger-kernel
+fetch .gpu/site $(for name in accelerate argon2-cffi bitsandbytes charset-normalizer datasets gguf huggingface_hub itsdangerous openpyxl peft pydantic transformers trl; do pinned $name; done) \
+    argon2-cffi-bindings cffi pycparser annotated-types typing-inspection typing-extensions 'dill<0.4.2' 'multiprocess<0.70.20' et-xmlfile \
+    truststore liger-kernel
 core=$(sed -n 's/^Requires-Dist: pydantic-core==\(.*\)/\1/p' .gpu/site/pydantic-*.dist-info/METADATA)
 client=$(python3 -m pip index versions httpx2 --disable-pip-version-check 2>/dev/null | sed -n '1s/.*(\(.*\))/\1/p')
 fetch .gpu/site "pydantic-core==$core" "httpx2==$client" "httpcore2==$client"

@@ -24,9 +24,9 @@ def speed(asked, say, device) -> None:
     """Seconds, peak memory and share of the matrix rate of each contender, interleaved, on one model."""
     cuda = device.type == "cuda"
     words, scale = (2000, 0.05) if asked.tiny else (VOCABULARY, 1.0)
-    known = dict(shape=asked.shape, base=asked.base)
+    known = dict(shape="tiny" if asked.tiny else asked.shape, base=asked.base)
     with say.tried("model made", **known) as found:
-        model = model_of("tiny" if asked.tiny else asked.shape, asked.base, device, torch.bfloat16, words)
+        model = model_of(known["shape"], asked.base, device, torch.bfloat16, words)
         if cuda:
             found["bytes"] = torch.cuda.memory_allocated()
     square = 8192 if cuda else 256
@@ -77,7 +77,7 @@ def speed(asked, say, device) -> None:
             rows.append(known | {"set": name, "pairs": PAIRS[name], "recomputed": on} | row)
         if asked.profile and not on and running and PACKED in running and left(asked) > 15:
             with say.tried("profile", **known) as row:
-                row |= profile(running[PACKED], found[-1], model, device, say.folder / "profile.txt", f"{asked.shape} {asked.base}, {name}")
+                row |= profile(running[PACKED], found[-1], model, device, say.folder / "profile.txt", f"{known['shape']} {asked.base}, {name}")
     table(say, rows)
 
 

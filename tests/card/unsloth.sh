@@ -8,7 +8,7 @@ cd "$project" || exit 1
 "$python" -m tests.card save --shape 1b --out "$out" --folder "$scratch/model" || exit 1
 mkdir -p "$scratch/unsloth" && tar xzf "$site" -C "$scratch/unsloth"
 export PYTHONPATH="$project:$scratch/unsloth" UNSLOTH_DISABLE_STATISTICS=1 HF_HUB_OFFLINE=1
-for base in bf16 nf4; do
+for base in nf4 bf16; do
     echo "== $base"
-    timeout 60 "$python" -m tests.card.unsloth_steps "$scratch/model" $base
+    timeout 60 "$python" -m tests.card.unsloth_steps "$scratch/model" $base "$out"
 done

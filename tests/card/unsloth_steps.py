@@ -1,10 +1,9 @@
-"""Unsloth's ORPO steps in a process of its own: python -m tests.card.unsloth_steps FOLDER bf16|nf4, on a CUDA card.
+"""Unsloth's ORPO steps in a process of its own: python -m tests.card.unsloth_steps FOLDER bf16|nf4 OUT, on a CUDA card.
 
-FOLDER holds a model, its tokenizer and an adapter's weights, as `python -m tests.card save` writes them. Says a line of JSON for
-each set of lengths, with checkpointing (Unsloth's own) and without; a set that does not fit the memory says so in its line.
+FOLDER holds a model, its tokenizer and an adapter's weights, as `python -m tests.card save` writes them. Adds a finding to
+OUT/results.jsonl for each set of lengths, with checkpointing (Unsloth's own) and without; where Unsloth cannot run, one with the reason.
 """
 
-import json
 import sys
 import tempfile
 from itertools import islice
@@ -15,15 +14,20 @@ LONGEST = 4096
 WARM, TIMED = 1, 3
 
 
-def main(folder: str, base: str) -> None:
-    import unsloth  # first of all: it rewrites transformers, peft and trl as they are imported
+def main(folder: str, base: str, out: str) -> None:
+    try:
+        import unsloth  # first of all: it rewrites transformers, peft and trl as they are imported
+    except Exception as error:  # a rival that cannot run is a finding, not the end of the benchmark
+        unsloth, why = None, error
+    from tests.card.findings import Say
 
+    say = Say(Path(out))
+    if unsloth is None:
+        say("Unsloth", base=base, failed=f"it cannot be imported: {type(why).__name__}: {why}"[:500])
+        return
     for checkpointing in ("unsloth", False):
-        try:
-            model = tuned(unsloth.FastLanguageModel, folder, base, checkpointing)
-            say_sets(model, bool(checkpointing))
-        except Exception as error:  # a rival that cannot run is a finding, not the end of the benchmark
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        with say.tried("Unsloth, its model", base=base, checkpointing=checkpointing):
+            say_sets(say, tuned(unsloth.FastLanguageModel, folder, base, checkpointing), base, bool(checkpointing))
 
 
 def tuned(loader, folder: str, base: str, checkpointing: str | bool):
@@ -42,8 +46,8 @@ def tuned(loader, folder: str, base: str, checkpointing: str | bool):
     return model.train()
 
 
-def say_sets(model, checkpointing: bool) -> None:
-    """A line for each set."""
+def say_sets(say, model, base: str, checkpointing: bool) -> None:
+    """A finding for each set: seconds of a step, peak memory in bytes, the first loss."""
     import torch
 
     from tests.benchmarks.contenders import BETA
@@ -54,11 +58,10 @@ def say_sets(model, checkpointing: bool) -> None:
 
     step = reference_step(model, BETA, tempfile.mkdtemp(), bf16=True, gradient_checkpointing=checkpointing)
     for name in PAIRS:
-        said = {"set": name, "checkpointing": checkpointing}
         found = [once(step, batch, model, torch.device("cuda")) for batch in islice(batches(name, VOCABULARY, seed=1), WARM + TIMED)]
         seconds, peaks, losses, failed = zip(*found, strict=True)
-        said |= {"seconds": seconds[WARM:], "peak": max(peaks), "loss": losses[0], "failed": next(filter(None, failed), "")}
-        print(json.dumps(said), flush=True)
+        say("Unsloth", base=base, set=name, recomputed=checkpointing, seconds=seconds[WARM:], peak=max(peaks), loss=losses[0],
+            failed=next(filter(None, failed), ""))
 
 
 if __name__ == "__main__":
