@@ -15,6 +15,7 @@ from studio.engine.orpo import arithmetic, head, packing, rotary, trial
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic, Sums, Tile
 from studio.engine.orpo.head import Frozen
 from studio.engine.orpo.scoring import Scorer
+from studio.errors import StudioError
 from studio.jobs import PROJECT
 from tests import families
 from tests.tiny_models import tiny_model
@@ -220,6 +221,18 @@ def test_interpreted_kernels_that_are_wrong_or_fail_are_not_chosen_and_the_other
         chosen, words = trial.chosen(llama(), torch.float32, clocked(0.5))
         assert getattr(chosen, part) == getattr(PLAIN, part) and told in words and "and more" not in words
         assert all(getattr(chosen, name) == getattr(kernels.FUSED, name) for name in trial.NAMES if name != part)
+
+
+@interpreted
+def test_an_interpreted_kernel_that_breaks_the_process_ends_the_run_with_what_to_do_and_can_be_switched_off(short, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(kernels, "FUSED", replace(kernels.FUSED, norm=broken))
+    with pytest.raises(StudioError, match=f"for norms, fails on this card .*illegal memory access.* Set the environment variable {trial.SWITCH} to off"):
+        trial.chosen(llama(), torch.float32, clocked(0.5))
+    monkeypatch.setenv(trial.SWITCH, "off")
+    assert trial.chosen(llama(), torch.float32, clocked(0.5)) == (PLAIN, f"All arithmetic is in torch's operators, because {trial.SWITCH} is off.")
 
 
 def test_on_a_cpu_nothing_is_tried_and_nothing_said():

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer  # noqa: E402
 
 from studio.practice import MODEL  # noqa: E402
 from tests.benchmarks.contenders import PACKED, PADDED, TRL  # noqa: E402
-from tests.card.contenders import FUSED, LIGER, LIGER_LOSS  # noqa: E402
+from tests.card.contenders import LIGER, LIGER_LOSS, UNFUSED  # noqa: E402
 from tests.card.endtoend import end_to_end  # noqa: E402
 from tests.card.exact import exact  # noqa: E402
 from tests.card.findings import Say  # noqa: E402
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--base", choices=("none", "nf4"), default="nf4")
     parser.add_argument("--sets", default="log-normal,full length,fixed")
-    parser.add_argument("--contenders", default=f"{PACKED};{FUSED};{PADDED};{TRL};{LIGER};{LIGER_LOSS}")
+    parser.add_argument("--contenders", default=f"{PACKED};{UNFUSED};{PADDED};{TRL};{LIGER};{LIGER_LOSS}")
     parser.add_argument("--checkpointing", choices=("none", "full", "both"), default="both")
     parser.add_argument("--timed", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=100)

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from studio.engine.orpo import memory, packing
+from studio.engine.orpo import memory, packing, trial
+from studio.engine.orpo.arithmetic import PLAIN
 from studio.engine.orpo.forwards import replaced
 from studio.engine.orpo.scoring import Scorer
 from tests.benchmarks.contenders import BETA, PACKED, PADDED, TRL, gradient_of
 from tests.card.findings import wait
 from tests.reference import reference_step
 
-LIGER, LIGER_LOSS, FUSED = "TRL + Liger's layers", "TRL + Liger's layers and loss", "ours, fused"
+LIGER, LIGER_LOSS, UNFUSED = "TRL + Liger's layers", "TRL + Liger's layers and loss", "ours, torch's operators"
 LIGER_NOTE = ("TRL's ORPOTrainer offers Liger's layers only (use_liger_kernel). Liger's ORPO loss is run here on batches padded as TRL's, "
               "with Liger's layers, and not compiled, because compiling takes longer than the steps that are timed.")
 
@@ -83,23 +84,21 @@ def ligers_step(model, half: bool):
 
 def contenders(model, example, device, names) -> dict:
     """Each by name: takes the pairs of a step, leaves gradients on the model, returns the loss."""
-    packed, padded, found = Scorer(model, filler=0), Scorer(model, filler=0), {}
+    half = model.get_input_embeddings().weight.dtype == torch.bfloat16
+    arithmetic, words = trial.chosen(model.get_base_model(), torch.bfloat16 if half else torch.float32)
+    packed, padded, found = Scorer(model, filler=0, arithmetic=arithmetic), Scorer(model, filler=0, arithmetic=arithmetic), {}
     packed.choose(example)
+    packed.kernels = words
     if not packed.packed:  # its proof failed: that is a finding; it is timed all the same
         packed.packed, packed.refused = True, packed.reason
     if PACKED in names:
         found[PACKED] = lambda pairs: ours(packed, pairs)
-    if FUSED in names and device.type == "cuda":
-        from tests.card import fused as kernels
-
-        def fused(pairs):
-            with kernels.fused():
-                return ours(packed, pairs)
-
-        found[FUSED] = fused
+    if UNFUSED in names and arithmetic != PLAIN:
+        unfused = Scorer(model, filler=0)
+        unfused.packed = True
+        found[UNFUSED] = lambda pairs: ours(unfused, pairs)
     if PADDED in names:
         found[PADDED] = lambda pairs: ours(padded, pairs)
-    half = model.get_input_embeddings().weight.dtype == torch.bfloat16
     if LIGER_LOSS in names and device.type == "cuda":
         def with_ligers_loss(pairs):
             with ligers_layers(model):

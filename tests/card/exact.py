@@ -5,7 +5,7 @@ import torch
 from studio.engine.orpo import attention
 from tests.benchmarks.contenders import PACKED, PADDED, TRL, gradient_of
 from tests.benchmarks.lengths import batches
-from tests.card.contenders import FUSED, LIGER, LIGER_LOSS, LIGER_NOTE, checkpointing, contenders, ours
+from tests.card.contenders import LIGER, LIGER_LOSS, LIGER_NOTE, UNFUSED, checkpointing, contenders, ours
 from tests.card.findings import apart
 from tests.card.models import model_of
 
@@ -19,7 +19,7 @@ def exact(asked, say, device) -> None:
     truth, loss = None, None
     with say.tried("float32 against TRL") as found:
         running = contenders(whole, pairs, device, (PACKED, PADDED, TRL))
-        found["proof"] = running["_packed"].reason
+        found["proof"], found["kernels"] = running["_packed"].reason, running["_packed"].kernels
         loss = running[TRL](pairs).item()
         truth = gradient_of(whole)
         for who in (PACKED, PADDED):
@@ -41,13 +41,13 @@ def exact(asked, say, device) -> None:
         half = model_of(shape, "none", device, torch.bfloat16, words)
         for one, two in zip(half.parameters(), whole.parameters(), strict=True):
             one.data.copy_(two.data)
-        running = contenders(half, pairs, device, (PACKED, PADDED, TRL, FUSED))
+        running = contenders(half, pairs, device, (PACKED, PADDED, TRL, UNFUSED))
         found["proof"] = running.pop("_packed").reason
         for who, step in running.items():
             found[who] = {"loss": abs(step(pairs).item() - loss), "gradient": apart(gradient_of(half), truth)}
     with say.tried("4 bits: ours against TRL on the same base") as found:
         small = model_of(shape, "nf4", device, torch.bfloat16, words)
-        running = contenders(small, pairs, device, (PACKED, PADDED, TRL, FUSED))
+        running = contenders(small, pairs, device, (PACKED, PADDED, TRL, UNFUSED))
         found["proof"] = running.pop("_packed").reason
         said = {who: (step(pairs).item(), gradient_of(small)) for who, step in running.items()}
         for who in said:

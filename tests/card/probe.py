@@ -8,12 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from studio.engine.orpo import attention, resuming
+from studio.engine.orpo import attention, resuming, trial
 from studio.engine.orpo.arithmetic import add_product, norm, product
 from studio.engine.orpo.frozen import weight_of
 from studio.engine.orpo.packing import Branch
 from studio.engine.orpo.relief import Draws
 from tests.card.findings import apart, timed, wait
+from tests.card.models import model_of
 
 
 def probe(asked, say, device) -> None:
@@ -56,11 +57,11 @@ def probe(asked, say, device) -> None:
             layer = layer.to(device)
             x = torch.randn(rows, wide, device=device, dtype=torch.bfloat16)
             found[f"off, {rows} rows"] = apart(layer(x), x.float() @ weight_of(layer, torch.bfloat16).float().t())
-    with say.tried("Triton kernels of the experiment") as found:
+    with say.tried("our kernels against torch's operators, at 8B sizes") as found:
         if cuda:
-            from tests.card import fused as kernels
-
-            found |= kernels.check("cuda")
+            causal = model_of("8b", "none", device, torch.bfloat16, 32_000, layers=1).get_base_model()
+            for one in trial.outcomes(causal, torch.bfloat16):
+                found[one.part] = {"times as fast": round(one.speed, 2), "why not used": one.why_not}
     with say.tried("8-bit paged AdamW: the step after a resumed checkpoint is the step without") as found:
         if cuda:
             found |= resumed_optimizer(device)

@@ -15,7 +15,7 @@ from studio.engine.orpo.forwards import evaluating, replaced
 from studio.engine.orpo.scoring import _deviations, _unpacked
 from tests.benchmarks.contenders import PACKED, PADDED, TRL, gradient_of, useful_flops
 from tests.benchmarks.lengths import PAIRS, batches
-from tests.card.contenders import FUSED, checkpointing, contenders, once
+from tests.card.contenders import UNFUSED, checkpointing, contenders, once
 from tests.card.findings import left, table, timed, wait
 from tests.card.models import VOCABULARY, model_of
 
@@ -43,7 +43,7 @@ def speed(asked, say, device) -> None:
                 if running is None:
                     running = contenders(model, found[0], device, asked.contenders.split(";"))
                     scorer = running.pop("_packed")
-                    say("proof", **known, packed=not hasattr(scorer, "refused"), reason=getattr(scorer, "refused", scorer.reason),
+                    say("proof", **known, packed=not hasattr(scorer, "refused"), reason=getattr(scorer, "refused", scorer.reason), kernels=scorer.kernels,
                         **how_far(scorer, found[0]))
                 checkpointing(model, on)
                 if on:  # ours keeps the last layer, the others none
@@ -54,7 +54,7 @@ def speed(asked, say, device) -> None:
                         if who in failed:
                             continue
                         if on:
-                            last.gradient_checkpointing = who not in (PACKED, PADDED, FUSED)
+                            last.gradient_checkpointing = who not in (PACKED, PADDED, UNFUSED)
                         taken, peak, loss, why = once(step, batch, model, device)
                         if why:
                             failed[who] = why

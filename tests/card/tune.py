@@ -1,13 +1,15 @@
 """What the engine's own numbers should be on this card: tokens of a pass, the head's tile, dropout."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
 import torch
 
 from studio.engine.orpo import head as engine_head
-from studio.engine.orpo.arithmetic import PLAIN
+from studio.engine.orpo import trial
+from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
 from studio.engine.orpo.scoring import Scorer
 from tests.benchmarks.lengths import batches
 from tests.card.contenders import once, ours
@@ -29,9 +31,13 @@ def tune(asked, say, device) -> None:
         for budget in (2000, 4096, 8192, 16384):
             found[str(budget)] = best(partial(ours, scorer, budget=budget), pairs, model, device)
     if device.type == "cuda":
-        with say.tried("the same at 4096 tokens a pass, with fused kernels", **known) as found:
-            for parts in (("gated",), ("rotary",), ("head",), ()):
-                found[parts[0] if parts else "all"] = best(partial(with_fused, scorer, parts), pairs, model, device)
+        from studio.engine.orpo.triton_kernels import FUSED
+
+        with say.tried("the same at 4096 tokens a pass, by which parts are kernels of our own", **known) as found:
+            for parts in ((), *((part,) for part in trial.NAMES), tuple(trial.NAMES)):
+                mixed = Scorer(model, filler=0, arithmetic=replace(PLAIN, **{part: getattr(FUSED, part) for part in parts}))
+                mixed.packed = True
+                found[", ".join(parts) or "none"] = best(partial(ours, mixed, budget=4096), pairs, model, device)
     if left(asked) > 12:
         with say.tried("the same at 4096 tokens a pass, with LoRA's dropout", **known) as found:
             for module in model.modules():
@@ -46,33 +52,25 @@ def head_alone(found: dict, words: int, width: int, device) -> None:
     weight = torch.randn(words, width, device=device, dtype=torch.bfloat16) * 0.02
     hidden = torch.randn(3000 if cuda else 50, width, device=device, dtype=torch.bfloat16).requires_grad_()
     targets = torch.randint(0, words, (len(hidden),), device=device)
-    work = partial(engine_head.FrozenLogps.apply, hidden, targets, engine_head.Frozen(weight, None, 1.0, None), PLAIN)
+    work = partial(engine_head.FrozenLogps.apply, hidden, targets, engine_head.Frozen(weight, None, 1.0, None))
     before = engine_head.TILE_ROWS[kind], engine_head.TILE_BYTES[kind]
 
-    def measured(rows: int, size: int) -> str:
+    def measured(rows: int, size: int, arithmetic: Arithmetic = PLAIN) -> str:
         engine_head.TILE_ROWS[kind], engine_head.TILE_BYTES[kind] = rows, size << 20
-        return f"{timed(work, device, 4) * 1e3:.2f} ms"
+        return f"{timed(partial(work, arithmetic), device, 4) * 1e3:.2f} ms"
 
     try:
         for rows in (1024, 2048, 4096):
             for size in (16, 32, 64, 128, 256) if cuda else (1,):
                 found[f"{rows} rows, {size} MB"] = measured(rows, size)
         if cuda:
-            from tests.card import fused
+            from studio.engine.orpo.triton_kernels import FUSED
 
-            with fused.fused("head"):
-                for rows, size in ((2048, 64), (4096, 128)):
-                    found[f"one kernel a tile, {rows} rows, {size} MB"] = measured(rows, size)
+            for rows, size in ((2048, 64), (4096, 128)):
+                found[f"one kernel a tile, {rows} rows, {size} MB"] = measured(rows, size, FUSED)
     finally:
         engine_head.TILE_ROWS[kind], engine_head.TILE_BYTES[kind] = before
     found["TFLOP of the two products"] = 4 * len(hidden) * words * width / 1e12
-
-
-def with_fused(scorer: Scorer, parts: tuple[str, ...], pairs: list) -> torch.Tensor:
-    from tests.card import fused
-
-    with fused.fused(*parts):
-        return ours(scorer, pairs, 4096)
 
 
 def best(step, pairs: list, model: torch.nn.Module, device) -> dict:

@@ -4,6 +4,7 @@ At the start of a run each Triton kernel is compared with torch's operators in t
 further from the result in 32 bits, gradients included, and faster. What cannot be compiled or tried is not used.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,10 +15,12 @@ from transformers import PreTrainedModel
 from studio.engine.orpo import gated, layers, relief, rotary
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
 from studio.engine.orpo.head import Frozen, FrozenLogps, Head
+from studio.errors import StudioError
 
 ROWS = 1024
 """Tokens of a trial."""
 RANK = 16
+"""Of the adapter that reads a gated product in a trial."""
 WORDS = 16384
 """Words of a head that take part in a trial: in 32 bits the whole of it may not fit."""
 FASTER = 1.05
@@ -26,7 +29,10 @@ NO_FURTHER = 1.1
 """A kernel may deviate from the result in 32 bits this many times as far as torch's operators do."""
 ROUNDING = 1e-6
 """And by this in any case, relative to the norm of the result."""
-REPEATS, TIMES = 4, 5
+SWITCH = "ORPO_STUDIO_KERNELS"
+"""The environment variable that, set to off, leaves our kernels alone."""
+REPEATS, ROUNDS = 4, 5
+"""Calls of a round that is timed, and rounds."""
 
 NAMES = {"gated": "gated products", "norm": "norms", "rotary": "rotary positions", "tile": "the head's softmax",
          "add_product": "sums within the head's products"}
@@ -59,21 +65,34 @@ def chosen(causal: PreTrainedModel, dtype: torch.dtype, seconds: Clock | None = 
 
     All in torch's operators and nothing to say on a CPU. `seconds` measures a call.
     """
-    device = next(weight for weight in causal.parameters() if weight.requires_grad).device
-    if device.type != "cuda" and seconds is None:
+    if _device(causal).type != "cuda" and seconds is None:
         return PLAIN, ""
+    if os.environ.get(SWITCH) == "off":
+        return PLAIN, f"All arithmetic is in torch's operators, because {SWITCH} is off."
     try:
         from studio.engine.orpo.triton_kernels import FUSED  # here, because a torch for CPUs comes without Triton
     except Exception as error:
         return PLAIN, f"All arithmetic is in torch's operators, because Triton cannot be used here ({_first_line(error)})."
-    arithmetic, outcomes = PLAIN, []
-    for trial in _trials(causal, dtype, device):
+    found = list(outcomes(causal, dtype, seconds))
+    relief.release()
+    return replace(PLAIN, **{one.part: getattr(FUSED, one.part) for one in found if not one.why_not}), in_words(found)
+
+
+def outcomes(causal: PreTrainedModel, dtype: torch.dtype, seconds: Clock | None = None) -> Iterator[Outcome]:
+    """Each part that the model has, tried with the parts that were chosen before it."""
+    from studio.engine.orpo.triton_kernels import FUSED
+
+    arithmetic = PLAIN
+    for trial in _trials(causal, dtype, _device(causal)):
         outcome = _outcome(trial, arithmetic, FUSED, seconds or _on_the_card)
-        outcomes.append(outcome)
         if not outcome.why_not:
             arithmetic = replace(arithmetic, **{trial.part: getattr(FUSED, trial.part)})
-    relief.release()
-    return arithmetic, in_words(outcomes)
+        yield outcome
+
+
+def _device(causal: PreTrainedModel) -> torch.device:
+    """Where the adapter is, and so where the layers compute."""
+    return next(weight for weight in causal.parameters() if weight.requires_grad).device
 
 
 def in_words(outcomes: list[Outcome]) -> str:
@@ -107,6 +126,9 @@ def _outcome(trial: Trial, plain: Arithmetic, fused: Arithmetic, seconds: Clock)
             return Outcome(trial.part, why_not=f"the result of our kernel deviates by {max(further):.0e}")
         taken = [seconds(lambda arithmetic=arithmetic: _computed(trial, arithmetic, trial.inputs)) for arithmetic in (plain, candidate)]
     except Exception as error:  # a compiler that is missing, a card that Triton does not know, memory that another process holds
+        if "CUDA error" in str(error) and not relief.ran_out(error):  # after which this process cannot compute on the card any more
+            raise StudioError(f"One of our kernels, for {NAMES[trial.part]}, fails on this card ({_first_line(error)}). "
+                              f"Set the environment variable {SWITCH} to off and start the studio again.") from error
         return Outcome(trial.part, why_not=f"our kernel fails with {_first_line(error)}")
     speed = taken[0] / taken[1]
     return Outcome(trial.part, speed, "" if speed >= FASTER else f"our kernel is {speed:.2f} times as fast")
@@ -129,7 +151,7 @@ def _apart(ours: Tensors, exact: Tensors) -> list[float]:
 def _on_the_card(call: Callable[[], object]) -> float:
     """Seconds of a call: the fastest of some rounds, after one that is not counted."""
     found = []
-    for _ in range(1 + TIMES):
+    for _ in range(1 + ROUNDS):
         torch.cuda.synchronize()
         began = time.perf_counter()
         for _ in range(REPEATS):
