@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK_BYTES = {"cpu": 2 * 1024**2, "cuda": 64 * 1024**2}
+BLOCK_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
 """Memory for the scores of a block, everything computed from them included."""
 
-ROWS = {"cpu": 64, "cuda": 256}
-"""Queries in a block, at most. A block computes scores above the causal diagonal in vain, as many as its queries squared over two."""
+ROWS = {"cpu": 64, "cuda": 512}
+"""Queries in a block, at most: half of their scores over each other are above the causal diagonal. Measured on a CPU, a guess on a GPU."""
 
 BUFFERS = 3
 """The backward pass holds a block's capped scores, their probabilities and their gradient."""
@@ -95,14 +95,16 @@ class _Blocks:
         self.rows = ROWS[kind]
         longest = max(sum(part.stop - part.start for part in keys) for _, keys in stretches)
         whole = self.heads * self.group * min(self.rows, longest) * longest
+        each = BUFFERS * self.wide.itemsize + (query.dtype.itemsize if _multiplies_16_bits(query) else 0)
         # A block of one query and one key head is the smallest there is.
-        self.scores = max(self.group * longest, min(whole, BLOCK_BYTES[kind] // (BUFFERS * self.wide.itemsize)))
+        self.scores = max(self.group * longest, min(whole, BLOCK_BYTES[kind] // each))
         self.buffers = query.new_empty(BUFFERS, self.scores, dtype=self.wide)
+        self.after = torch.ones(self.rows, self.rows, dtype=torch.bool, device=query.device).triu(1)[:, None]
 
     def attend(self, stretch: Stretch, sinks: torch.Tensor | None, out: torch.Tensor, logsumexp: torch.Tensor) -> None:
         """Fill in the stretch's rows of `out` (1, tokens, heads, width) and of `logsumexp` (tokens, heads)."""
         queries, keys, values = self._factors(stretch)
-        attended, sums = queries.new_empty(*queries.shape[:2], values.shape[2], dtype=self.wide), queries.new_empty(*queries.shape[:2], 1, dtype=self.wide)
+        attended, sums = (queries.new_empty(*queries.shape[:2], width, dtype=self.wide) for width in (values.shape[2], 1))
         for heads, rows, seen, places in self._blocks(stretch):
             scores = self._buffer(0, heads, rows, seen)
             self._score(queries[heads, rows], keys[heads, seen], scores)
@@ -191,15 +193,11 @@ class _Blocks:
             _product(queries, keys.transpose(1, 2), out=out).mul_(self.rule.steepness)
 
     def _hide(self, scores: torch.Tensor, places: slice, seen: slice) -> None:
-        """-inf for keys that come after a query or before its window. Only the two ends of `seen` can hold any."""
-        scores = scores.unflatten(1, (-1, self.group))
-        query = torch.arange(places.start, places.stop, device=scores.device)[:, None, None]
-        key = torch.arange(seen.start, seen.stop, device=scores.device)
-        late = places.start - seen.start
-        scores[..., late:].masked_fill_(key[late:] > query, -torch.inf)
-        early = places.stop - (self.rule.window or places.stop) - seen.start
-        if early > 0:
-            scores[..., :early].masked_fill_(key[:early] <= query - self.rule.window, -torch.inf)
+        """-inf for keys that come after a query or before its window: a triangle at either end of `seen`."""
+        scores, queries = scores.unflatten(1, (-1, self.group)), places.stop - places.start
+        scores[..., -queries:].masked_fill_(self.after[:queries, :, :queries], -torch.inf)
+        if self.rule.window and (cut := places.stop - self.rule.window - seen.start) > 0:
+            scores[:, -cut:, :, :cut].masked_fill_(~self.after[:cut, :, :cut], -torch.inf)
 
 
 def _wide(side: torch.Tensor) -> torch.dtype:
