@@ -1,8 +1,9 @@
 """Attention with a softcap (Gemma 2) or attention sinks (gpt-oss), in blocks of scores that the backward pass recomputes.
 
 torch has no fused kernel for either. Written as separate operations, attention saves the score of every query over every key for
-the backward pass; this one saves query, key, value, output and one log-sum-exp for each query and head, as flash attention does
-(Dao et al., arXiv 2205.14135). Unlike there, a block holds every key that its queries see, so its softmax is final.
+the backward pass; this one saves query, key, value and one log-sum-exp for each query and head, much as flash attention does
+(Dao et al., arXiv 2205.14135). Unlike there, a block holds every key that its queries see, so its softmax is final and the
+backward pass does without the output.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +52,7 @@ def blockwise_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Ten
 
 
 class _Blockwise(torch.autograd.Function):
-    """Saves its inputs, its output and the log-sum-exp of each query's scores and sink."""
+    """Saves its inputs and the log-sum-exp of each query's scores and sink."""
 
     @staticmethod
     def forward(ctx, query, key, value, sinks, stretches, rule):
@@ -61,24 +62,22 @@ class _Blockwise(torch.autograd.Function):
             blocks = _Blocks(query, key, value, rule, stretches)
             for stretch in stretches:
                 blocks.attend(stretch, sinks, out, logsumexp)
-        ctx.save_for_backward(query, key, value, sinks, out, logsumexp)
+        ctx.save_for_backward(query, key, value, sinks, logsumexp)
         ctx.stretches, ctx.rule = stretches, rule
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        query, key, value, sinks, out, logsumexp = ctx.saved_tensors
+        query, key, value, sinks, logsumexp = ctx.saved_tensors
+        by_inputs = [side.new_zeros(side.shape[2], side.shape[1], side.shape[3], dtype=_wide(side)) for side in (query, key, value)]
+        shift = torch.empty_like(logsumexp)
         with torch.autocast(query.device.type, enabled=False):
             blocks = _Blocks(query, key, value, ctx.rule, ctx.stretches)
-            # A softmax passes on p * (dp - sum(p * dp)); the sum is that of the output times its gradient.
-            shift = (upstream[0].to(_wide(query)) * out[0]).sum(-1)
-            slopes = tuple(side.new_zeros(side.shape[2], side.shape[1], side.shape[3], dtype=_wide(query)) for side in (query, key, value))
             for stretch in ctx.stretches:
-                blocks.attend_backward(stretch, upstream, logsumexp, shift, *slopes)
+                blocks.attend_backward(stretch, upstream, logsumexp, shift, *by_inputs)
             by_sinks = -((sinks - logsumexp).exp_() * shift).sum(0).to(sinks.dtype) if ctx.needs_input_grad[3] else None
-        by_inputs = (slope.to(side.dtype).transpose(0, 1)[None] for slope, side in zip(slopes, (query, key, value), strict=True))
-        return *by_inputs, by_sinks, None, None
+        return *(slope.to(query.dtype).transpose(0, 1)[None] for slope in by_inputs), by_sinks, None, None
 
 
 class _Blocks:
@@ -123,10 +122,14 @@ class _Blocks:
         out[0, stretch[0]], logsumexp[stretch[0]] = attended, sums[..., 0]
 
     def attend_backward(self, stretch: Stretch, upstream, logsumexp, shift, by_query, by_key, by_value) -> None:
-        """Fill in the stretch's rows of `by_query` (tokens, heads, width) and add to `by_key` and `by_value`, their gradients."""
+        """Fill in the stretch's rows of the gradient `by_query` (tokens, heads, width), add to `by_key` and `by_value`.
+
+        A softmax's gradient is p * (dp - sum(p * dp)); the sums are written to `shift` (tokens, heads).
+        """
         (queries, keys, values), (span, parts) = self._factors(stretch), stretch
         upstream = self._by_key_head(upstream[0, span].to(queries.dtype))
-        logsumexp, shift = (self._by_key_head(side[span][..., None]) for side in (logsumexp, shift))
+        logsumexp = self._by_key_head(logsumexp[span][..., None])
+        shifts = torch.empty_like(logsumexp)
         slopes = tuple(torch.zeros_like(side, dtype=self.wide) for side in (queries, keys, values))
         for heads, rows, seen, places in self._blocks(stretch):
             capped, shares, slope = (self._buffer(number, heads, rows, seen) for number in range(BUFFERS))
@@ -139,12 +142,13 @@ class _Blocks:
             shares.exp_()
             _add_product(slopes[2][heads, seen], shares.transpose(1, 2), upstream[heads, rows])
             _product(upstream[heads, rows], values[heads, seen].transpose(1, 2), out=slope)
-            slope.sub_(shift[heads, rows]).mul_(shares)
+            shifts[heads, rows] = slope.mul_(shares).sum(-1, keepdim=True)
+            slope.addcmul_(shares, shifts[heads, rows], value=-1)
             if self.rule.softcap is not None:
                 torch.ops.aten.tanh_backward.grad_input(slope, capped, grad_input=slope)
             _add_product(slopes[0][heads, rows], slope, keys[heads, seen], self.rule.scale)
             _add_product(slopes[1][heads, seen], slope.transpose(1, 2), queries[heads, rows], self.rule.scale)
-        by_query[span] = self._by_token(slopes[0])
+        by_query[span], shift[span] = self._by_token(slopes[0]), self._by_token(shifts)[..., 0]
         sizes = [part.stop - part.start for part in parts]
         for total, slope in ((by_key, slopes[1]), (by_value, slopes[2])):
             for part, piece in zip(parts, slope.transpose(0, 1).split(sizes), strict=True):
