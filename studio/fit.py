@@ -176,7 +176,7 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind) -> float:
         attended = 2 * (queries + keys) if shape.blockwise else varlen
         kept = 2 * ((0.72 + 0.92 * shape.norms + again) * hidden + attended + 1.02 * paths * widened + 1.31 * inner)
         kept += 1.2 * (queries + keys) if shape.norms_heads else 0
-    if shape.blockwise:  # query, key, value and output above; besides, for each head the log-sum-exp of a query's scores
+    if shape.blockwise:  # beside query, key, value and output, one log-sum-exp for each head
         kept += 4 * shape.heads
     if settings.adapter.dropout:  # a byte for each number of an adapter's input: whether it was dropped
         kept += sum(one.inputs * one.count for one in targets if one.name not in DROPS_WITH_ANOTHER) / shape.layers

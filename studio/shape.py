@@ -45,7 +45,8 @@ class Shape:
     """What memory and time follow from. Widths in numbers; `queries` and `keys` are those of all heads together.
 
     `stored` is the size of the weight files in bytes; `norms` counts a layer's norms over its whole width, and `norms_first`
-    says that linear maps read what root mean square norms give, as they do in most families.
+    says that linear maps read what root mean square norms give, as they do in most families. `blockwise` says that attention has
+    a softcap or sinks, which the engine computes in blocks of scores (`studio.engine.orpo.blockwise`).
     """
 
     parameters: int

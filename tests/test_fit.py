@@ -74,6 +74,11 @@ def test_what_a_token_leaves_behind_is_what_autograd_keeps(family, rank, dropout
     assert kept_by_a_layer(settings, shape, "cpu") * shape.layers == pytest.approx(kept.per_token, rel=0.15)
 
 
+@pytest.mark.parametrize(("family", "blockwise"), [("gemma2", True), ("gpt_oss", True), ("gemma3_text", False), ("llama", False)])
+def test_a_model_whose_attention_has_a_softcap_or_sinks_is_known_by_its_config_and_tensors(family, blockwise, tmp_path):
+    assert Shapes().find(ModelSettings(name=str(saved(tiny_model(family), tmp_path)))).blockwise == blockwise
+
+
 def _pair(prompt: int, chosen: int, rejected: int) -> Encoded:
     start, better, worse = (np.random.default_rng(seed).integers(3, VOCABULARY, size) for seed, size in enumerate((prompt, chosen, rejected)))
     return Encoded(prompt, np.concatenate([start, better]), np.concatenate([start, worse]))

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 
 BLOCK_BYTES = {"cpu": 8 * 1024**2, "cuda": 64 * 1024**2}
-"""Memory for the scores of a block, everything computed from them included."""
+"""Memory for a block's scores and everything computed from them. No more than the LM head's tile of logits, which is freed by then,
+so that plans of a pass need no room for both."""
 
 ROWS = {"cpu": 64, "cuda": 512}
 """Queries in a block, at most: half of their scores over each other are above the causal diagonal. Measured on a CPU, a guess on a GPU."""
 
 BUFFERS = 3
-"""The backward pass holds a block's capped scores, their probabilities and their gradient."""
+"""What the backward pass holds of a block: tanh of the scores, probabilities and the gradient of either."""
 
 Stretch = tuple[slice, tuple[slice, ...]]
 """Places in a row of queries that attend together, and of their keys. The queries are the last of the keys."""
@@ -70,14 +71,16 @@ class _Blockwise(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
         query, key, value, sinks, logsumexp = ctx.saved_tensors
-        by_inputs = [side.new_zeros(side.shape[2], side.shape[1], side.shape[3], dtype=_wide(side)) for side in (query, key, value)]
+        by_query = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)
+        by_key, by_value = (torch.zeros_like(side[0].transpose(0, 1), dtype=_wide(side)) for side in (key, value))
         shift = torch.empty_like(logsumexp)
         with torch.autocast(query.device.type, enabled=False):
             blocks = _Blocks(query, key, value, ctx.rule, ctx.stretches)
             for stretch in ctx.stretches:
-                blocks.attend_backward(stretch, upstream, logsumexp, shift, *by_inputs)
+                blocks.attend_backward(stretch, upstream, logsumexp, shift, by_query, by_key, by_value)
             by_sinks = -((sinks - logsumexp).exp_() * shift).sum(0).to(sinks.dtype) if ctx.needs_input_grad[3] else None
-        return *(slope.to(query.dtype).transpose(0, 1)[None] for slope in by_inputs), by_sinks, None, None
+        by_inputs = (side.to(query.dtype).transpose(0, 1)[None] for side in (by_query, by_key, by_value))
+        return *by_inputs, by_sinks, None, None
 
 
 class _Blocks:
