@@ -131,7 +131,7 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained
     tokens = tokens_at_once(settings, kind, longest)
     libraries = LIBRARIES[device_of(kind)] + (BUILT_FOR_CARDS if kind == "cpu" and (torch_build().cuda or torch_build().hip) else 0)
-    kept = Kept(kept_by_a_layer(settings, shape, kind, longest) * shape.layers, shape.hidden * bytes_each, shape.layers,
+    kept = Kept(kept_by_a_layer(settings, shape, kind) * shape.layers, shape.hidden * bytes_each, shape.layers,
                 fragments=FRAGMENTS[device_of(kind)])
     enough = max(longest_of(settings, longest), min(tokens, ENOUGH[device_of(kind)]))
     tokens, recomputed = kept.plan(tokens, enough, enough if kind == "cpu" else longest_of(settings, longest),
@@ -184,7 +184,7 @@ def _frozen(settings: Settings, shape: Shape, bytes_each: int) -> float:
     return each * shape.in_linears + bytes_each * (shape.parameters - shape.in_linears)
 
 
-def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int | None = None) -> float:
+def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind) -> float:
     """Bytes that one token saves in one layer for the backward pass.
 
     Fitted to what autograd keeps of Llama, Qwen3, Gemma 2, Gemma 3, Phi-3 and OLMo 2 with the engine's own layers, in 32
@@ -197,15 +197,17 @@ def kept_by_a_layer(settings: Settings, shape: Shape, kind: Kind, longest: int |
     paths = 3 if settings.model.quantization == "int8" and any(one.name == "down_proj" for one in targets) else 2
     again = 0 if shape.norms_first else 2  # what a norm gives is made anew; inputs that come from elsewhere are kept
     if is_wide(settings, kind):
-        kept = 4 * ((0.44 + 0.92 * shape.norms + again) * hidden + 4.97 * queries + 2.48 * keys + paths * widened + 0.99 * inner)
+        attended = 2 * (queries + keys) if shape.blockwise else 4.97 * queries + 2.48 * keys
+        kept = 4 * ((0.44 + 0.92 * shape.norms + again) * hidden + attended + paths * widened + 0.99 * inner)
         kept += 5 * (queries + keys) if shape.norms_heads else 0
     else:
         # The kernel for sequences of different lengths saves neither keys and values repeated per query head nor the joined output.
-        attended = 1.48 * queries + 4.99 * keys if kind == "cuda" and not shape.caps_scores else 4.98 * queries + 2.49 * keys
+        varlen = 1.48 * queries + 4.99 * keys if kind == "cuda" else 4.98 * queries + 2.49 * keys
+        attended = 2 * (queries + keys) if shape.blockwise else varlen
         kept = 2 * ((0.72 + 0.92 * shape.norms + again) * hidden + attended + 1.02 * paths * widened + 1.31 * inner)
         kept += 1.2 * (queries + keys) if shape.norms_heads else 0
-    if shape.caps_scores:  # attention is spelled out, so that every token keeps its scores over all others
-        kept += 8 * shape.heads * (longest or 2 * settings.training.max_length) / 2
+    if shape.blockwise:  # beside query, key, value and output, one log-sum-exp for each head
+        kept += 4 * shape.heads
     if settings.adapter.dropout:  # a byte for each number of an adapter's input: whether it was dropped
         kept += sum(one.inputs * one.count for one in targets if one.name not in DROPS_WITH_ANOTHER) / shape.layers
     return kept

@@ -44,7 +44,8 @@ class Shape:
 
     `embeddings` counts the weights of embedding matrix and head, of tied ones once. `stored` is the size of the weight files in
     bytes; `norms` counts a layer's norms over its whole width, and `norms_first` says that linear maps read what root mean square
-    norms give, as they do in most families.
+    norms give, as they do in most families. `blockwise` says that attention has a softcap or sinks, which the engine computes in
+    blocks of scores (`studio.engine.orpo.blockwise`).
     """
 
     parameters: int
@@ -61,7 +62,7 @@ class Shape:
     norms: int
     norms_first: bool
     norms_heads: bool
-    caps_scores: bool
+    blockwise: bool
 
     @property
     def in_linears(self) -> int:
@@ -103,7 +104,8 @@ def described(config: dict, tensors: Tensors) -> Shape:
         intermediate=_widened(text, hidden), vocabulary=said("vocab_size"), linears=_linears(sizes),
         norms=round(len([name for name in norms if IN_A_LAYER.search(name)]) / layers),
         norms_first=any(name.endswith("input_layernorm.weight") and name.replace("weight", "bias") not in sizes for name in sizes),
-        norms_heads=any("q_norm" in name for name in sizes), caps_scores=bool(text.get("attn_logit_softcapping")))
+        norms_heads=any("q_norm" in name for name in sizes),
+        blockwise=bool(text.get("attn_logit_softcapping")) or any(name.endswith(".sinks") for name in sizes))
 
 
 def _widened(text: dict, hidden: int) -> int:

@@ -64,14 +64,34 @@ def test_the_trainers_own_figures_are_those_that_the_estimate_takes():
 @pytest.mark.parametrize("rank", [4, 64])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2"])
 def test_what_a_token_leaves_behind_is_what_autograd_keeps(family, rank, dropout, precision, tmp_path):
-    model = tiny_model(family, hidden_size=128, intermediate_size=352).to(getattr(torch, precision))
-    shape = Shapes().find(ModelSettings(name=str(saved(model, tmp_path))))
+    model = tiny_model(family, hidden_size=128, intermediate_size=352)
+    kept, estimate = kept_and_estimated(model, rank, dropout, precision, _pair(40, 80, 80), tmp_path)
+    assert estimate == pytest.approx(kept, rel=0.15)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lengths", [(40, 80, 80), (200, 400, 400)])
+def test_what_attention_with_a_softcap_leaves_behind_does_not_grow_with_the_pair(lengths, precision, tmp_path):
+    """With wide heads, so that attention keeps half of it all."""
+    model = tiny_model("gemma2", hidden_size=128, intermediate_size=352, num_attention_heads=8, head_dim=64, max_position_embeddings=2048)
+    kept, estimate = kept_and_estimated(model, 4, 0.0, precision, _pair(*lengths), tmp_path)
+    assert estimate == pytest.approx(kept, rel=0.15)
+
+
+def kept_and_estimated(model, rank, dropout, precision, pair, folder) -> tuple[float, float]:
+    """Bytes that one token leaves behind in all layers, measured and estimated."""
+    model = model.to(getattr(torch, precision))
+    shape = Shapes().find(ModelSettings(name=str(saved(model, folder))))
     tuned = get_peft_model(model.requires_grad_(False), LoraConfig(r=rank, lora_dropout=dropout, target_modules="all-linear"))
     settings = practice(**{"adapter.rank": rank, "adapter.dropout": dropout, "model.compute_dtype": precision})
     scorer = Scorer(tuned, filler=0)
     scorer.packed = True
-    kept = memory.measure(scorer, _pair(40, 80, 80))
-    assert kept_by_a_layer(settings, shape, "cpu", longest=240) * shape.layers == pytest.approx(kept.per_token, rel=0.15)
+    return memory.measure(scorer, pair).per_token, kept_by_a_layer(settings, shape, "cpu") * shape.layers
+
+
+@pytest.mark.parametrize(("family", "blockwise"), [("gemma2", True), ("gpt_oss", True), ("gemma3_text", False), ("llama", False)])
+def test_a_model_whose_attention_has_a_softcap_or_sinks_is_known_by_its_config_and_tensors(family, blockwise, tmp_path):
+    assert Shapes().find(ModelSettings(name=str(saved(tiny_model(family), tmp_path)))).blockwise == blockwise
 
 
 def _pair(prompt: int, chosen: int, rejected: int) -> Encoded:

@@ -115,7 +115,7 @@ def test_what_a_token_leaves_behind_on_a_pretended_card_is_what_autograd_keeps(s
     measured = dict(zip(("cuda", "cuda before Ampere"), json.loads(done.stdout.splitlines()[-1]), strict=True))
     sizes = trace_shape(shape)
     for kind, kept in measured.items():
-        assert kept_by_a_layer(Settings.from_form(**{"adapter.rank": 16, "adapter.dropout": 0.0}), sizes, kind, 500) == pytest.approx(kept, rel=0.15), kind
+        assert kept_by_a_layer(Settings.from_form(**{"adapter.rank": 16, "adapter.dropout": 0.0}), sizes, kind) == pytest.approx(kept, rel=0.15), kind
 
 
 def trace_shape(name: str) -> Shape:
@@ -126,7 +126,7 @@ def trace_shape(name: str) -> Shape:
         "q": (hidden, hidden), "k": (hidden, keys), "v": (hidden, keys), "o": (hidden, hidden),
         "gate": (hidden, inner), "up": (hidden, inner), "down": (inner, hidden)}.items())
     return Shape(parameters=0, embeddings=0, stored=0, layers=layers, hidden=hidden, heads=heads, queries=hidden, keys=keys, intermediate=inner,
-                 vocabulary=VOCABULARY, linears=linears, norms=2, norms_first=True, norms_heads=False, caps_scores=False)
+                 vocabulary=VOCABULARY, linears=linears, norms=2, norms_first=True, norms_heads=False, blockwise=False)
 
 
 # --- a card that torch cannot use -------------------------------------------------------------------------------------

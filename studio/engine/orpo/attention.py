@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
+from itertools import accumulate, pairwise
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from studio.engine.orpo import packing
+from studio.engine.orpo.blockwise import Rule, Stretch, blockwise_attention
 from studio.engine.orpo.packing import Branch
 
 NAME = "orpo_branches"
@@ -56,6 +58,14 @@ class Layout:
                 for stretch in ((one.trunk, (3 * number, 3 * number + 1)), (one.branch, (3 * number, 3 * number + 2))) if stretch[0]]
 
     @cached_property
+    def spans(self) -> list[Stretch]:
+        """Where in the row each stretch's queries and keys lie."""
+        ends = list(accumulate(self.parts, initial=0))
+        queries = list(accumulate((queries for queries, _ in self.stretches), initial=0))
+        return [(slice(*span), tuple(slice(ends[part], ends[part + 1]) for part in keys))
+                for span, (_, keys) in zip(pairwise(queries), self.stretches, strict=True)]
+
+    @cached_property
     def varlen(self) -> dict[str, torch.Tensor | int]:
         """The same for one call over all stretches: which keys, in a row, and where queries and keys of each begin.
 
@@ -81,8 +91,12 @@ def branch_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, 
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
     window = options.get("sliding_window")
-    if options.get("softcap") is not None or options.get("s_aux") is not None:
-        attend = _spelled_out(options.get("softcap"), options.get("s_aux"))
+    softcap, sinks = options.get("softcap"), options.get("s_aux")
+    if softcap is not None or sinks is not None:
+        if dropout == 0:
+            rule = Rule(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, window)
+            return blockwise_attention(query, key, value, sinks, layout.spans, rule), None
+        attend = _spelled_out(softcap, sinks)
     elif query.is_cuda and dropout == 0 and _takes_varlen(query, value):
         return _one_call(query, key, value, layout, scaling, window), None
     else:
@@ -110,7 +124,7 @@ def _stretch(attend, query, keys, values, layout: Layout, window: int | None, dr
 
 
 def _spelled_out(softcap: float | None, sinks: torch.Tensor | None):
-    """Attention for what no kernel offers: scores squeezed by a soft cap, a learned sink that takes a part of them."""
+    """Attention with a softcap or sinks in torch's own operations, for dropout: autograd keeps every query's score over every key."""
     def attend(query, key, value, attn_mask, is_causal, dropout_p, scale):
         scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
         if softcap is not None:
