@@ -125,7 +125,8 @@ def needed(settings: Settings, shape: Shape, free: int, kind: Kind, longest: int
     """
     bytes_each = _bytes_each(settings, kind)
     trained = _trained(settings, shape)
-    whole, adapter = _frozen(settings, shape, bytes_each), 8.0 * trained
+    # An adapter's weights and gradients are in 32 bits; products in 16 bits read a copy.
+    whole, adapter = _frozen(settings, shape, bytes_each), (8.0 if is_wide(settings, kind) else 10.0) * trained
     offloaded = offloads(settings, shape, free, kind, longest)
     model = whole - shape.embeddings * bytes_each if offloaded else whole
     optimizer = OPTIMIZER_BYTES[settings.training.optimizer] * trained

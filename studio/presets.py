@@ -1,5 +1,7 @@
 """Ready-made Settings: the files of presets/, each a YAML whose first line says when to use it."""
 
+import math
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -34,6 +36,12 @@ class Preset:
 
 @cache
 def all_presets(folder: Path = FOLDER) -> dict[str, Preset]:
-    """Presets by name, the practice first, then by the size of machine they are for."""
+    """Presets by name, the practice first, then by the memory of the card they are for."""
     found = {path.stem: Preset(path) for path in folder.glob("*.yaml")}
-    return dict(sorted(found.items(), key=lambda item: (item[0] != FIRST, len(item[0]), item[0])))
+    return dict(sorted(found.items(), key=lambda item: (item[0] != FIRST, _memory(item[0]), item[0])))
+
+
+def _memory(name: str) -> float:
+    """Gigabytes of the card that a preset is named after; infinite for any other."""
+    stated = re.search(r"(\d+)gb", name)
+    return int(stated[1]) if stated else math.inf

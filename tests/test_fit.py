@@ -102,7 +102,7 @@ def _pair(prompt: int, chosen: int, rejected: int) -> Encoded:
 def test_llama_3_8b_in_4_bits_needs_about_what_it_is_known_to_need():
     need = needed(TUTORIAL, llama_8b(), 24 * GB, "cuda", least=True)
     assert need.model == pytest.approx(0.516 * 6.98e9 + 2 * 1.05e9, rel=0.01)
-    assert need.adapter + need.optimizer == pytest.approx(41.9e6 * 10, rel=0.01)
+    assert need.adapter + need.optimizer == pytest.approx(41.9e6 * 12, rel=0.01)
     assert 8 * GB < need.total < 11 * GB  # a floor of 9 GB for pairs of 1,024
     assert need.total < needed(TUTORIAL, llama_8b(), 24 * GB, "cuda").total < 24 * GB, "Passes are larger where there is room."
 

@@ -31,11 +31,11 @@ from studio.fit import changed, needed
 from studio.jobs import PROJECT
 from studio.presets import all_presets
 from studio.settings import Settings
-from studio.shape import described
 from studio.ui.fit_card import _in_ram
 from tests.card.models import SHAPES, VOCABULARY
 from tests.families import gradients, pairs, with_adapter
 from tests.jobs_at_work import heard, practice
+from tests.model_shapes import shape_of
 from tests.test_fit import GB, TUTORIAL, llama_8b
 from tests.test_orpo_parity import ours, settings_on
 from tests.test_resuming import adapter, curve
@@ -491,21 +491,9 @@ def test_the_card_warns_of_offloaded_matrices_that_ram_has_no_room_for(monkeypat
     assert "of which 1.0 GB are free" in _in_ram(found)
 
 
-def qwen_7b():
-    """Qwen2.5-7B by its published config and the names of its tensors."""
-    hidden, inner, keys, vocabulary = 3584, 18944, 512, 152064
-    sizes = {"self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (keys, hidden), "self_attn.v_proj": (keys, hidden),
-             "self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (inner, hidden), "mlp.up_proj": (inner, hidden),
-             "mlp.down_proj": (hidden, inner), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,)}
-    tensors = {f"model.layers.{layer}.{name}.weight": (size, "BF16") for layer in range(28) for name, size in sizes.items()}
-    tensors |= {f"{name}.weight": ((vocabulary, hidden), "BF16") for name in ("model.embed_tokens", "lm_head")}
-    return described({"hidden_size": hidden, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-                      "intermediate_size": inner, "vocab_size": vocabulary}, tensors)
-
-
 @pytest.mark.parametrize("kind", ["cuda", "cuda before Ampere"])
 def test_the_preset_with_offloaded_embeddings_fits_an_8_gb_card_of_which_half_a_gb_is_taken(kind):
-    settings, shape, free = all_presets()["7b-on-8gb"].settings, qwen_7b(), int(7.5 * GB)
+    settings, shape, free = all_presets()["gpu-8gb-7b"].settings, shape_of("Qwen/Qwen2.5-7B-Instruct"), int(7.5 * GB)
     assert fit.fit(settings, shape, free, kind).verdict == "fits"
     resident = fit.fit(changed(settings, model__offload_embeddings="off"), shape, free, kind)
     assert resident.verdict == "too large" and "Offload embeddings" in resident.advice

@@ -1,9 +1,13 @@
 """Presets: each file loads, says when to use it, and could be built."""
 
+import re
+
 import pytest
 
+from studio import fit
 from studio.presets import FIRST, all_presets
 from studio.settings import PRACTICE, Settings
+from tests.model_shapes import shape_of
 
 PRESETS = list(all_presets().values())
 NAMES = [preset.name for preset in PRESETS]
@@ -17,7 +21,15 @@ def test_a_preset_is_whole_settings_and_says_when_to_use_it(preset):
 
 def test_the_presets_a_person_needs_are_there_and_the_practice_comes_first():
     assert NAMES[0] == FIRST
-    assert {"practice", "gpu-8gb", "gpu-24gb", "gpu-80gb", "llama-3-8b-tutorial"} <= set(NAMES)
+    assert NAMES[1:] == ["gpu-8gb", "gpu-8gb-7b", "gpu-12gb", "gpu-16gb", "gpu-24gb", "gpu-48gb", "gpu-80gb", "llama-3-8b-tutorial"]
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset.name != FIRST], ids=NAMES[1:])
+def test_a_preset_fits_the_card_that_it_is_for_by_the_formula_with_pairs_as_long_as_it_allows(preset):
+    """A sixteenth of the card is the driver's and the screen's."""
+    [memory] = re.findall(r"(\d+) GB", preset.purpose)
+    settings, kind = preset.settings, "cuda before Ampere" if "T4" in preset.purpose else "cuda"
+    assert fit.fit(settings, shape_of(settings.model.name), int(memory) * 10**9 * 15 // 16, kind).verdict == "fits"
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=NAMES)
