@@ -3,6 +3,9 @@
 Gated products, RMS norms, rotary position embeddings and the softmax of a tile of logits. All arithmetic is in float32, whatever
 the tensors hold, and rounded once. Nothing here decides whether a kernel is used: `trial` does, after it has compared each with
 torch's operators on the card at hand. With TRITON_INTERPRET=1 the same code runs on CPU tensors, slowly.
+
+Numbers that change from pass to pass (tokens, rows) are not specialized, nor is the alignment of tensors with a number per row:
+Triton would compile each kernel again for every kind of them, in the middle of a run.
 """
 
 import torch
@@ -108,7 +111,7 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 # --- norms ------------------------------------------------------------------------------------------------------------
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _norm(x, scale, out, rows, width, stride, eps, ROWS: tl.constexpr, WIDE: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     place = tl.arange(0, WIDE)[None, :]
@@ -119,7 +122,7 @@ def _norm(x, scale, out, rows, width, stride, eps, ROWS: tl.constexpr, WIDE: tl.
     tl.store(out + row * width + place, (given * inverse * factor).to(out.dtype.element_ty), inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _norm_backward(upstream, x, scale, by_x, rows, width, upstream_stride, stride, eps, ROWS: tl.constexpr, WIDE: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     place = tl.arange(0, WIDE)[None, :]
@@ -171,13 +174,13 @@ def norm(scale: torch.Tensor, eps: float, x: torch.Tensor) -> torch.Tensor:
 # --- rotary positions -------------------------------------------------------------------------------------------------
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _rotate(x, out, cos, sin, tokens, heads, half, batch_stride, token_stride, head_stride, angle_stride,
             BACK: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr):
     """One token and several of its heads: (a, b) -> (a cos - b sin, b cos + a sin), or with BACK the transpose of that."""
     number = tl.program_id(0).to(tl.int64)
     batch, token = number // tokens, number % tokens
-    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
+    head = tl.program_id(1).to(tl.int64) * HEADS + tl.arange(0, HEADS)[:, None]
     place = tl.arange(0, HALF)[None, :]
     along = place < half
     inside = (head < heads) & along
@@ -243,7 +246,7 @@ def _logits_of(product, bias, inside, word, scale, cap, BIAS: tl.constexpr, CAP:
     return tl.where(inside, logits, float("-inf")), steepness
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["targets", "highest", "total", "at_target", "shrink"])
 def _tile(products, numerators, bias, targets, highest, total, at_target, shrink, first, words, scale, cap,
           BIAS: tl.constexpr, CAP: tl.constexpr, WANTED: tl.constexpr, WIDE: tl.constexpr):
     """A row of a tile: its sums brought up to date, then exp(logit - highest) written, by the derivative of the cap."""
@@ -251,6 +254,12 @@ def _tile(products, numerators, bias, targets, highest, total, at_target, shrink
     begin = products + row * words
     before = tl.load(highest + row)
     top, sum_ = before, tl.load(total + row)
+    # Before the loops: the numerators may overwrite the products, and no barrier separates the second loop from what follows the first.
+    place = tl.load(targets + row) - first
+    inside = (place >= 0) & (place < words)
+    place = tl.where(inside, place, 0)
+    wanted = _logits_of(tl.load(begin + place), bias, inside, place, scale, cap, BIAS, CAP)[0]
+    tl.store(at_target + row, wanted, inside)
     for start in range(0, words, WIDE):
         word = start + tl.arange(0, WIDE)
         logits, _ = _logits_of(tl.load(begin + word, word < words, other=0.0), bias, word < words, word, scale, cap, BIAS, CAP)
@@ -260,11 +269,6 @@ def _tile(products, numerators, bias, targets, highest, total, at_target, shrink
     tl.store(highest + row, top)
     tl.store(total + row, sum_)
     tl.store(shrink + row, tl.exp(before - top))
-    place = tl.load(targets + row) - first
-    inside = (place >= 0) & (place < words)
-    place = tl.where(inside, place, 0)
-    wanted, _ = _logits_of(tl.load(begin + place), bias, inside, place, scale, cap, BIAS, CAP)
-    tl.store(at_target + row, wanted, inside)
     if WANTED:
         for start in range(0, words, WIDE):
             word = start + tl.arange(0, WIDE)
