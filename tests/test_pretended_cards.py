@@ -162,7 +162,9 @@ def test_no_large_model_is_trained_on_the_cpu_beside_a_pretended_card_without_a_
 
 
 @pytest.mark.parametrize("words", ["CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
-                                   "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+                                   "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                                   "CUDA driver error: out of memory", "Triton Error [CUDA]: out of memory", "HIP error: out of memory",
+                                   "Triton Error [HIP]:  Code: 2, Messsage: out of memory"])
 def test_memory_that_runs_out_in_a_pretended_card_s_libraries_is_relieved(words):
     kind = getattr(torch, "AcceleratorError", RuntimeError)
     try:

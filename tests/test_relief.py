@@ -8,7 +8,7 @@ import torch
 
 from studio import events, jobs, runs
 from studio.engine import evaluate
-from studio.engine.orpo import relief
+from studio.engine.orpo import packing, relief
 from studio.engine.orpo.scoring import Scorer
 from studio.engine.orpo.trainer import TOKENS_AT_ONCE, TooLargeError
 from studio.jobs import PROJECT
@@ -86,6 +86,26 @@ def test_held_out_pairs_are_measured_in_smaller_batches_with_the_same_figures(mo
     in_halves = evaluate.measure(scorer, families.pairs(), beta=0.1, batch_size=8)
     assert in_halves.metrics == pytest.approx(enough.metrics, rel=1e-5)
     assert in_halves.margins == pytest.approx(enough.margins, rel=1e-3)
+
+
+def test_a_pass_that_runs_out_of_memory_between_queries_and_keys_leaves_nothing_of_its_graph(monkeypatch):
+    """Qwen3 norms the queries before it asks for the keys, which were computed with them."""
+    scorer = Scorer(families.with_adapter("qwen3"), filler=0).choose(families.pairs())
+    batch, norm = scorer.batch(packing.weigh(families.pairs(), 4)), scorer.causal.model.layers[0].self_attn.q_norm
+    joined = [each.func.__self__ for each in scorer._forwards.values() if hasattr(getattr(each, "func", None), "__self__")]
+
+    def runs_out(queries):
+        raise OUT
+
+    with scorer.attending():
+        with monkeypatch.context() as patched:
+            patched.setattr(norm, "forward", runs_out)
+            with pytest.raises(torch.OutOfMemoryError):
+                scorer.score(batch)
+        relief.release()
+        assert joined and not any(siblings.waiting.made for siblings in joined), "Keys and values would hold all that came before them."
+        scorer.score(batch)
+    assert not any(siblings.apart for siblings in joined), "A layer that failed once is joined again."
 
 
 @pytest.mark.parametrize(("error", "is_one"), [(OUT, True), (MemoryError(), True), (RuntimeError("shape mismatch"), False), (ValueError("out of memory"), False)])

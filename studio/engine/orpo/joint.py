@@ -12,7 +12,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from studio.engine.orpo import copies, lora
+from studio.engine.orpo import copies, lora, relief
 from studio.engine.orpo.anew import Way, source_of
 from studio.engine.orpo.forwards import Forwards
 from studio.engine.orpo.frozen import multiplies_in, weight_of
@@ -45,10 +45,15 @@ def _kind(layer: LoraLayer) -> str:
 class _Waiting:
     """What the siblings of the layer that was called last have made of the same input and not been asked for yet.
 
-    One for the whole model: what nobody asks for is let go of as soon as the next siblings are called.
+    One for the whole model: what nobody asks for is let go of as soon as the next siblings are called, or once memory ran out.
     """
 
     def __init__(self):
+        self.let_go()
+        relief.HOLDERS.add(self)
+
+    def let_go(self) -> None:
+        """Wait for nobody. A pass that failed between siblings (in a norm of the queries, say) never asks for the rest."""
         self.given: torch.Tensor | None = None
         self.made: dict[int, torch.Tensor] = {}
         self.of: _Siblings | None = None

@@ -1,11 +1,24 @@
 """When a step does not fit the memory: what is let go of, and that the same step, taken again, draws the same random numbers."""
 
 import gc
+from typing import Protocol
+from weakref import WeakSet
 
 import torch
 
-WORDS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Messages of other errors that mean out of memory: of the CPU allocator, of CUDA itself, of cuBLAS."""
+WORDS = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+         "CUDA driver error: out of memory", "Triton Error [CUDA]: out of memory", "HIP error: out of memory", "Messsage: out of memory")
+"""Messages of other errors that mean out of memory: of the CPU allocator, of CUDA, cuBLAS and the CUDA driver, of Triton as it loads a
+kernel, and of ROCm, where Triton spells its message so."""
+
+
+class Holder(Protocol):
+    def let_go(self) -> None:
+        """Release all tensors that are kept from one module's call to the next."""
+
+
+HOLDERS: WeakSet[Holder] = WeakSet()
+"""Objects that hold tensors between calls, and with them the graph of a pass that failed there."""
 
 
 def ran_out(error: BaseException) -> bool:
@@ -17,6 +30,8 @@ def ran_out(error: BaseException) -> bool:
 
 def release() -> None:
     """Give back what nobody holds any more, so that the next attempt finds it."""
+    for holder in HOLDERS:
+        holder.let_go()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
