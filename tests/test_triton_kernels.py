@@ -235,6 +235,67 @@ def test_an_interpreted_kernel_that_breaks_the_process_ends_the_run_with_what_to
     assert trial.chosen(llama(), torch.float32, clocked(0.5)) == (PLAIN, f"All arithmetic is in torch's operators, because {trial.SWITCH} is off.")
 
 
+@interpreted
+def test_trials_of_interpreted_kernels_draw_none_of_the_run_s_random_numbers(short):
+    causal, before = llama(), torch.get_rng_state()
+    assert trial.chosen(causal, torch.float32, clocked(0.5))[0] == kernels.FUSED
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@interpreted
+def test_interpreted_kernels_for_which_too_little_memory_is_free_are_not_chosen_and_the_run_goes_on(short, monkeypatch):
+    causal, real = llama(), torch.randn
+
+    def full(*shape, device=None, **options):
+        if device is not None:  # the trials' own
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(*shape, **options)
+
+    monkeypatch.setattr(torch, "randn", full)
+    chosen, words = trial.chosen(causal, torch.float32, clocked(0.5))
+    assert chosen == PLAIN and words.endswith("too little memory is free to try our kernel.")
+
+
+@interpreted
+def test_the_trial_of_an_interpreted_gated_product_is_as_wide_as_the_model_s_whatever_its_config_has(short, monkeypatch):
+    """Gemma 3n has a list of widths there."""
+    causal = llama()
+    monkeypatch.setattr(type(causal.config), "get_text_config", lambda self: pytest.fail("The layers are asked."))
+    assert trial._gated(causal, random).inputs[0].shape == (17, causal.model.layers[0].mlp.down_proj.in_features)
+
+
+@pytest.mark.parametrize("words", ["Triton Error [CUDA]: an illegal memory access was encountered", "HIP error: unspecified launch failure"])
+def test_a_pretended_card_that_cannot_be_waited_for_after_a_kernel_ends_the_run_with_what_to_do(short, monkeypatch, words):
+    def broken(*_):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(kernels, "FUSED", replace(kernels.FUSED, gated=kernels.FUSED.gated._replace(forward=broken)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(StudioError, match=f"for gated products, fails on this card .*Set the environment variable {trial.SWITCH} to off"):
+        list(trial.outcomes(llama(), torch.float32, clocked(0.5)))
+
+
+def test_a_pretended_card_is_timed_by_its_own_clock_and_never_waits_for_the_host(monkeypatch):
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            done.append("mark")
+
+        def elapsed_time(self, other):
+            return 8.0  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append("sleep"))
+    assert trial._on_the_card(lambda: done.append("call")) == 0.008 / trial.REPEATS
+    assert done == ["wait", "sleep", "mark", *["call"] * trial.REPEATS, "mark", "wait"] * (1 + trial.ROUNDS)
+
+
 def test_on_a_cpu_nothing_is_tried_and_nothing_said():
     assert trial.chosen(llama(), torch.float32) == (PLAIN, "")
 

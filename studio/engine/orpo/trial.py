@@ -5,16 +5,17 @@ further from the result in 32 bits, gradients included, and faster. What cannot 
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
 
 import torch
 from transformers import PreTrainedModel
 
 from studio.engine.orpo import gated, layers, relief, rotary
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
-from studio.engine.orpo.head import Frozen, FrozenLogps, Head
+from studio.engine.orpo.head import FrozenLogps, Head
 from studio.errors import StudioError
 
 ROWS = 1024
@@ -33,6 +34,8 @@ SWITCH = "ORPO_STUDIO_KERNELS"
 """The environment variable that, set to off, leaves our kernels alone."""
 REPEATS, ROUNDS = 4, 5
 """Calls of a round that is timed, and rounds."""
+AHEAD = 5_000_000
+"""Cycles by which the host is ahead of the card in a round, 3 ms at 1.7 GHz: a guess at what the launches of a round take."""
 
 NAMES = {"gated": "gated products", "norm": "norms", "rotary": "rotary positions", "tile": "the head's softmax",
          "add_product": "sums within the head's products"}
@@ -83,10 +86,12 @@ def outcomes(causal: PreTrainedModel, dtype: torch.dtype, seconds: Clock | None 
     from studio.engine.orpo.triton_kernels import FUSED
 
     arithmetic = PLAIN
-    for trial in _trials(causal, dtype, _device(causal)):
-        outcome = _outcome(trial, arithmetic, FUSED, seconds or _on_the_card)
+    for part, trial_of in _trials(causal, dtype, _device(causal)).items():
+        outcome = _outcome(part, trial_of, arithmetic, FUSED, seconds or _on_the_card)
+        if outcome is None:
+            continue
         if not outcome.why_not:
-            arithmetic = replace(arithmetic, **{trial.part: getattr(FUSED, trial.part)})
+            arithmetic = replace(arithmetic, **{part: getattr(FUSED, part)})
         yield outcome
 
 
@@ -117,29 +122,52 @@ def _first_line(error: Exception) -> str:
 # --- one part ---------------------------------------------------------------------------------------------------------
 
 
-def _outcome(trial: Trial, plain: Arithmetic, fused: Arithmetic, seconds: Clock) -> Outcome:
-    candidate = replace(plain, **{trial.part: getattr(fused, trial.part)})
+def _outcome(part: str, trial_of: Callable[[], Trial | None], plain: Arithmetic, fused: Arithmetic, seconds: Clock) -> Outcome | None:
+    """What came of a part's trial; None if the model does not have the part."""
+    candidate = replace(plain, **{part: getattr(fused, part)})
     try:
-        exact = _computed(trial, plain, [one.float() for one in trial.inputs])
-        far = [_apart(_computed(trial, arithmetic, trial.inputs), exact) for arithmetic in (plain, candidate)]
+        if (trial := trial_of()) is None:
+            return None
+        upstream = _upstream(trial, plain)
+        exact = _computed(trial, plain, [one.float() for one in trial.inputs], upstream)
+        far = [_apart(_computed(trial, arithmetic, trial.inputs, upstream), exact) for arithmetic in (plain, candidate)]
         if further := [ours for theirs, ours in zip(*far, strict=True) if not ours <= NO_FURTHER * theirs + ROUNDING]:
-            return Outcome(trial.part, why_not=f"the result of our kernel deviates by {max(further):.0e}")
-        taken = [seconds(lambda arithmetic=arithmetic: _computed(trial, arithmetic, trial.inputs)) for arithmetic in (plain, candidate)]
+            return Outcome(part, why_not=f"the result of our kernel deviates by {max(further):.0e}")
+        taken = [seconds(partial(_computed, trial, arithmetic, trial.inputs, upstream)) for arithmetic in (plain, candidate)]
     except Exception as error:  # a compiler that is missing, a card that Triton does not know, memory that another process holds
-        if "CUDA error" in str(error) and not relief.ran_out(error):  # after which this process cannot compute on the card any more
-            raise StudioError(f"One of our kernels, for {NAMES[trial.part]}, fails on this card ({_first_line(error)}). "
+        if relief.ran_out(error):
+            return Outcome(part, why_not="too little memory is free to try our kernel")
+        if _is_broken(error):
+            raise StudioError(f"One of our kernels, for {NAMES[part]}, fails on this card ({_first_line(error)}). "
                               f"Set the environment variable {SWITCH} to off and start the studio again.") from error
-        return Outcome(trial.part, why_not=f"our kernel fails with {_first_line(error)}")
+        return Outcome(part, why_not=f"our kernel fails with {_first_line(error)}")
     speed = taken[0] / taken[1]
-    return Outcome(trial.part, speed, "" if speed >= FASTER else f"our kernel is {speed:.2f} times as fast")
+    return Outcome(part, speed, "" if speed >= FASTER else f"our kernel is {speed:.2f} times as fast")
 
 
-def _computed(trial: Trial, arithmetic: Arithmetic, inputs: Tensors) -> Tensors:
-    """Results and gradients by all inputs, for one and the same gradient of each result."""
+def _is_broken(error: Exception) -> bool:
+    """Whether this process cannot compute on the card any more after an error. Triton and ROCm say that in words of their own."""
+    if "CUDA error" in str(error):
+        return True
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    except Exception:
+        return True
+    return False
+
+
+def _upstream(trial: Trial, plain: Arithmetic) -> Tensors:
+    """A gradient of each result, in the type of the trial, so that all computations of it are given the same numbers."""
+    with torch.no_grad():
+        return [torch.linspace(-1, 1, one.numel(), device=one.device).view(one.shape).to(trial.inputs[0].dtype)
+                for one in trial.compute(plain, trial.inputs)]
+
+
+def _computed(trial: Trial, arithmetic: Arithmetic, inputs: Tensors, upstream: Tensors) -> Tensors:
+    """Results and gradients by all inputs."""
     leaves = [one.detach().requires_grad_() for one in inputs]
     results = trial.compute(arithmetic, leaves)
-    # In the type of the trial, so that all computations of it are given the same numbers.
-    upstream = [torch.linspace(-1, 1, one.numel(), device=one.device).view(one.shape).to(trial.inputs[0].dtype) for one in results]
     gradients = [given.to(one.dtype) for given, one in zip(upstream, results, strict=True)]
     return [one.detach() for one in results] + list(torch.autograd.grad(results, leaves, gradients))
 
@@ -149,41 +177,46 @@ def _apart(ours: Tensors, exact: Tensors) -> list[float]:
 
 
 def _on_the_card(call: Callable[[], object]) -> float:
-    """Seconds of a call: the fastest of some rounds, after one that is not counted."""
+    """The card's seconds for a call: the fastest of some rounds, after one that is not counted.
+
+    A trial is short, so that its kernels take less time than their launches from Python; in a pass the card is behind. It is kept
+    waiting here until the calls are in its queue.
+    """
     found = []
     for _ in range(1 + ROUNDS):
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
-        began = time.perf_counter()
+        torch.cuda._sleep(AHEAD)
+        began.record()
         for _ in range(REPEATS):
             call()
+        ended.record()
         torch.cuda.synchronize()
-        found.append((time.perf_counter() - began) / REPEATS)
+        found.append(began.elapsed_time(ended) / 1000 / REPEATS)
     return min(found[1:])
 
 
 # --- what is tried ----------------------------------------------------------------------------------------------------
 
 
-def _trials(causal: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> Iterator[Trial]:
-    """The parts that this model has, one after another, so that their tensors are not in memory together."""
+def _trials(causal: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[], Trial | None]]:
+    """A trial of each part, made when it is its turn, so that their tensors are not in memory together; None if the model lacks it."""
     generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device).to(dtype)
 
-    for part in (_gated, _norm, _rotary):
-        if (found := part(causal, random)) is not None:
-            yield found
-    if (frozen := Head(causal).frozen) is not None:
-        for part in ("tile", "add_product"):
-            yield _head(part, frozen, random)
+    made = {"gated": _gated, "norm": _norm, "rotary": _rotary, "tile": partial(_head, "tile"), "add_product": partial(_head, "add_product")}
+    return {part: partial(trial_of, causal, random) for part, trial_of in made.items()}
 
 
 def _gated(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:
-    kind = next((kind for module in causal.modules() if (kind := gated.kind_of(module))), None)
-    if kind is None:
+    # The down projections of experts are one tensor: such modules compute by the model's own code.
+    found = [(kind, width) for module in causal.modules() if (kind := gated.kind_of(module))
+             and (width := getattr(module.down_proj, "in_features", None))]
+    if not found:
         return None
-    width = causal.config.get_text_config().intermediate_size
+    kind, width = max(found, key=itemgetter(1))
     inputs = [random(ROWS, width), random(ROWS, width), random(RANK, width)]
     return Trial("gated", inputs, lambda arithmetic, given: list(
         gated.ProductAndNarrowed.apply(*given[:2], kind, arithmetic.gated, given[2], 0.0)))
@@ -206,13 +239,15 @@ def _rotary(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Tri
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     inputs = [random(1, ROWS, count, width).transpose(1, 2) for count in (heads, getattr(config, "num_key_value_heads", None) or heads)]
-    angles = torch.rand(1, ROWS, width // 2, device=inputs[0].device).mul_(6.28).repeat(1, 1, 2)
+    angles = random(1, ROWS, width // 2).float().mul_(3).repeat(1, 1, 2)
     sides = [side.to(inputs[0].dtype) for side in (angles.cos(), angles.sin())]
     return Trial("rotary", inputs, lambda arithmetic, given: list(
         (arithmetic.rotary or own)(*given, *(side.to(given[0].dtype) for side in sides))))
 
 
-def _head(part: str, frozen: Frozen, random: Callable[..., torch.Tensor]) -> Trial:
+def _head(part: str, causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:
+    if (frozen := Head(causal).frozen) is None:
+        return None
     words = torch.arange(min(WORDS, len(frozen.weight)), device=random(1).device)
     few = replace(frozen, weight=frozen.rows(words), bias=None if frozen.bias is None else frozen.bias[:WORDS])
     heads = {one.weight.dtype: one for one in (few, replace(few, weight=few.weight.float()))}
