@@ -59,15 +59,18 @@ def test_the_card_is_named_with_its_memory():
     assert card.total > card.used >= 0 and card.name in gpu.in_words([card])
 
 
-def test_a_pass_never_waits_for_the_card():
+@pytest.mark.parametrize("computed_by", ["torch", "our kernels"])
+def test_a_pass_never_waits_for_the_card(computed_by):
     """Torch itself refuses whatever would wait, from the batch's way to the card to the gradients and metrics."""
     import torch
 
-    from studio.engine.orpo import packing
+    from studio.engine.orpo import arithmetic, packing
     from studio.engine.orpo.scoring import Scorer
     from tests import families
 
-    scorer = Scorer(families.with_adapter("llama").to("cuda", torch.bfloat16).train(), filler=0).choose(families.pairs())
+    with_ = arithmetic.PLAIN if computed_by == "torch" else pytest.importorskip("studio.engine.orpo.triton_kernels").FUSED
+    model = families.with_adapter("llama").to("cuda", torch.bfloat16).train()
+    scorer = Scorer(model, filler=0, arithmetic=with_).choose(families.pairs())
     assert scorer.packed
     weighted = packing.weigh(families.pairs(), 4)
 
@@ -117,6 +120,8 @@ def test_each_of_our_kernels_is_as_exact_as_torch_s_operators_on_the_card(precis
     causal = families.with_adapter("llama").to("cuda", dtype).get_base_model()
     _, words = trial.chosen(causal, dtype)
     assert "deviates" not in words and "fails" not in words and "cannot" not in words, words
+
+
 def test_an_offloaded_head_on_the_card_gives_the_resident_one_s_numbers_and_is_never_there_as_a_whole():
     import torch
 

@@ -149,6 +149,13 @@ def test_an_interpreted_rotation_replaces_a_model_s_own_only_where_it_gives_the_
 
 
 @interpreted
+def test_a_class_that_no_module_holds_does_not_keep_an_interpreted_rotation_from_its_place():
+    causal = tiny_model("llama")
+    causal.extra = type("Made", (torch.nn.Module,), {"__module__": "of.no.file"})()
+    assert rotary.Rotation(causal, kernels.rotary).own
+
+
+@interpreted
 def test_calls_that_an_interpreted_rotation_was_not_compared_on_take_the_model_s_own_way():
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 

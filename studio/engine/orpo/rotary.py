@@ -22,7 +22,7 @@ WIDTH, TOKENS = 32, 5
 
 def functions(causal: nn.Module) -> dict[ModuleType, Callable]:
     """The functions of the modules in which the model's layers are written."""
-    homes = {sys.modules[type(module).__module__] for module in causal.modules()}
+    homes = {sys.modules.get(type(module).__module__) for module in causal.modules()} - {None}  # a class made at run time may have none
     return {home: getattr(home, NAME) for home in homes if callable(getattr(home, NAME, None))}
 
 
