@@ -307,6 +307,17 @@ def test_copies_of_an_adapter_are_its_weights_in_16_bits_and_those_of_one_input_
     assert copies.in_type(together[0], torch.float32).data_ptr() == together[0].data_ptr()
 
 
+def test_copies_of_an_adapter_that_were_made_in_inference_mode_are_renewed_outside_it():
+    model = families.with_adapter("llama")
+    joint.fused(model)
+    weight = next(iter(adapters_of(model)))
+    with torch.inference_mode():
+        copies.in_type(weight, torch.bfloat16)
+    with torch.no_grad():
+        weight.add_(1)
+    assert torch.equal(copies.in_type(weight, torch.bfloat16), weight.bfloat16())
+
+
 def test_copies_of_an_adapter_are_renewed_when_one_of_its_weights_has_changed():
     model = with_lora()
     joint.fused(model)

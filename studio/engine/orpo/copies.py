@@ -42,6 +42,7 @@ class Copies:
             return self._copies[first]
         return self._copies[first].as_strided((sum(map(len, weights)), weights[0].shape[1]), self._copies[first].stride())
 
+    @torch.inference_mode(False)  # a buffer made in inference mode could not be written to outside it
     @torch.no_grad()
     def _renew(self, dtype: torch.dtype) -> None:
         if not self._copies or self._copies[0].dtype != dtype:
