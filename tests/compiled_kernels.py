@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import triton
@@ -18,10 +19,11 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from studio.engine.orpo import triton_kernels as kernels
+from studio.engine.orpo import triton_unpacking as unpacking
 from studio.engine.orpo.arithmetic import Sums, Tile
 from studio.engine.orpo.head import Frozen
 
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
+TYPES = {torch.uint8: "*u8", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 ROWS, HIDDEN, INTERMEDIATE, HEADS, WIDTH, WORDS = 2048, 4096, 14336, 32, 128, 8192
 
@@ -55,15 +57,16 @@ class Recorded:
 def compiled(capability: int) -> list[dict]:
     """Every kernel, in each form in which an 8B model's run launches it on a card of this compute capability."""
     found: list[dict] = []
-    own = {name: one for name, one in vars(kernels).items() if isinstance(one, JITFunction) and name not in ("_activation", "_logits_of")}
+    own = [(home, name, one) for home in (kernels, unpacking) for name, one in vars(home).items()
+           if isinstance(one, JITFunction) and name not in ("_activation", "_logits_of")]
     try:
-        for name, kernel in own.items():
-            setattr(kernels, name, Recorded(kernel, capability, found))
+        for home, name, kernel in own:
+            setattr(home, name, Recorded(kernel, capability, found))
         for dtype in (torch.bfloat16, torch.float32) if capability >= 80 else (torch.float16, torch.float32):
             _launched(dtype)
     finally:
-        for name, kernel in own.items():
-            setattr(kernels, name, kernel)
+        for home, name, kernel in own:
+            setattr(home, name, kernel)
     return found
 
 
@@ -88,6 +91,13 @@ def _launched(dtype: torch.dtype) -> None:
         for wanted in (True, False):
             kernels.tile(Tile(empty(ROWS, WORDS, dtype=torch.float32), empty(ROWS, dtype=torch.int64), 0, sums,
                               Frozen(empty(WORDS, HIDDEN), bias, 1.0, softcap), dtype, wanted))
+    for nested in (True, False):
+        second = SimpleNamespace(code=empty(256, dtype=torch.float32), absmax=empty(ROWS, dtype=torch.float32), blocksize=256)
+        state = SimpleNamespace(shape=(INTERMEDIATE, HIDDEN), dtype=dtype, nested=nested, blocksize=64, code=empty(16, dtype=torch.float32), state2=second,
+                                absmax=empty(ROWS, dtype=torch.uint8 if nested else torch.float32), offset=empty(dtype=torch.float32))
+        weight = empty(INTERMEDIATE * HIDDEN // 2, 1, dtype=torch.uint8)
+        weight.quant_state = state
+        unpacking.unpack(SimpleNamespace(weight=weight))
 
 
 if __name__ == "__main__":

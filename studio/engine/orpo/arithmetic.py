@@ -1,7 +1,7 @@
 """The elementwise arithmetic of a pass, which has two implementations: torch's operators here, Triton's in `triton_kernels`.
 
-Gated products, RMS norms, rotary position embeddings and the softmax of a tile of logits. Modules that need one are handed an
-`Arithmetic`; `trial` decides at the start of a run which implementation of each a card computes with.
+Gated products, RMS norms, rotary position embeddings, the softmax of a tile of logits, and 4-bit weights unpacked. Modules that
+need one are handed an `Arithmetic`; `trial` decides at the start of a run which implementation of each a card computes with.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import nn
 from torch.linalg import vecdot, vector_norm
 from torch.nn.functional import gelu, rms_norm, silu
 
@@ -83,6 +84,8 @@ class Arithmetic:
     """Brings the sums up to date and gives exp(logit - highest), by the derivative of the head's cap, (rows, words) in `type`."""
     add_product: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     """`add_product(total, left, right)`: total += left @ right with float32 sums, of factors of one type."""
+    unpack: Callable[[nn.Module], torch.Tensor]
+    """The weight of a 4-bit layer of bitsandbytes, (outputs, inputs), in the type that it was quantized from."""
 
 
 # --- in torch's operators ---------------------------------------------------------------------------------------------
@@ -171,5 +174,12 @@ def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) ->
         total += product(left, right)
 
 
-PLAIN = Arithmetic(Gated(_gated, _gated_backward), norm, None, tile, add_product)
+def unpack(base: nn.Module) -> torch.Tensor:
+    """The weight of a 4-bit layer, as bitsandbytes unpacks it for its own backward pass."""
+    from bitsandbytes.functional import dequantize_4bit  # here, so that a base in 16 bits needs no bitsandbytes
+
+    return dequantize_4bit(base.weight.view(-1, 1), base.weight.quant_state)
+
+
+PLAIN = Arithmetic(Gated(_gated, _gated_backward), norm, None, tile, add_product, unpack)
 """All in torch's operators, rotary positions as the model's own code has them."""

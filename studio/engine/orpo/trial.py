@@ -35,7 +35,7 @@ REPEATS, ROUNDS = 4, 5
 """Calls of a round that is timed, and rounds."""
 
 NAMES = {"gated": "gated products", "norm": "norms", "rotary": "rotary positions", "tile": "the head's softmax",
-         "add_product": "sums within the head's products"}
+         "add_product": "sums within the head's products", "unpack": "the unpacking of 4-bit weights"}
 """In the log of a run."""
 
 Tensors = list[torch.Tensor]
@@ -50,6 +50,8 @@ class Trial:
     part: str
     inputs: Tensors
     compute: Callable[[Arithmetic, Tensors], Tensors]
+    is_exact: bool = False
+    """Whether the results must be equal to the last bit; there are no gradients then."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,8 @@ def _first_line(error: Exception) -> str:
 def _outcome(trial: Trial, plain: Arithmetic, fused: Arithmetic, seconds: Clock) -> Outcome:
     candidate = replace(plain, **{trial.part: getattr(fused, trial.part)})
     try:
-        exact = _computed(trial, plain, [one.float() for one in trial.inputs])
-        far = [_apart(_computed(trial, arithmetic, trial.inputs), exact) for arithmetic in (plain, candidate)]
-        if further := [ours for theirs, ours in zip(*far, strict=True) if not ours <= NO_FURTHER * theirs + ROUNDING]:
-            return Outcome(trial.part, why_not=f"the result of our kernel deviates by {max(further):.0e}")
+        if deviates := _deviation(trial, plain, candidate):
+            return Outcome(trial.part, why_not=f"the result of our kernel deviates by {deviates:.0e}")
         taken = [seconds(lambda arithmetic=arithmetic: _computed(trial, arithmetic, trial.inputs)) for arithmetic in (plain, candidate)]
     except Exception as error:  # a compiler that is missing, a card that Triton does not know, memory that another process holds
         if "CUDA error" in str(error) and not relief.ran_out(error):  # after which this process cannot compute on the card any more
@@ -134,10 +134,22 @@ def _outcome(trial: Trial, plain: Arithmetic, fused: Arithmetic, seconds: Clock)
     return Outcome(trial.part, speed, "" if speed >= FASTER else f"our kernel is {speed:.2f} times as fast")
 
 
+def _deviation(trial: Trial, plain: Arithmetic, candidate: Arithmetic) -> float:
+    """How far the candidate is from the result in 32 bits where it is further than allowed, relative to its norm; else 0."""
+    if trial.is_exact:
+        theirs, ours = (_computed(trial, arithmetic, trial.inputs) for arithmetic in (plain, candidate))
+        return max(_apart(ours, theirs)) if not all(map(torch.equal, ours, theirs)) else 0.0
+    exact = _computed(trial, plain, [one.float() for one in trial.inputs])
+    far = [_apart(_computed(trial, arithmetic, trial.inputs), exact) for arithmetic in (plain, candidate)]
+    return max((ours for theirs, ours in zip(*far, strict=True) if not ours <= NO_FURTHER * theirs + ROUNDING), default=0.0)
+
+
 def _computed(trial: Trial, arithmetic: Arithmetic, inputs: Tensors) -> Tensors:
     """Results and gradients by all inputs, for one and the same gradient of each result."""
     leaves = [one.detach().requires_grad_() for one in inputs]
     results = trial.compute(arithmetic, leaves)
+    if trial.is_exact:
+        return results
     # In the type of the trial, so that all computations of it are given the same numbers.
     upstream = [torch.linspace(-1, 1, one.numel(), device=one.device).view(one.shape).to(trial.inputs[0].dtype) for one in results]
     gradients = [given.to(one.dtype) for given, one in zip(upstream, results, strict=True)]
@@ -145,7 +157,7 @@ def _computed(trial: Trial, arithmetic: Arithmetic, inputs: Tensors) -> Tensors:
 
 
 def _apart(ours: Tensors, exact: Tensors) -> list[float]:
-    return [((one.float() - other).norm() / other.norm()).item() for one, other in zip(ours, exact, strict=True)]
+    return [((one.float() - other.float()).norm() / other.float().norm()).item() for one, other in zip(ours, exact, strict=True)]
 
 
 def _on_the_card(call: Callable[[], object]) -> float:
@@ -174,6 +186,10 @@ def _trials(causal: PreTrainedModel, dtype: torch.dtype, device: torch.device) -
     for part in (_gated, _norm, _rotary):
         if (found := part(causal, random)) is not None:
             yield found
+    packed = [module for module in causal.modules() if type(module).__name__ == "Linear4bit"]
+    if packed:
+        largest = max(packed, key=lambda module: module.weight.numel())
+        yield Trial("unpack", [], lambda arithmetic, given: [arithmetic.unpack(largest)], is_exact=True)
     if (frozen := Head(causal).frozen) is not None:
         for part in ("tile", "add_product"):
             yield _head(part, frozen, random)
