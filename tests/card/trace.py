@@ -300,7 +300,8 @@ def main(shape: str, base: str, who: str, lengths: str, count: str, recomputed: 
     for (phase, what), (times, taken, work, moved) in sorted(sums.items()):
         print(f"{phase:9} {what:18} {times:6} kernels {taken * 1e3:8.2f} ms {work / 1e12:8.2f} TFLOP {moved / 1e9:8.1f} GB")
     whole, work = sum(one[1] for one in sums.values()), sum(one[2] for one in sums.values())
-    print(f"{sum(map(launches, counter.rows))} kernels, {whole * 1e3:.0f} ms, {work / whole / 1e12:.0f} TFLOP/s; the host waits: {counter.waits or 'never'}; "
+    moved = sum(one[3] for one in sums.values())
+    print(f"{sum(map(launches, counter.rows))} kernels, {moved / 1e9:.1f} GB, {whole * 1e3:.0f} ms, {work / whole / 1e12:.0f} TFLOP/s; the host waits: {counter.waits or 'never'}; "
           f"traced in {time.time() - began:.0f} s")
     for (phase, name, first), taken in chains.most_common(12):
         print(f"  {taken * 1e3:7.2f} ms  {phase} {name} {first}")

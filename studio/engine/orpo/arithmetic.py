@@ -102,10 +102,13 @@ def _gated(gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
 def _gated_backward(upstream: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, kind: str, again: bool) -> GatedGradients:
     activated = _activated(gate, kind)
     product = activated * up if again else None
-    by_up, by_activated = activated.mul_(upstream), upstream.mul_(up) if again else upstream * up
+    by_up, by_gate = activated.mul_(upstream), upstream.mul_(up) if again else upstream * up
+    # Over its own input: on a CPU, memory that is new costs as much as filling it.
     if kind == "silu":
-        return torch.ops.aten.silu_backward(by_activated, gate), by_up, product
-    return torch.ops.aten.gelu_backward(by_activated, gate, approximate="tanh"), by_up, product
+        torch.ops.aten.silu_backward.grad_input(by_gate, gate, grad_input=by_gate)
+    else:
+        torch.ops.aten.gelu_backward.grad_input(by_gate, gate, approximate="tanh", grad_input=by_gate)
+    return by_gate, by_up, product
 
 
 def norm(scale: torch.Tensor, eps: float, x: torch.Tensor) -> torch.Tensor:
