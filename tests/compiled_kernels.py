@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import triton
@@ -24,6 +25,7 @@ from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from studio.engine.orpo import triton_kernels as kernels
+from studio.engine.orpo import triton_unpacking as unpacking
 from studio.engine.orpo.arithmetic import Sums, Tile
 from studio.engine.orpo.head import Frozen
 
@@ -52,14 +54,15 @@ class Launches:
 @contextmanager
 def recorded(capability: int, take: Callable[..., None]) -> Iterator[None]:
     """Context in which no kernel is launched: `take(kernel, types, constants, attributes, options)` is called instead."""
-    own = {name: one for name, one in vars(kernels).items() if isinstance(one, JITFunction) and name not in ("_activation", "_logits_of")}
+    own = [(home, name, one) for home in (kernels, unpacking) for name, one in vars(home).items()
+           if isinstance(one, JITFunction) and name not in ("_activation", "_logits_of")]
     try:
-        for name, kernel in own.items():
-            setattr(kernels, name, Launches(kernel, capability, partial(take, kernel)))
+        for home, name, kernel in own:
+            setattr(home, name, Launches(kernel, capability, partial(take, kernel)))
         yield
     finally:
-        for name, kernel in own.items():
-            setattr(kernels, name, kernel)
+        for home, name, kernel in own:
+            setattr(home, name, kernel)
 
 
 def compiled(capability: int) -> list[dict]:
@@ -74,9 +77,9 @@ def compiled(capability: int) -> list[dict]:
             file.flush()
             said = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
         used = {name: int(re.search(rf"{name}:(\d+)", said)[1]) for name in ("REG", "STACK", "SHARED")}
-        after = made.asm["ttgir"].rpartition("tt.reduce.return")[2]
+        _, sums, after = made.asm["ttgir"].rpartition("tt.reduce.return")
         found.append({"kernel": kernel.__name__, "capability": capability, "constants": constants, "registers": used["REG"],
-                      "spilled": used["STACK"], "shared": used["SHARED"], "late": len(re.findall(r"tt\.load .* : !tt\.ptr", after))})
+                      "spilled": used["STACK"], "shared": used["SHARED"], "late": len(re.findall(r"tt\.load .* : !tt\.ptr", after)) if sums else 0})
 
     with recorded(capability, take):
         for dtype in (torch.bfloat16, torch.float32) if capability >= 80 else (torch.float16, torch.float32):
@@ -113,6 +116,13 @@ def _launched(dtype: torch.dtype, rows: int = ROWS, device: str = "meta") -> Non
         for wanted in (True, False):
             kernels.tile(Tile(empty(rows, WORDS, dtype=torch.float32), targets, 0, sums,
                               Frozen(empty(WORDS, HIDDEN), bias, 1.0, softcap), dtype, wanted))
+    for nested in (True, False):
+        second = SimpleNamespace(code=empty(256, dtype=torch.float32), absmax=empty(ROWS, dtype=torch.float32), blocksize=256)
+        state = SimpleNamespace(shape=(INTERMEDIATE, HIDDEN), dtype=dtype, nested=nested, blocksize=64, code=empty(16, dtype=torch.float32), state2=second,
+                                absmax=empty(ROWS, dtype=torch.uint8 if nested else torch.float32), offset=empty(dtype=torch.float32))
+        weight = empty(INTERMEDIATE * HIDDEN // 2, 1, dtype=torch.uint8)
+        weight.quant_state = state
+        unpacking.unpack(SimpleNamespace(weight=weight))
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def table(rows: list[tuple[str, Scorer]]) -> str:
 
 
 def quantize(model):
-    """Every adapted layer's base in NF4, as bitsandbytes does it while a model is loaded."""
+    """The model with every adapted layer's base in NF4, as bitsandbytes does it while a model is loaded."""
     import bitsandbytes as bnb
 
     for layer in model.modules():
@@ -159,6 +159,7 @@ def quantize(model):
             small.bias = plain.bias
             small.support_avx512bf16_for_cpu = False
             layer.base_layer = small.to("cpu")
+    return model
 
 
 if __name__ == "__main__":

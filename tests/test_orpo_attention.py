@@ -7,6 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from studio.engine.orpo import attention
 from studio.engine.orpo.attention import Layout
 from studio.engine.orpo.packing import Branch
+from tests.tiny_models import tiny_model
 
 BRANCHES = (Branch(0, 7, 3, 4), Branch(11, 5, 5, 2), Branch(18, 4, 2, 0))
 TOKENS = 22
@@ -81,3 +82,27 @@ def test_attention_is_the_model_s_own_again_afterwards():
             pass
         assert model.config._attn_implementation == attention.NAME
     assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "llama"])
+def test_a_model_with_a_softcap_or_sinks_writes_the_same_while_it_attends_over_branches(family):
+    """As the samples of a run are written: layouts are for scoring only, and torch's fused attention knows neither."""
+    options = {"sliding_window": 4, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 0.5} if family == "gemma2" else {}
+    causal = tiny_model(family, **options, **({"sliding_window": 4} if family == "gpt_oss" else {}))
+    for name, weight in causal.named_parameters():
+        if name.endswith("sinks") or name.endswith(("q_proj.weight", "k_proj.weight")):
+            torch.nn.init.normal_(weight, std=1.0)
+    ids = torch.randint(3, 90, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+
+    def written():
+        with torch.no_grad():
+            return causal.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=6, min_new_tokens=6, pad_token_id=0,
+                                   return_dict_in_generate=True, output_logits=True)
+
+    own = written()
+    with attention.branching(causal):
+        ours = written()
+    assert torch.equal(own.sequences, ours.sequences)
+    assert torch.allclose(torch.stack(own.logits), torch.stack(ours.logits), atol=1e-5)

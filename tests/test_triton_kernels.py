@@ -7,11 +7,11 @@ import sys
 from dataclasses import replace
 from itertools import cycle
 
+import bitsandbytes as bnb
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 
-from studio.engine.orpo import arithmetic, head, packing, rotary, trial
+from studio.engine.orpo import arithmetic, frozen, head, packing, rotary, trial
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic, Sums, Tile
 from studio.engine.orpo.head import Frozen
 from studio.engine.orpo.scoring import Scorer
@@ -87,12 +87,12 @@ def test_interpreted_rotary_positions_are_the_model_s_own(batch, angles, width):
 @pytest.mark.parametrize(("bias", "scale", "softcap"), [(False, 1.0, None), (True, 0.25, None), (True, 1.0, 5.0)])
 def test_interpreted_tiles_bring_the_sums_of_a_softmax_up_to_date_as_torch_does(bias, scale, softcap, dtype):
     rows, words = 6, kernels.TILE_WIDE + 100
-    frozen = Frozen(random(3 * words, 8), random(3 * words, seed=3) if bias else None, scale, softcap)
+    matrix = Frozen(random(3 * words, 8), random(3 * words, seed=3) if bias else None, scale, softcap)
     targets = torch.tensor([0, words - 1, words, 2 * words + 5, 3 * words - 1, 7])
     found = []
     for tile in (kernels.tile, PLAIN.tile):
         sums = Sums.of(rows, torch.device("cpu"))
-        made = [tile(Tile(4 * random(rows, words, seed=first), targets, first, sums, frozen, dtype, True)) for first in range(0, 3 * words, words)]
+        made = [tile(Tile(4 * random(rows, words, seed=first), targets, first, sums, matrix, dtype, True)) for first in range(0, 3 * words, words)]
         found.append([sums.highest, sums.total, sums.at_target, sums.shrink, *made])
     for ours, theirs in zip(*found, strict=True):
         assert_close(ours, theirs, 3e-6 if ours.dtype is torch.float32 else 1e-3)
@@ -101,14 +101,25 @@ def test_interpreted_tiles_bring_the_sums_of_a_softmax_up_to_date_as_torch_does(
 @interpreted
 @pytest.mark.parametrize("softcap", [None, 10.0])
 def test_the_interpreted_head_gives_the_same_log_probabilities_and_slopes(softcap):
-    frozen = Frozen(random(700, 24), None, 1.0, softcap)
+    matrix = Frozen(random(700, 24), None, 1.0, softcap)
     hidden, targets = random(33, 24, seed=1), torch.arange(33) * 20
     block = torch.empty(33 * 128)
     for wanted in (True, False):
-        ours, theirs = (head.streamed(hidden, targets, frozen, block, wanted, one) for one in (kernels.FUSED, PLAIN))
+        ours, theirs = (head.streamed(hidden, targets, matrix, block, wanted, one) for one in (kernels.FUSED, PLAIN))
         assert_close(ours[0], theirs[0])
         if wanted:
             assert_close(ours[1], theirs[1], 3e-6)
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_interpreted_unpacking_gives_the_weight_that_bitsandbytes_gives_to_the_last_bit(kind, nested, dtype):
+    layer = bnb.nn.Linear4bit(96, 70, bias=False, compute_dtype=dtype, quant_type=kind)
+    layer.weight = bnb.nn.Params4bit(random(70, 96, dtype=dtype), requires_grad=False, quant_type=kind, compress_statistics=nested)
+    layer = layer.to("cpu")
+    assert torch.equal(kernels.FUSED.unpack(layer), PLAIN.unpack(layer))
 
 
 # --- in the engine ----------------------------------------------------------------------------------------------------
@@ -134,6 +145,14 @@ def test_a_step_with_interpreted_kernels_is_the_same_step(name):
     (scorer, ours), (_, theirs) = stepped(name, kernels.FUSED), stepped(name, PLAIN)
     assert scorer.packed and not scorer.remark
     assert (ours - theirs).norm() <= 5e-6 * theirs.norm()
+
+
+@interpreted
+def test_a_step_on_4_bits_with_interpreted_kernels_is_the_same_step(monkeypatch):
+    monkeypatch.setattr(frozen, "FEW", 0)
+    monkeypatch.setattr(families, "with_adapter", lambda *given, made=families.with_adapter, **options: families.quantize(made(*given, **options)))
+    (_, ours), (_, theirs) = stepped("Llama", replace(PLAIN, unpack=kernels.FUSED.unpack)), stepped("Llama", PLAIN)
+    assert (ours - theirs).norm() <= 1e-6 * theirs.norm()
 
 
 @interpreted
@@ -186,7 +205,8 @@ def clocked(ours: float):
 
 
 def llama():
-    return get_peft_model(tiny_model("llama").requires_grad_(False), LoraConfig(r=4, target_modules="all-linear")).get_base_model()
+    """One layer on 4 bits, which has every part."""
+    return families.quantize(families.with_adapter("llama", num_hidden_layers=1)).get_base_model()
 
 
 @pytest.fixture
@@ -199,18 +219,27 @@ def short(monkeypatch):
 def test_interpreted_kernels_are_chosen_where_they_are_as_exact_and_faster(short, dtype):
     causal = llama()
     for weight in causal.parameters():
-        weight.data = weight.data.to(dtype)
+        weight.data = weight.data.to(dtype) if weight.is_floating_point() else weight.data
     chosen, words = trial.chosen(causal, dtype, clocked(0.5))
     assert chosen == kernels.FUSED
     assert "gated products (2.0 times as fast)" in words and "the head's softmax (2.0 times as fast)" in words and "Torch's" not in words
 
 
 @interpreted
+@pytest.mark.parametrize("wrong", [0.0, 1e-7])
+def test_an_interpreted_unpacking_is_chosen_only_where_it_gives_every_bit(short, monkeypatch, wrong):
+    causal = llama()
+    monkeypatch.setattr(kernels, "FUSED", replace(PLAIN, unpack=lambda base: kernels.unpack(base) * (1 + wrong)))
+    chosen, words = trial.chosen(causal, torch.float32, clocked(0.5))
+    assert (chosen.unpack is not PLAIN.unpack) == (not wrong) and ("the unpacking of 4-bit weights: the result of our kernel deviates" in words) == bool(wrong)
+
+
+@interpreted
 def test_interpreted_kernels_that_are_not_faster_are_not_chosen(short):
     chosen, words = trial.chosen(llama(), torch.float32, clocked(0.99))
     assert chosen == PLAIN
-    assert words == ("Torch's operators compute gated products, norms, rotary positions, the head's softmax and sums within the head's products: "
-                     "our kernel is 1.01 times as fast.")
+    assert words == ("Torch's operators compute gated products, norms, rotary positions, the unpacking of 4-bit weights, the head's softmax and "
+                     "sums within the head's products: our kernel is 1.01 times as fast.")
 
 
 @interpreted
@@ -260,7 +289,8 @@ def test_interpreted_kernels_for_which_too_little_memory_is_free_are_not_chosen_
 
     monkeypatch.setattr(torch, "randn", full)
     chosen, words = trial.chosen(causal, torch.float32, clocked(0.5))
-    assert chosen == PLAIN and words.endswith("too little memory is free to try our kernel.")
+    assert chosen == replace(PLAIN, unpack=kernels.FUSED.unpack), "Nothing random is needed to try that one."
+    assert words.endswith("too little memory is free to try our kernel.")
 
 
 @interpreted
@@ -317,7 +347,7 @@ def test_the_kernels_compile_for_every_card_and_keep_all_their_numbers_in_regist
                           env=os.environ | {"TRITON_INTERPRET": "0"}, timeout=250)
     assert made.returncode == 0, made.stderr
     found = [json.loads(line) for line in made.stdout.splitlines() if line.startswith("{")]
-    assert {one["kernel"] for one in found} == {"_gated", "_gated_backward", "_norm", "_norm_backward", "_rotate", "_tile"}
+    assert {one["kernel"] for one in found} == {"_gated", "_gated_backward", "_norm", "_norm_backward", "_rotate", "_tile", "_unpack"}
     # On compute capability 8.0 the assembler puts two numbers of one norm on the stack, with half of the registers unused.
     assert all(one["spilled"] <= 8 and one["registers"] <= 128 for one in found), found
     # Of a tile in 32 bits the numerators overwrite the products: a warp that reads a target's product late would read a numerator.

@@ -73,6 +73,9 @@ numerators = _stands_for("numerators", "(Tensor products, Tensor targets, Tensor
                          lambda products, targets, highest, like: torch.empty_like(products, dtype=like.dtype))
 sum_within = _stands_for("addmm_", "(Tensor(a!) total, Tensor left, Tensor right) -> Tensor(a!)", lambda total, left, right: total)
 
+unpacked = _stands_for("unpacked", "(Tensor packed, Tensor constants, int rows, int columns) -> Tensor",
+                       lambda packed, constants, rows, columns: torch.empty(rows, columns, dtype=torch.bfloat16, device=packed.device))
+
 
 class _Norm(torch.autograd.Function):
     @staticmethod
@@ -101,7 +104,8 @@ TORCH = replace(PLAIN, norm=lambda scale, eps, x: _Norm.apply(x, scale))
 OURS = Arithmetic(Gated(lambda gate, up, kind: gated(gate, up), lambda g, gate, up, kind, again: gated_back(g, gate, up)), TORCH.norm,
                   lambda q, k, cos, sin: (_Rotated.apply(q, cos, sin), _Rotated.apply(k, cos, sin)),
                   lambda tile: numerators(tile.products, tile.targets, tile.sums.highest, tile.head.weight[:1]),
-                  lambda total, left, right: sum_within(total, left, right))
+                  lambda total, left, right: sum_within(total, left, right),
+                  lambda base: unpacked(base.weight, base.weight.quant_state.absmax, *base.weight.quant_state.shape))
 
 
 def _plan(self):
@@ -154,7 +158,7 @@ def seconds(row) -> float:
         rows, inputs = math.prod(shapes[0][:-1]), shapes[0][-1]
         outputs = work / 2 / rows / inputs
         return inputs * outputs * 2.516 / (0.7 * BYTES) + max(work / (0.86 * RATE), 2 * (rows * inputs + inputs * outputs + rows * outputs) / (0.85 * BYTES)) + 8e-6
-    if name == "dequantize_4bit":
+    if name in ("dequantize_4bit", "unpacked"):
         return moved / (0.7 * BYTES) + 3e-6
     if name.startswith(("mm", "addmm", "bmm")):
         return max(work / (0.86 * RATE), moved / (0.85 * BYTES), 2.5e-6)
@@ -170,7 +174,7 @@ def kind(row) -> str:
     if name.startswith(("mm", "addmm", "bmm", "gemm")):
         thin = min((min(shape) for shape in shapes if shape), default=0) <= 64
         return "LoRA's products" if thin and name != "gemm_4bit" else "products"
-    return "attention" if "varlen" in name or "scaled_dot" in name else "unpacking 4 bits" if "dequantize" in name else "the rest"
+    return "attention" if "varlen" in name or "scaled_dot" in name else "unpacking 4 bits" if "dequantize" in name or name == "unpacked" else "the rest"
 
 
 # --- models and steps -------------------------------------------------------------------------------------------------
@@ -296,7 +300,8 @@ def main(shape: str, base: str, who: str, lengths: str, count: str, recomputed: 
     for (phase, what), (times, taken, work, moved) in sorted(sums.items()):
         print(f"{phase:9} {what:18} {times:6} kernels {taken * 1e3:8.2f} ms {work / 1e12:8.2f} TFLOP {moved / 1e9:8.1f} GB")
     whole, work = sum(one[1] for one in sums.values()), sum(one[2] for one in sums.values())
-    print(f"{sum(map(launches, counter.rows))} kernels, {whole * 1e3:.0f} ms, {work / whole / 1e12:.0f} TFLOP/s; the host waits: {counter.waits or 'never'}; "
+    moved = sum(one[3] for one in sums.values())
+    print(f"{sum(map(launches, counter.rows))} kernels, {moved / 1e9:.1f} GB, {whole * 1e3:.0f} ms, {work / whole / 1e12:.0f} TFLOP/s; the host waits: {counter.waits or 'never'}; "
           f"traced in {time.time() - began:.0f} s")
     for (phase, name, first), taken in chains.most_common(12):
         print(f"  {taken * 1e3:7.2f} ms  {phase} {name} {first}")

@@ -1,7 +1,7 @@
 """The elementwise arithmetic of a pass, which has two implementations: torch's operators here, Triton's in `triton_kernels`.
 
-Gated products, RMS norms, rotary position embeddings and the softmax of a tile of logits. Modules that need one are handed an
-`Arithmetic`; `trial` decides at the start of a run which implementation of each a card computes with.
+Gated products, RMS norms, rotary position embeddings, the softmax of a tile of logits, and 4-bit weights unpacked. Modules that
+need one are handed an `Arithmetic`; `trial` decides at the start of a run which implementation of each a card computes with.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import nn
 from torch.linalg import vecdot, vector_norm
 from torch.nn.functional import gelu, rms_norm, silu
 
@@ -83,6 +84,8 @@ class Arithmetic:
     """Brings the sums up to date and gives exp(logit - highest), by the derivative of the head's cap, (rows, words) in `type`."""
     add_product: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     """`add_product(total, left, right)`: total += left @ right with float32 sums, of factors of one type."""
+    unpack: Callable[[nn.Module], torch.Tensor]
+    """The weight of a 4-bit layer of bitsandbytes, (outputs, inputs), in the type that it was quantized from."""
 
 
 # --- in torch's operators ---------------------------------------------------------------------------------------------
@@ -99,10 +102,13 @@ def _gated(gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
 def _gated_backward(upstream: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, kind: str, again: bool) -> GatedGradients:
     activated = _activated(gate, kind)
     product = activated * up if again else None
-    by_up, by_activated = activated.mul_(upstream), upstream.mul_(up) if again else upstream * up
+    by_up, by_gate = activated.mul_(upstream), upstream.mul_(up) if again else upstream * up
+    # Over its own input: on a CPU, memory that is new costs as much as filling it.
     if kind == "silu":
-        return torch.ops.aten.silu_backward(by_activated, gate), by_up, product
-    return torch.ops.aten.gelu_backward(by_activated, gate, approximate="tanh"), by_up, product
+        torch.ops.aten.silu_backward.grad_input(by_gate, gate, grad_input=by_gate)
+    else:
+        torch.ops.aten.gelu_backward.grad_input(by_gate, gate, approximate="tanh", grad_input=by_gate)
+    return by_gate, by_up, product
 
 
 def norm(scale: torch.Tensor, eps: float, x: torch.Tensor) -> torch.Tensor:
@@ -171,5 +177,12 @@ def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) ->
         total += product(left, right)
 
 
-PLAIN = Arithmetic(Gated(_gated, _gated_backward), norm, None, tile, add_product)
+def unpack(base: nn.Module) -> torch.Tensor:
+    """The weight of a 4-bit layer, as bitsandbytes unpacks it for its own backward pass."""
+    from bitsandbytes.functional import dequantize_4bit  # here, so that a base in 16 bits needs no bitsandbytes
+
+    return dequantize_4bit(base.weight.view(-1, 1), base.weight.quant_state)
+
+
+PLAIN = Arithmetic(Gated(_gated, _gated_backward), norm, None, tile, add_product, unpack)
 """All in torch's operators, rotary positions as the model's own code has them."""

@@ -88,10 +88,12 @@ def branch_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, 
 
     `options` that change the result and are honoured: `sliding_window`, `softcap`, `s_aux` (attention sinks).
     """
-    if layout is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
     window = options.get("sliding_window")
     softcap, sinks = options.get("softcap"), options.get("s_aux")
+    if layout is None and softcap is None and sinks is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
+    if layout is None:
+        return _masked(_spelled_out(softcap, sinks), query, key, value, attention_mask, dropout, scaling), None
     if softcap is not None or sinks is not None:
         if dropout == 0:
             rule = Rule(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, window)
@@ -108,6 +110,15 @@ def branch_attention(module: nn.Module, query: torch.Tensor, key: torch.Tensor, 
         keys, values = (_joined([side[part] for part in which], groups) for side in parts)
         made.append(_stretch(attend, rows, keys, values, layout, window, dropout, scaling))
     return torch.cat(made, dim=2).transpose(1, 2), None
+
+
+def _masked(attend, query, key, value, mask: torch.Tensor | None, dropout: float, scaling: float | None) -> torch.Tensor:
+    """Attention of a call without a layout, as generation makes it, under transformers' boolean mask; without one it is causal."""
+    groups = query.shape[1] // key.shape[1]
+    if mask is None:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
+    return attend(query, repeat_kv(key, groups), repeat_kv(value, groups), attn_mask=mask, is_causal=False, dropout_p=dropout,
+                  scale=scaling).transpose(1, 2).contiguous()
 
 
 def _joined(parts: list[torch.Tensor], groups: int) -> torch.Tensor:

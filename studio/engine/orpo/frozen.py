@@ -3,8 +3,15 @@
 A 4-bit weight is unpacked for each product, forward and backward, as bitsandbytes does it for long inputs.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+
+from studio.engine.orpo.arithmetic import PLAIN
+
+FEW = 1536
+"""Up to so many rows bitsandbytes may multiply without unpacking the whole weight; above, it does what is done here."""
 
 
 def multiplies_in(base: nn.Module, dtype: torch.dtype) -> bool:
@@ -14,13 +21,22 @@ def multiplies_in(base: nn.Module, dtype: torch.dtype) -> bool:
     return base.compute_dtype == dtype
 
 
+def unpack_with(base: nn.Module, unpack: Callable[[nn.Module], torch.Tensor]) -> None:
+    """From now on the weight of this layer is unpacked by `unpack`, if it is of 4 bits."""
+    base.unpack = unpack
+
+
 def weight_of(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
     """The layer's weight, (outputs, inputs); one of 4 bits is unpacked into memory of its own."""
-    if type(base) is nn.Linear:
-        return base.weight
-    from bitsandbytes.functional import dequantize_4bit  # here, so that a base in 16 bits needs no bitsandbytes
+    return base.weight if type(base) is nn.Linear else getattr(base, "unpack", PLAIN.unpack)(base).to(dtype)
 
-    return dequantize_4bit(base.weight.view(-1, 1), base.weight.quant_state).to(dtype)
+
+def product_with(rows: torch.Tensor, base: nn.Module) -> torch.Tensor:
+    """rows @ weight.T + bias, (tokens, outputs) from rows (tokens, inputs), without a gradient."""
+    if getattr(base, "unpack", PLAIN.unpack) is PLAIN.unpack or len(rows) <= FEW:
+        return base(rows)
+    weight = weight_of(base, rows.dtype).t()
+    return rows @ weight if base.bias is None else torch.addmm(base.bias.to(rows.dtype), rows, weight)
 
 
 def add_product(total: torch.Tensor, rows: torch.Tensor, base: nn.Module) -> torch.Tensor:

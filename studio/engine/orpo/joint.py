@@ -14,14 +14,15 @@ from torch import nn
 
 from studio.engine.orpo import copies, lora, relief
 from studio.engine.orpo.anew import Way, source_of
+from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
 from studio.engine.orpo.forwards import Forwards
-from studio.engine.orpo.frozen import multiplies_in, weight_of
+from studio.engine.orpo.frozen import multiplies_in, product_with, unpack_with, weight_of
 
 SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of layers that most families hand one and the same input, in the order in which they are called."""
 
 
-def fused(model: PeftModel) -> Forwards:
+def fused(model: PeftModel, arithmetic: Arithmetic = PLAIN) -> Forwards:
     """Forward passes for every layer of which it is known to be the same; the others stay PEFT's."""
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and lora.is_plain(layer)]
     forwards, waiting, groups = {layer: partial(lora.alone, layer) for layer in layers}, _Waiting(), []
@@ -32,6 +33,8 @@ def fused(model: PeftModel) -> Forwards:
                 siblings = _Siblings(together, waiting)
                 forwards |= {layer: partial(siblings.forward, layer) for layer in together}
                 groups.append(together)
+    for layer in layers:
+        unpack_with(layer.base_layer, arithmetic.unpack)
     joined_up = {layer for group in groups for layer in group}
     groups += [[layer] for layer in layers if layer not in joined_up]
     copies.Copies([lora.narrow_of(layer) for group in groups for layer in group] + [lora.wide_of(layer) for layer in layers])
@@ -125,7 +128,7 @@ class _Joint(torch.autograd.Function):
         dropped, stays = lora.dropped_of(x, sides.dropout)
         inner = dropped @ narrow.t()
         parts = inner.split([len(one) for one in adapters[0::2]], 1)
-        made = [base(x).addmm_(part, copies.in_type(wide, x.dtype).t(), alpha=scaling)
+        made = [product_with(x, base).addmm_(part, copies.in_type(wide, x.dtype).t(), alpha=scaling)
                 for base, part, wide, scaling in zip(sides.bases, parts, adapters[1::2], sides.scalings, strict=True)]
         ctx.save_for_backward(kept, stays, inner, *adapters)
         ctx.sides = sides

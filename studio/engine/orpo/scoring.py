@@ -43,7 +43,7 @@ class Scorer:
                  arithmetic: Arithmetic = PLAIN):
         self.model, self.filler, self.scope = model, filler, scope
         self.causal: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._forwards = (joint.fused(model) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal, arithmetic)
+        self._forwards = (joint.fused(model, arithmetic) if isinstance(model, PeftModel) else {}) | layers.lean(self.causal, arithmetic)
         self._rotary = Rotation(self.causal, arithmetic.rotary)
         self._attending = False
         self.head = Head(self.causal, arithmetic)

@@ -38,7 +38,7 @@ AHEAD = 5_000_000
 """Cycles by which the host is ahead of the card in a round, 3 ms at 1.7 GHz: a guess at what the launches of a round take."""
 
 NAMES = {"gated": "gated products", "norm": "norms", "rotary": "rotary positions", "tile": "the head's softmax",
-         "add_product": "sums within the head's products"}
+         "add_product": "sums within the head's products", "unpack": "the unpacking of 4-bit weights"}
 """In the log of a run."""
 
 Tensors = list[torch.Tensor]
@@ -53,6 +53,8 @@ class Trial:
     part: str
     inputs: Tensors
     compute: Callable[[Arithmetic, Tensors], Tensors]
+    is_exact: bool = False
+    """Whether the results must be equal to the last bit; there are no gradients then."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,8 @@ def _outcome(part: str, trial_of: Callable[[], Trial | None], plain: Arithmetic,
         if (trial := trial_of()) is None:
             return None
         upstream = _upstream(trial, plain)
-        exact = _computed(trial, plain, [one.float() for one in trial.inputs], upstream)
-        far = [_apart(_computed(trial, arithmetic, trial.inputs, upstream), exact) for arithmetic in (plain, candidate)]
-        if further := [ours for theirs, ours in zip(*far, strict=True) if not ours <= NO_FURTHER * theirs + ROUNDING]:
-            return Outcome(part, why_not=f"the result of our kernel deviates by {max(further):.0e}")
+        if deviates := _deviation(trial, plain, candidate, upstream):
+            return Outcome(part, why_not=f"the result of our kernel deviates by {deviates:.0e}")
         taken = [seconds(partial(_computed, trial, arithmetic, trial.inputs, upstream)) for arithmetic in (plain, candidate)]
     except Exception as error:  # a compiler that is missing, a card that Triton does not know, memory that another process holds
         if relief.ran_out(error):
@@ -159,21 +159,35 @@ def _is_broken(error: Exception) -> bool:
 
 def _upstream(trial: Trial, plain: Arithmetic) -> Tensors:
     """A gradient of each result, in the type of the trial, so that all computations of it are given the same numbers."""
+    if trial.is_exact:
+        return []
     with torch.no_grad():
         return [torch.linspace(-1, 1, one.numel(), device=one.device).view(one.shape).to(trial.inputs[0].dtype)
                 for one in trial.compute(plain, trial.inputs)]
+
+
+def _deviation(trial: Trial, plain: Arithmetic, candidate: Arithmetic, upstream: Tensors) -> float:
+    """How far the candidate is from the result in 32 bits where it is further than allowed, relative to its norm; else 0."""
+    if trial.is_exact:
+        theirs, ours = (_computed(trial, arithmetic, trial.inputs, upstream) for arithmetic in (plain, candidate))
+        return max(_apart(ours, theirs)) if not all(map(torch.equal, ours, theirs)) else 0.0
+    exact = _computed(trial, plain, [one.float() for one in trial.inputs], upstream)
+    far = [_apart(_computed(trial, arithmetic, trial.inputs, upstream), exact) for arithmetic in (plain, candidate)]
+    return max((ours for theirs, ours in zip(*far, strict=True) if not ours <= NO_FURTHER * theirs + ROUNDING), default=0.0)
 
 
 def _computed(trial: Trial, arithmetic: Arithmetic, inputs: Tensors, upstream: Tensors) -> Tensors:
     """Results and gradients by all inputs."""
     leaves = [one.detach().requires_grad_() for one in inputs]
     results = trial.compute(arithmetic, leaves)
+    if trial.is_exact:
+        return results
     gradients = [given.to(one.dtype) for given, one in zip(upstream, results, strict=True)]
     return [one.detach() for one in results] + list(torch.autograd.grad(results, leaves, gradients))
 
 
 def _apart(ours: Tensors, exact: Tensors) -> list[float]:
-    return [((one.float() - other).norm() / other.norm()).item() for one, other in zip(ours, exact, strict=True)]
+    return [((one.float() - other.float()).norm() / other.float().norm()).item() for one, other in zip(ours, exact, strict=True)]
 
 
 def _on_the_card(call: Callable[[], object]) -> float:
@@ -206,7 +220,8 @@ def _trials(causal: PreTrainedModel, dtype: torch.dtype, device: torch.device) -
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device).to(dtype)
 
-    made = {"gated": _gated, "norm": _norm, "rotary": _rotary, "tile": partial(_head, "tile"), "add_product": partial(_head, "add_product")}
+    made = {"gated": _gated, "norm": _norm, "rotary": _rotary, "unpack": _unpack, "tile": partial(_head, "tile"),
+            "add_product": partial(_head, "add_product")}
     return {part: partial(trial_of, causal, random) for part, trial_of in made.items()}
 
 
@@ -243,6 +258,14 @@ def _rotary(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Tri
     sides = [side.to(inputs[0].dtype) for side in (angles.cos(), angles.sin())]
     return Trial("rotary", inputs, lambda arithmetic, given: list(
         (arithmetic.rotary or own)(*given, *(side.to(given[0].dtype) for side in sides))))
+
+
+def _unpack(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:
+    packed = [module for module in causal.modules() if type(module).__name__ == "Linear4bit"]
+    if not packed:
+        return None
+    largest = max(packed, key=lambda module: module.weight.numel())
+    return Trial("unpack", [], lambda arithmetic, given: [arithmetic.unpack(largest)], is_exact=True)
 
 
 def _head(part: str, causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:

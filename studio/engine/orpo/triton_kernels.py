@@ -14,6 +14,7 @@ import triton.language as tl
 
 from studio.engine.orpo import arithmetic
 from studio.engine.orpo.arithmetic import Arithmetic, Gated, GatedGradients, Tile, multiplies_16_bits
+from studio.engine.orpo.triton_unpacking import unpack
 
 WIDE = 1024
 """Numbers of a gated product that one program computes."""
@@ -295,4 +296,4 @@ def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) ->
         torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
 
 
-FUSED = Arithmetic(Gated(gated, gated_backward), norm, rotary, tile, add_product)
+FUSED = Arithmetic(Gated(gated, gated_backward), norm, rotary, tile, add_product, unpack)
