@@ -82,9 +82,9 @@ def test_a_branch_that_sees_a_token_of_the_other_answer_is_found_out_in_16_bits(
 def test_a_layer_of_ours_that_does_something_else_is_left_out_and_said(monkeypatch):
     real = layers.lean
 
-    def wrong(causal):
+    def wrong(causal, arithmetic):
         return {module: (lambda x, ours=ours: ours(x) * 1.05) if type(module).__name__ == "LlamaRMSNorm" else ours
-                for module, ours in real(causal).items()}
+                for module, ours in real(causal, arithmetic).items()}
 
     monkeypatch.setattr(layers, "lean", wrong)
     model = families.with_adapter("llama")
