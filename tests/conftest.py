@@ -28,6 +28,15 @@ for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "PYTHONDONT
 sys.path.insert(0, str(PROJECT / "tests" / "guard"))
 import sitecustomize  # noqa: E402, F401  (closes the network for this process; the workers import it by themselves)
 
+_settled = {name: os.environ.get(name) for name in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE",
+                                                    "OMP_NUM_THREADS", "HF_TOKEN", "HF_HUB_DISABLE_IMPLICIT_TOKEN")}
+
+
+def pytest_collection_finish():
+    """A module that changes these when it is imported changes them for all tests, in whatever file they are, and for their workers."""
+    if changed := [name for name, value in _settled.items() if os.environ.get(name) != value]:
+        pytest.exit(f"Importing the tests changed {', '.join(changed)} in the environment.", returncode=3)
+
 
 def pytest_sessionfinish():
     shutil.rmtree(_home, ignore_errors=True)

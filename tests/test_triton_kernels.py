@@ -333,6 +333,12 @@ def test_a_pretended_card_is_timed_by_its_own_clock_and_never_waits_for_the_host
     assert done == ["wait", "sleep", "mark", *["call"] * trial.REPEATS, "mark", "wait"] * (1 + trial.ROUNDS)
 
 
+@interpreted
+def test_rotary_positions_of_a_family_that_turns_other_pairs_are_not_tried_with_the_interpreted_kernel(short):
+    _, words = trial.chosen(families.with_adapter("gpt_oss", num_hidden_layers=1).get_base_model(), torch.float32, clocked(0.5))
+    assert "rotary" not in words and "norms" in words
+
+
 def test_on_a_cpu_nothing_is_tried_and_nothing_said():
     assert trial.chosen(llama(), torch.float32) == (PLAIN, "")
 

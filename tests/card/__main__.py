@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+if __name__ == "__main__":  # before the libraries below read it; an import changes nobody's environment
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"} | os.environ
 
 from safetensors.torch import save_file  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402

@@ -12,6 +12,7 @@ from operator import itemgetter
 
 import torch
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from studio.engine.orpo import gated, layers, relief, rotary
 from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
@@ -248,9 +249,11 @@ def _norm(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial
 
 
 def _rotary(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:
-    own, config = next(iter(rotary.functions(causal).values()), None), causal.config.get_text_config()
+    # A family's function may turn other pairs of numbers than Llama's, or want angles of another shape: then it is not replaced.
+    own = next((own for own in rotary.functions(causal).values() if rotary.is_same(own, apply_rotary_pos_emb, random(1).device)), None)
     if own is None:
         return None
+    config = causal.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     inputs = [random(1, ROWS, count, width).transpose(1, 2) for count in (heads, getattr(config, "num_key_value_heads", None) or heads)]
