@@ -43,5 +43,5 @@ def all_presets(folder: Path = FOLDER) -> dict[str, Preset]:
 
 def _memory(name: str) -> float:
     """Gigabytes of the card that a preset is named after; infinite for any other."""
-    stated = re.search(r"(\d+)gb", name)
+    stated = re.search(r"(\d{1,4})gb", name)
     return int(stated[1]) if stated else math.inf
