@@ -180,7 +180,7 @@ def test_a_reload_finds_data_edits_settings_and_tab_and_a_second_page_is_one_of_
         field(opened, name).fill(value)
         field(opened, name).blur()
     opened.locator("#preset input").click()
-    opened.get_by_role("option", name="gpu-8gb").click()
+    opened.get_by_role("option", name="gpu-8gb", exact=True).click()
     expect(field(opened, "model.name")).to_have_value("Qwen/Qwen2.5-1.5B-Instruct")
     field(opened, "training.beta").fill("0.44")
     field(opened, "training.beta").blur()
