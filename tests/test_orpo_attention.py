@@ -22,16 +22,22 @@ def drawn(heads=4, kept=2, width=8):
     return (torch.randn(1, heads, TOKENS, width, requires_grad=True), *(torch.randn(1, kept, TOKENS, width, requires_grad=True) for _ in range(2)))
 
 
-def by_mask(query, key, value, window=None):
-    """The same from one mask over the whole row, written out token by token."""
-    allowed = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
-    for one in BRANCHES:
+def seen_by_token(branches, tokens, window=None):
+    """One mask over the whole row, (tokens, tokens), written out token by token."""
+    allowed = torch.zeros(tokens, tokens, dtype=torch.bool)
+    for one in branches:
         trunk = list(range(one.start, one.start + one.trunk))
         branch = list(range(one.start + one.trunk, one.start + one.trunk + one.branch))
         for text in (trunk, trunk[: one.shared] + branch):
             for at, place in enumerate(text):
-                for before in text[max(0, at - (window or TOKENS) + 1) : at + 1]:
+                for before in text[max(0, at - (window or tokens) + 1) : at + 1]:
                     allowed[place, before] = True
+    return allowed
+
+
+def by_mask(query, key, value, window=None):
+    """The same attention from one mask over the whole row."""
+    allowed = seen_by_token(BRANCHES, TOKENS, window)
     return scaled_dot_product_attention(query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=allowed).transpose(1, 2)
 
 

@@ -9,6 +9,7 @@ from studio.engine.orpo import attention, blockwise
 from studio.engine.orpo.attention import Layout
 from studio.engine.orpo.head import TILE_BYTES
 from studio.engine.orpo.packing import Branch
+from tests.test_orpo_attention import seen_by_token
 
 BRANCHES = (Branch(0, 37, 13, 24), Branch(61, 5, 5, 2), Branch(68, 29, 0, 0), Branch(97, 31, 31, 1))
 TOKENS, HEADS, KEY_HEADS, WIDTH, SOFTCAP, SCALE = 129, 6, 2, 24, 2.0, 0.7
@@ -35,19 +36,6 @@ def attended(inputs, softcap, window=None, branches=BRANCHES, dropout=0.0):
                                       softcap=SOFTCAP if softcap else None, s_aux=sinks[0] if sinks else None)[0]
 
 
-def seen_by_token(window):
-    """One mask over the whole row, written out token by token."""
-    allowed = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
-    for one in BRANCHES:
-        trunk = list(range(one.start, one.start + one.trunk))
-        branch = list(range(one.start + one.trunk, one.start + one.trunk + one.branch))
-        for text in (trunk, trunk[: one.shared] + branch):
-            for at, place in enumerate(text):
-                for before in text[max(0, at - (window or TOKENS) + 1) : at + 1]:
-                    allowed[place, before] = True
-    return allowed
-
-
 def spelled_out(inputs, softcap, window=None):
     """The same in torch's own operations, in the inputs' type, softmax in float32 at least."""
     query, key, value, *sinks = inputs
@@ -55,7 +43,7 @@ def spelled_out(inputs, softcap, window=None):
     scores = query @ key.transpose(2, 3) * SCALE
     if softcap:
         scores = SOFTCAP * torch.tanh(scores / SOFTCAP)
-    scores = scores.masked_fill(~seen_by_token(window), torch.finfo(scores.dtype).min)
+    scores = scores.masked_fill(~seen_by_token(BRANCHES, TOKENS, window), torch.finfo(scores.dtype).min)
     if sinks:
         scores = torch.cat([scores, sinks[0].view(1, -1, 1, 1).expand(1, -1, TOKENS, 1)], -1)
     shares = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)

@@ -128,7 +128,7 @@ def _replaced(folder: Path) -> Path:
 
 
 def _settle(folder: Path) -> None:
-    """Recover from a job that was killed while it replaced a result: restore the earlier one if there is no new one."""
+    """Recover from a job killed while replacing a result: restore the previous result if the new one is missing."""
     old = _replaced(folder)
     if old.exists() and not folder.exists():
         os.replace(old, folder)

@@ -71,7 +71,7 @@ def watch(folder: Path, short_at: int = 0) -> None:
         result = score(scorer, batch)
         if pending:  # after the pass, so that dropout has drawn its random numbers
             pending.clear()
-            raise torch.OutOfMemoryError("CUDA out of memory. (Raised by the check: there is no card.)")
+            raise torch.OutOfMemoryError("CUDA out of memory. (Injected by the check, because this machine has no GPU.)")
         return result
 
     ORPOTrainer._take, Scorer.score = taken, scored

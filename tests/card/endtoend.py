@@ -230,7 +230,7 @@ def written(studio: Studio, found: dict) -> None:
     jobs.request(jobs.of(run, "gguf"), GGUFRequest(precision="q8_0").to_yaml())
     found["ended"] = studio.ended(run, "gguf")
     path = gguf_file.of(run)
-    assert path is not None, "There is no file."
+    assert path is not None, "The job wrote no GGUF file."
     found["notes"] = [event.text for event in said(run, "gguf") if isinstance(event, events.Noted)]
     found |= {"gb": round(path.stat().st_size / 1e9, 3)} | read_back(path, load_file(run.merged / "model.safetensors"))
     assert found["architecture"] == "llama" and found["tensors"] == found["tensors of the merged model"]

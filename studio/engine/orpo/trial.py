@@ -49,13 +49,12 @@ Clock = Callable[[Callable[[], object]], float]
 
 @dataclass(frozen=True)
 class Trial:
-    """One part: how to compute with an implementation, from inputs (floating point) whose gradients are compared as well."""
+    """How to compute one part with an implementation, from floating-point inputs. Their gradients are compared as well."""
 
-    part: str
     inputs: Tensors
     compute: Callable[[Arithmetic, Tensors], Tensors]
     is_exact: bool = False
-    """Whether the results must be equal to the last bit; there are no gradients then."""
+    """Whether results must match bit for bit. Gradients are not compared."""
 
 
 @dataclass(frozen=True)
@@ -221,8 +220,7 @@ def _trials(causal: PreTrainedModel, dtype: torch.dtype, device: torch.device) -
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device).to(dtype)
 
-    made = {"gated": _gated, "norm": _norm, "rotary": _rotary, "unpack": _unpack, "tile": partial(_head, "tile"),
-            "add_product": partial(_head, "add_product")}
+    made = {"gated": _gated, "norm": _norm, "rotary": _rotary, "unpack": _unpack, "tile": _head, "add_product": _head}
     return {part: partial(trial_of, causal, random) for part, trial_of in made.items()}
 
 
@@ -234,7 +232,7 @@ def _gated(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Tria
         return None
     kind, width = max(found, key=itemgetter(1))
     inputs = [random(ROWS, width), random(ROWS, width), random(RANK, width)]
-    return Trial("gated", inputs, lambda arithmetic, given: list(
+    return Trial(inputs, lambda arithmetic, given: list(
         gated.ProductAndNarrowed.apply(*given[:2], kind, arithmetic.gated, given[2], 0.0)))
 
 
@@ -245,7 +243,7 @@ def _norm(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial
     rows = random(ROWS, len(scale))
     # Gemma's scale is in 32 bits, whatever it is multiplied with.
     scales = {rows.dtype: scale, torch.float32: scale.float()}
-    return Trial("norm", [rows], lambda arithmetic, given: [arithmetic.norm(scales[given[0].dtype], 1e-6, *given)])
+    return Trial([rows], lambda arithmetic, given: [arithmetic.norm(scales[given[0].dtype], 1e-6, *given)])
 
 
 def _rotary(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:
@@ -259,7 +257,7 @@ def _rotary(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Tri
     inputs = [random(1, ROWS, count, width).transpose(1, 2) for count in (heads, getattr(config, "num_key_value_heads", None) or heads)]
     angles = random(1, ROWS, width // 2).float().mul_(3).repeat(1, 1, 2)
     sides = [side.to(inputs[0].dtype) for side in (angles.cos(), angles.sin())]
-    return Trial("rotary", inputs, lambda arithmetic, given: list(
+    return Trial(inputs, lambda arithmetic, given: list(
         (arithmetic.rotary or own)(*given, *(side.to(given[0].dtype) for side in sides))))
 
 
@@ -268,10 +266,10 @@ def _unpack(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Tri
     if not packed:
         return None
     largest = max(packed, key=lambda module: module.weight.numel())
-    return Trial("unpack", [], lambda arithmetic, given: [arithmetic.unpack(largest)], is_exact=True)
+    return Trial([], lambda arithmetic, given: [arithmetic.unpack(largest)], is_exact=True)
 
 
-def _head(part: str, causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:
+def _head(causal: PreTrainedModel, random: Callable[..., torch.Tensor]) -> Trial | None:
     if (frozen := Head(causal).frozen) is None:
         return None
     words = torch.arange(min(WORDS, len(frozen.weight)), device=random(1).device)
@@ -279,4 +277,4 @@ def _head(part: str, causal: PreTrainedModel, random: Callable[..., torch.Tensor
     heads = {one.weight.dtype: one for one in (few, replace(few, weight=few.weight.float()))}
     hidden = random(ROWS, few.weight.shape[1])
     targets = torch.arange(ROWS, device=hidden.device) * 7 % len(few.weight)
-    return Trial(part, [hidden], lambda arithmetic, given: [FrozenLogps.apply(*given, targets, heads[given[0].dtype], arithmetic)])
+    return Trial([hidden], lambda arithmetic, given: [FrozenLogps.apply(*given, targets, heads[given[0].dtype], arithmetic)])
