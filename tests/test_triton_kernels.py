@@ -195,6 +195,22 @@ def test_calls_that_an_interpreted_rotation_was_not_compared_on_take_the_model_s
     assert torch.equal(made[0].transpose(1, 2), apply_rotary_pos_emb(queries, keys, turns.cos(), turns.sin())[0])
 
 
+def test_two_scorers_of_one_model_each_compute_by_their_own_arithmetic():
+    """As the card's check does, which times one against the other."""
+    called, model = [], families.quantize(families.with_adapter("llama", num_hidden_layers=1)).train()
+    counting = replace(PLAIN, unpack=lambda base: called.append(base) or PLAIN.unpack(base))
+    pairs = families.pairs()[1::2]
+    first, second = Scorer(model, filler=0, arithmetic=counting), Scorer(model, filler=0)
+    first.packed = second.packed = True
+    for scorer, calls in ((second, False), (first, True)):
+        called.clear()  # layers are tried out when a scorer is made
+        batch = scorer.batch(packing.weigh(pairs, 2))
+        with scorer.attending():
+            scores, _ = scorer.score(batch)
+            scores.loss(0.1, batch.shares).backward()
+        assert bool(called) is calls
+
+
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 

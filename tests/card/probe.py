@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from studio.engine.orpo import attention, resuming, trial
-from studio.engine.orpo.arithmetic import add_product, norm, product
+from studio.engine.orpo.arithmetic import PLAIN, add_product, norm, product
 from studio.engine.orpo.frozen import weight_of
 from studio.engine.orpo.packing import Branch
 from studio.engine.orpo.relief import Draws
@@ -56,7 +56,7 @@ def probe(asked, say, device) -> None:
             layer.weight = bnb.nn.Params4bit(torch.randn(512, wide), requires_grad=False, compress_statistics=True, quant_type="nf4")
             layer = layer.to(device)
             x = torch.randn(rows, wide, device=device, dtype=torch.bfloat16)
-            found[f"off, {rows} rows"] = apart(layer(x), x.float() @ weight_of(layer, torch.bfloat16).float().t())
+            found[f"off, {rows} rows"] = apart(layer(x), x.float() @ weight_of(layer, torch.bfloat16, PLAIN.unpack).float().t())
     with say.tried("our kernels against torch's operators, at 8B sizes") as found:
         if cuda:
             causal = model_of("8b", "none", device, torch.bfloat16, 32_000, layers=1).get_base_model()

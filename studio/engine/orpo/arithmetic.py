@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from studio.engine.orpo.head import Frozen
 
 Norm = Callable[[torch.Tensor, float, torch.Tensor], torch.Tensor]
+Unpack = Callable[[nn.Module], torch.Tensor]
 Rotary = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -84,7 +85,7 @@ class Arithmetic:
     """Brings the sums up to date and gives exp(logit - highest), by the derivative of the head's cap, (rows, words) in `type`."""
     add_product: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
     """`add_product(total, left, right)`: total += left @ right with float32 sums, of factors of one type."""
-    unpack: Callable[[nn.Module], torch.Tensor]
+    unpack: Unpack
     """The weight of a 4-bit layer of bitsandbytes, (outputs, inputs), in the type that it was quantized from."""
 
 

@@ -3,12 +3,10 @@
 A 4-bit weight is unpacked for each product, forward and backward, as bitsandbytes does it for long inputs.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
-from studio.engine.orpo.arithmetic import PLAIN
+from studio.engine.orpo.arithmetic import PLAIN, Unpack
 
 FEW = 1536
 """Up to so many rows bitsandbytes may multiply without unpacking the whole weight; above, it does what is done here."""
@@ -21,27 +19,22 @@ def multiplies_in(base: nn.Module, dtype: torch.dtype) -> bool:
     return base.compute_dtype == dtype
 
 
-def unpack_with(base: nn.Module, unpack: Callable[[nn.Module], torch.Tensor]) -> None:
-    """From now on the weight of this layer is unpacked by `unpack`, if it is of 4 bits."""
-    base.unpack = unpack
-
-
-def weight_of(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
+def weight_of(base: nn.Module, dtype: torch.dtype, unpack: Unpack) -> torch.Tensor:
     """The layer's weight, (outputs, inputs); one of 4 bits is unpacked into memory of its own."""
-    return base.weight if type(base) is nn.Linear else getattr(base, "unpack", PLAIN.unpack)(base).to(dtype)
+    return base.weight if type(base) is nn.Linear else unpack(base).to(dtype)
 
 
-def product_with(rows: torch.Tensor, base: nn.Module) -> torch.Tensor:
+def product_with(rows: torch.Tensor, base: nn.Module, unpack: Unpack) -> torch.Tensor:
     """rows @ weight.T + bias, (tokens, outputs) from rows (tokens, inputs), without a gradient."""
-    if getattr(base, "unpack", PLAIN.unpack) is PLAIN.unpack or len(rows) <= FEW:
+    if type(base) is nn.Linear or unpack is PLAIN.unpack or len(rows) <= FEW:
         return base(rows)
-    weight = weight_of(base, rows.dtype).t()
+    weight = weight_of(base, rows.dtype, unpack).t()
     return rows @ weight if base.bias is None else torch.addmm(base.bias.to(rows.dtype), rows, weight)
 
 
-def add_product(total: torch.Tensor, rows: torch.Tensor, base: nn.Module) -> torch.Tensor:
+def add_product(total: torch.Tensor, rows: torch.Tensor, base: nn.Module, unpack: Unpack) -> torch.Tensor:
     """total + rows @ weight.T, written over `total`: (tokens, outputs) from rows (tokens, inputs)."""
-    return _Added.apply(total, rows, base)
+    return _Added.apply(total, rows, base, unpack)
 
 
 class _Added(torch.autograd.Function):
@@ -52,12 +45,12 @@ class _Added(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, total: torch.Tensor, rows: torch.Tensor, base: nn.Module) -> torch.Tensor:
-        ctx.base, ctx.dtype = base, rows.dtype
+    def forward(ctx, total: torch.Tensor, rows: torch.Tensor, base: nn.Module, unpack: Unpack) -> torch.Tensor:
+        ctx.base, ctx.dtype, ctx.unpack = base, rows.dtype, unpack
         ctx.mark_dirty(total)
-        return total.addmm_(rows, weight_of(base, rows.dtype).t())
+        return total.addmm_(rows, weight_of(base, rows.dtype, unpack).t())
 
     @staticmethod
     def backward(ctx, upstream: torch.Tensor):
-        by_rows = upstream @ weight_of(ctx.base, ctx.dtype) if ctx.needs_input_grad[1] else None
-        return upstream, by_rows, None
+        by_rows = upstream @ weight_of(ctx.base, ctx.dtype, ctx.unpack) if ctx.needs_input_grad[1] else None
+        return upstream, by_rows, None, None

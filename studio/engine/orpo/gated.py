@@ -13,7 +13,7 @@ from torch import nn
 from transformers.activations import GELUTanh, SiLUActivation
 
 from studio.engine.orpo import copies, lora
-from studio.engine.orpo.arithmetic import Gated
+from studio.engine.orpo.arithmetic import Arithmetic, Gated
 
 KINDS = {SiLUActivation: "silu", nn.SiLU: "silu", GELUTanh: "gelu"}
 """The kinds of activation, by the classes that models have for them."""
@@ -24,23 +24,23 @@ def kind_of(module: nn.Module) -> str | None:
     return KINDS.get(type(getattr(module, "act_fn", getattr(module, "activation_fn", None)))) if hasattr(module, "down_proj") else None
 
 
-def gated_mlps(module: nn.Module, gated: Gated) -> list[Callable[..., torch.Tensor]]:
-    """down(act(gate(x)) * up(x)) (arXiv 2002.05202), gate and up two layers or one, with an activation that `gated` knows."""
+def gated_mlps(module: nn.Module, arithmetic: Arithmetic) -> list[Callable[..., torch.Tensor]]:
+    """down(act(gate(x)) * up(x)) (arXiv 2002.05202), gate and up two layers or one, with an activation that `arithmetic.gated` knows."""
     kind = kind_of(module)
     if kind is None:
         return []
     if hasattr(module, "gate_proj") and hasattr(module, "up_proj"):
-        return [lambda x: _down(module.down_proj, module.gate_proj(x), module.up_proj(x), kind, gated)]
+        return [lambda x: _down(module.down_proj, module.gate_proj(x), module.up_proj(x), kind, arithmetic)]
     if hasattr(module, "gate_up_proj"):
-        return [lambda x: _down(module.down_proj, *module.gate_up_proj(x).chunk(2, dim=-1), kind, gated)]
+        return [lambda x: _down(module.down_proj, *module.gate_up_proj(x).chunk(2, dim=-1), kind, arithmetic)]
     return []
 
 
-def _down(layer: nn.Module, gate: torch.Tensor, up: torch.Tensor, kind: str, gated: Gated) -> torch.Tensor:
+def _down(layer: nn.Module, gate: torch.Tensor, up: torch.Tensor, kind: str, arithmetic: Arithmetic) -> torch.Tensor:
     if not (isinstance(layer, LoraLayer) and lora.is_plain(layer) and lora.takes(layer, gate)):
-        return layer(_Product.apply(gate, up, kind, gated))
-    product, inner = ProductAndNarrowed.apply(gate.flatten(0, -2), up.flatten(0, -2), kind, gated, *lora.narrowing(layer))
-    return lora.widened(layer, product, inner).view(*gate.shape[:-1], -1)
+        return layer(_Product.apply(gate, up, kind, arithmetic.gated))
+    product, inner = ProductAndNarrowed.apply(gate.flatten(0, -2), up.flatten(0, -2), kind, arithmetic.gated, *lora.narrowing(layer))
+    return lora.widened(layer, product, inner, arithmetic.unpack).view(*gate.shape[:-1], -1)
 
 
 class _Product(torch.autograd.Function):

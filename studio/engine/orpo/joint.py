@@ -14,9 +14,9 @@ from torch import nn
 
 from studio.engine.orpo import copies, lora, relief
 from studio.engine.orpo.anew import Way, source_of
-from studio.engine.orpo.arithmetic import PLAIN, Arithmetic
+from studio.engine.orpo.arithmetic import PLAIN, Arithmetic, Unpack
 from studio.engine.orpo.forwards import Forwards
-from studio.engine.orpo.frozen import multiplies_in, product_with, unpack_with, weight_of
+from studio.engine.orpo.frozen import multiplies_in, product_with, weight_of
 
 SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of layers that most families hand one and the same input, in the order in which they are called."""
@@ -25,16 +25,14 @@ SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 def fused(model: PeftModel, arithmetic: Arithmetic = PLAIN) -> Forwards:
     """Forward passes for every layer of which it is known to be the same; the others stay PEFT's."""
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and lora.is_plain(layer)]
-    forwards, waiting, groups = {layer: partial(lora.alone, layer) for layer in layers}, _Waiting(), []
+    forwards, waiting, groups = {layer: partial(lora.alone, layer, unpack=arithmetic.unpack) for layer in layers}, _Waiting(), []
     for module in model.modules():
         for names in SAME_INPUT:
             together = [getattr(module, name, None) for name in names]
             if all(layer in forwards for layer in together) and len({_kind(layer) for layer in together}) == 1:
-                siblings = _Siblings(together, waiting)
+                siblings = _Siblings(together, waiting, arithmetic.unpack)
                 forwards |= {layer: partial(siblings.forward, layer) for layer in together}
                 groups.append(together)
-    for layer in layers:
-        unpack_with(layer.base_layer, arithmetic.unpack)
     joined_up = {layer for group in groups for layer in group}
     groups += [[layer] for layer in layers if layer not in joined_up]
     copies.Copies([lora.narrow_of(layer) for group in groups for layer in group] + [lora.wide_of(layer) for layer in layers])
@@ -65,8 +63,8 @@ class _Waiting:
 class _Siblings:
     """Layers that are computed together when the first of them is called."""
 
-    def __init__(self, layers: list[LoraLayer], waiting: _Waiting):
-        self.layers, self.waiting, self.apart = layers, waiting, False
+    def __init__(self, layers: list[LoraLayer], waiting: _Waiting, unpack: Unpack):
+        self.layers, self.waiting, self.unpack, self.apart = layers, waiting, unpack, False
 
     def forward(self, layer: LoraLayer, x: torch.Tensor, *inputs, **options) -> torch.Tensor:
         waiting = self.waiting
@@ -76,7 +74,7 @@ class _Siblings:
                 waiting.given = None
             return made
         if layer is not self.layers[0] or self.apart or inputs or options or not self._can_join(x):
-            return lora.alone(layer, x, *inputs, **options)
+            return lora.alone(layer, x, *inputs, unpack=self.unpack, **options)
         if waiting.made and waiting.of is self:  # this family hands them different inputs after all
             self.apart = True
         waiting.given, waiting.of = x, self
@@ -95,19 +93,20 @@ class _Siblings:
         scalings = [layer.scaling[layer.active_adapters[0]] for layer in self.layers]
         rows = x.flatten(0, -2).to(lora.product_type(x))
         kept, way = source_of(x, rows)
-        sides = _Sides([layer.base_layer for layer in self.layers], scalings, lora.dropout_of(self.layers[0]), way)
+        sides = _Sides([layer.base_layer for layer in self.layers], scalings, lora.dropout_of(self.layers[0]), way, self.unpack)
         return [one.view(*x.shape[:-1], -1) for one in _Joint.apply(rows, kept, sides, *adapters)]
 
 
 @dataclass(frozen=True)
 class _Sides:
     """What siblings have beside their adapters: their bases, what their parts are multiplied with, the share of x that is
-    dropped, and the way in which x is made of what is kept."""
+    dropped, the way in which x is made of what is kept, and how 4-bit weights are unpacked."""
 
     bases: list[nn.Module]
     scalings: list[float]
     dropout: float
     way: Way
+    unpack: Unpack
 
     @property
     def alike(self) -> bool:
@@ -128,7 +127,7 @@ class _Joint(torch.autograd.Function):
         dropped, stays = lora.dropped_of(x, sides.dropout)
         inner = dropped @ narrow.t()
         parts = inner.split([len(one) for one in adapters[0::2]], 1)
-        made = [product_with(x, base).addmm_(part, copies.in_type(wide, x.dtype).t(), alpha=scaling)
+        made = [product_with(x, base, sides.unpack).addmm_(part, copies.in_type(wide, x.dtype).t(), alpha=scaling)
                 for base, part, wide, scaling in zip(sides.bases, parts, adapters[1::2], sides.scalings, strict=True)]
         ctx.save_for_backward(kept, stays, inner, *adapters)
         ctx.sides = sides
@@ -157,5 +156,5 @@ class _Joint(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             given = lora.without(slopes @ narrow, stays, sides.dropout)
             for gradient, base in zip(upstream, sides.bases, strict=True):
-                given.addmm_(gradient, weight_of(base, dtype))
+                given.addmm_(gradient, weight_of(base, dtype, sides.unpack))
         return given, None, None, *(one for pair in zip(narrow_slopes, wide_slopes, strict=True) for one in pair)

@@ -27,7 +27,7 @@ def lean(causal: PreTrainedModel, arithmetic: Arithmetic = PLAIN) -> Forwards:
     """Forward passes for the norms and gated MLPs of a frozen base, where they give what the modules' own give."""
     found = {}
     for module in causal.modules():
-        for forward in (*_norms(module, arithmetic.norm), *gated_mlps(module, arithmetic.gated)):
+        for forward in (*_norms(module, arithmetic.norm), *gated_mlps(module, arithmetic)):
             if _is_same(module, forward):
                 found[module] = forward
                 break

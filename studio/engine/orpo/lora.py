@@ -14,7 +14,7 @@ from torch import nn
 
 from studio.engine.orpo import copies
 from studio.engine.orpo.anew import Way, source_of
-from studio.engine.orpo.arithmetic import multiplies_16_bits, product
+from studio.engine.orpo.arithmetic import PLAIN, Unpack, multiplies_16_bits, product
 from studio.engine.orpo.frozen import add_product, multiplies_in
 
 KINDS = {"Linear", "Linear4bit"}
@@ -56,12 +56,12 @@ def dropout_of(layer: LoraLayer) -> float:
 # --- a layer ----------------------------------------------------------------------------------------------------
 
 
-def alone(layer: LoraLayer, x: torch.Tensor, *inputs, **options) -> torch.Tensor:
+def alone(layer: LoraLayer, x: torch.Tensor, *inputs, unpack: Unpack = PLAIN.unpack, **options) -> torch.Tensor:
     if inputs or options or not takes(layer, x):
         return type(layer).forward(layer, x, *inputs, **options)
     rows = x.flatten(0, -2).to(product_type(x))
     rows, inner = _Narrowed.apply(rows, *source_of(x, rows), *narrowing(layer))
-    return widened(layer, rows, inner).view(*x.shape[:-1], -1)
+    return widened(layer, rows, inner, unpack).view(*x.shape[:-1], -1)
 
 
 def takes(layer: LoraLayer, x: torch.Tensor) -> bool:
@@ -75,7 +75,7 @@ def narrowing(layer: LoraLayer) -> tuple[torch.Tensor, float]:
     return narrow_of(layer), dropout_of(layer)
 
 
-def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor, unpack: Unpack) -> torch.Tensor:
     """base(rows) + scaling * B inner, from rows (tokens, inputs) and inner = A dropout(rows), (tokens, rank): (tokens, outputs)."""
     base, scaling = layer.base_layer, layer.scaling[layer.active_adapters[0]]
     if not multiplies_in(base, rows.dtype):
@@ -83,7 +83,7 @@ def widened(layer: LoraLayer, rows: torch.Tensor, inner: torch.Tensor) -> torch.
     # The large product comes last: a layer that is recomputed in the backward pass stops at the last thing it has to keep,
     # which is before its last large product, and is spared it.
     narrow_part = _Widened.apply(inner, wide_of(layer), scaling)
-    return add_product(narrow_part if base.bias is None else narrow_part + base.bias.to(rows.dtype), rows, base)
+    return add_product(narrow_part if base.bias is None else narrow_part + base.bias.to(rows.dtype), rows, base, unpack)
 
 
 def slope_of(weight: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
